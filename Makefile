@@ -1,0 +1,41 @@
+# Two doors: `make quickstart` shows the method at work, `make test` proves that it works. Everything else serves them.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+# Spinning OpenMP threads make a small shared machine many times slower; nothing needs a model hub after the assets are cached.
+export OMP_WAIT_POLICY := PASSIVE
+# Training allocates and frees gigabytes a step: huge pages, and memory kept between steps, spare it the page faults.
+export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592
+RUN := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python
+
+.PHONY: setup assets quickstart test notebooks lab lint clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherlib needs Python 3.11 or newer, got %d.%d: try make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks,test]'
+	@touch $@
+
+setup: $(STAMP)
+
+assets: setup
+	@$(BIN)/python fisherlib/assets.py  # as a script: it needs no heavy import when all is there
+
+quickstart: assets
+	@$(RUN) -m fisherlib.notebook quickstart
+
+test: lint assets
+	$(RUN) -m pytest
+
+notebooks: assets
+	$(RUN) -m fisherlib.notebook build
+
+lab: assets
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis

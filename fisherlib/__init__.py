@@ -1,0 +1,50 @@
+"""fisherlib: choose the fine-tuning examples that teach a language model the most (FisherSFT, arXiv 2505.14826).
+
+>>> import fisherlib as fl
+>>> pool = fl.load_pool("shakespeare")
+>>> model, tokenizer = fl.load_model("smollm2-135m")
+>>> features = fl.extract_features(model, tokenizer, pool.train)      # ragged [M, d]
+>>> selection = fl.select(features, tokens=6_000, rule="gain_per_token")
+>>> subset = selection.to_dataset(pool.train)
+"""
+
+import importlib
+
+from fisherlib import selectors
+from fisherlib.assets import AssetError, load_model
+from fisherlib.data import MaskAudit, Pool, encode, load_pool
+from fisherlib.evaluate import HeldOut, held_out_nll, paired_difference
+from fisherlib.features import TokenFeatures, extract_features
+from fisherlib.finetune import fine_tune, fit_heads
+from fisherlib.greedy import score_selection, select
+from fisherlib.selection import Selection
+
+__all__ = [
+    "AssetError",
+    "HeldOut",
+    "MaskAudit",
+    "Pool",
+    "Selection",
+    "TokenFeatures",
+    "encode",
+    "extract_features",
+    "fine_tune",
+    "fit_heads",
+    "held_out_nll",
+    "load_model",
+    "load_pool",
+    "notebook",
+    "paired_difference",
+    "plotting",
+    "score_selection",
+    "select",
+    "selectors",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    # On first use: these need the `notebooks` extra, and `python -m fisherlib.notebook` must not find itself imported.
+    if name in ("notebook", "plotting"):
+        return importlib.import_module(f"fisherlib.{name}")
+    raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")

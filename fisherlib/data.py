@@ -1,0 +1,338 @@
+"""Pools of fine-tuning examples, and which of their tokens count.
+
+An example is a row of a `datasets.Dataset` with one of three shapes: `prompt` and `response` (and, if you like,
+`system`); `messages` (a list of `{"role", "content"}`); or `text`. Only *response* tokens are trained on, scored and counted: the response of a pair,
+the assistant turns of a conversation, every token of a text.
+"""
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+from fisherlib import assets
+
+# SmolLM2's chat template would open every example with an advertisement for itself. The dialogue pool says what is asked
+# instead: fewer tokens, and the untuned model predicts the plays better.
+SYSTEM_LINE = "Continue the play."
+TEST_PLAYS = ("henry_v", "macbeth", "twelfth_night")  # our choice: a history, a tragedy and a comedy
+SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Examples to choose from (`train`) and examples to judge by (`test`), never of the same document."""
+
+    name: str
+    train: Dataset
+    test: Dataset
+
+    def __repr__(self) -> str:
+        return f"Pool({self.name!r}: {len(self.train):,} training and {len(self.test):,} test examples)"
+
+
+def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: float = 0.1, seed: int = 0) -> Pool:
+    """Load a pool of examples and split it.
+
+    `source`: "shakespeare" (dialogue from 37 plays; the plays in `TEST_PLAYS` are the test set), a `.jsonl` or
+    `.parquet` file, a `datasets.Dataset`, or a dataset id. A dataset that has a test split keeps it; otherwise
+    `test_fraction` of the *documents* (column `document`; without one, of the distinct rows) becomes the test set.
+    Raises `ValueError` for a broken line, a missing column, an empty response or a source that cannot be read.
+    """
+    if isinstance(source, Dataset):
+        name, rows = "dataset", source
+    elif source == "shakespeare":
+        return _shakespeare()
+    else:
+        name, rows = str(source), _read(str(source))
+    if isinstance(rows, DatasetDict) and {"train", "test"} <= set(rows):
+        train, test = rows["train"], rows["test"]
+    else:
+        train = next(iter(rows.values())) if isinstance(rows, DatasetDict) else rows
+        test = None
+    for part in [train] if test is None else [train, test]:
+        _validate(part, name)
+    if test is None:
+        train, test = _split_by_document(train, test_fraction, seed, name)
+    return Pool(name, train, test)
+
+
+def _read(source: str) -> Dataset | DatasetDict:
+    path = Path(source)
+    if path.suffix in (".jsonl", ".json", ".parquet"):
+        if not path.is_file():
+            raise ValueError(f"expected a file of examples, got {source!r}: no such file; check the path")
+        return Dataset.from_parquet(source) if path.suffix == ".parquet" else _read_jsonl(path)
+    try:
+        return load_dataset(source)
+    except Exception as error:  # datasets raises many kinds; each means that this source cannot be read
+        raise ValueError(
+            f"expected 'shakespeare', a .jsonl or .parquet file or a dataset id, could not load {source!r} "
+            f"({assets._first_line(error)}): check the name, or download it first and give the file"
+        ) from error
+
+
+def _read_jsonl(path: Path) -> Dataset:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} line {number}: expected one JSON object per line ({error.msg}): repair it"
+            ) from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path} line {number}: expected a JSON object, got {type(row).__name__}: repair the line")
+        if problem := _problem_of(row):
+            raise ValueError(f"{path} line {number}: {problem}")
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
+    return Dataset.from_list(rows)
+
+
+def _validate(rows: Dataset, name: str) -> None:
+    if len(rows) == 0:
+        raise ValueError(f"{name}: expected at least one example, got none")
+    for number, row in enumerate(rows):
+        if problem := _problem_of(row):
+            raise ValueError(f"{name} row {number}: {problem}")
+
+
+def _problem_of(row: dict) -> str | None:
+    if row.get("messages") is not None:
+        turns = row["messages"]
+        if not (
+            isinstance(turns, list)
+            and turns
+            and all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns)
+        ):
+            return "expected 'messages' to be a list of {'role', 'content'}: repair the row"
+        if not any(turn["role"] == "assistant" and str(turn["content"] or "").strip() for turn in turns):
+            return "expected an assistant turn with text in 'messages', got none: drop the row or fill it"
+        return None
+    if row.get("response") is not None and row.get("prompt") is not None:
+        response, prompt = row["response"], row["prompt"]
+        if not isinstance(response, str) or not isinstance(prompt, str):
+            return f"expected strings in 'prompt' and 'response', got {type(prompt).__name__} and {type(response).__name__}"
+        return None if response.strip() else "expected a non-empty 'response': drop the row or fill it"
+    if row.get("text") is not None:
+        if not isinstance(row["text"], str):
+            return f"expected a string in 'text', got {type(row['text']).__name__}"
+        return None if row["text"].strip() else "expected a non-empty 'text': drop the row or fill it"
+    return f"{SHAPES}, got {sorted(row)}: rename your columns"
+
+
+def _split_by_document(rows: Dataset, fraction: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
+    import numpy as np
+
+    if not 0 < fraction < 1:
+        raise ValueError(f"expected 0 < test_fraction < 1, got {fraction}")
+    if "document" in rows.column_names:
+        keys = [str(key) for key in rows["document"]]
+    else:  # without documents, at least keep copies of a row on one side
+        shape = [c for c in ("messages", "prompt", "response", "text") if c in rows.column_names]
+        keys = [json.dumps(row, sort_keys=True) for row in rows.select_columns(shape)]
+    distinct = sorted(set(keys))
+    if len(distinct) < 2:
+        raise ValueError(
+            f"{name}: expected at least two different documents to split by, got {len(distinct)}: add more"
+        )
+    held_out = max(1, round(fraction * len(distinct)))
+    test_keys = set(np.random.default_rng(seed).permutation(distinct)[:held_out].tolist())
+    sides = {side: [i for i, key in enumerate(keys) if (key in test_keys) == side] for side in (True, False)}
+    return rows.select(sides[False]), rows.select(sides[True])
+
+
+# --- which tokens count ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one example, and for each whether it is a response token (one that is predicted and counted)."""
+
+    input_ids: list[int]
+    is_response: list[bool]
+
+
+def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: int | None = None) -> list[Encoded]:
+    """Token ids and response mask of every row.
+
+    With a chat template, rows become conversations and the assistant turns with their end-of-turn token count;
+    without one, the prompt and the response are joined as they stand and the response with the end-of-text token
+    counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts. The first token of a
+    sequence never counts: nothing precedes it to predict it from.
+    Raises `ValueError` if a row exceeds `max_tokens`, or if no token of any row counts.
+    """
+    if tokenizer is None:
+        encoded = [Encoded([int(i) for i in row], [True] * len(row)) for row in rows]
+    else:
+        encoded = [_encode_row(row, tokenizer) for row in rows]
+    for number, example in enumerate(encoded):
+        if example.is_response:
+            example.is_response[0] = False
+        if max_tokens is not None and len(example.input_ids) > max_tokens:
+            raise ValueError(
+                f"row {number}: expected at most {max_tokens:,} tokens (the model's context), "
+                f"got {len(example.input_ids):,}: shorten or drop the row"
+            )
+    if not any(any(example.is_response) for example in encoded):
+        raise ValueError(
+            f"expected some response tokens to learn from, got none in {len(encoded)} rows: "
+            "look at the mask audit; the rows may be empty, or the chat template may drop the assistant's turns"
+        )
+    return encoded
+
+
+def _encode_row(row: dict, tokenizer) -> Encoded:
+    text, spans = _render(row, tokenizer)
+    tokens = tokenizer(text, add_special_tokens=not tokenizer.chat_template, return_offsets_mapping=True)
+    # A token counts if any character of it is the response's: one that straddles the boundary is not lost.
+    offsets = tokens["offset_mapping"]
+    mask = [any(start < last and end > first for first, last in spans) for start, end in offsets]
+    return Encoded(list(tokens["input_ids"]), mask)
+
+
+def _render(row: dict, tokenizer) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a row, and the character spans of its responses."""
+    if row.get("messages") is None and row.get("response") is None:
+        text = row["text"] + (tokenizer.eos_token or "")
+        return text, [(0, len(text))]
+    if tokenizer.chat_template is None:
+        if row.get("messages") is not None:
+            raise ValueError(
+                "expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'"
+            )
+        text = row["prompt"] + row["response"] + (tokenizer.eos_token or "")
+        return text, [(len(row["prompt"]), len(text))]
+    turns = row.get("messages") or [
+        *([{"role": "system", "content": row["system"]}] if row.get("system") else []),
+        {"role": "user", "content": row["prompt"]},
+        {"role": "assistant", "content": row["response"]},
+    ]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    spans = []
+    for i, turn in enumerate(turns):
+        if turn["role"] == "assistant":
+            before = tokenizer.apply_chat_template(turns[:i], tokenize=False, add_generation_prompt=True)
+            through = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
+            if not (through.startswith(before) and text.startswith(through.rstrip())):
+                raise ValueError(
+                    "expected a chat template that renders a conversation turn by turn, but this one rewrites earlier "
+                    f"turns (seen at turn {i}): give one exchange per row as 'prompt' and 'response'"
+                )
+            spans.append((len(before), len(through.rstrip())))  # the end-of-turn token counts, the newline after it not
+    return text, spans
+
+
+class MaskAudit:
+    """Which tokens count, shown for a few rows: read it before trusting anything downstream.
+
+    `tokens` and `responses` count all the tokens and the response tokens of `rows`; `empty` lists the rows without any.
+    """
+
+    def __init__(self, rows: Dataset, tokenizer, *, show: int = 2):
+        self._tokenizer = tokenizer
+        encoded = encode(rows, tokenizer)
+        self.tokens = sum(len(e.input_ids) for e in encoded)
+        self.responses = sum(sum(e.is_response) for e in encoded)
+        self.empty = [i for i, e in enumerate(encoded) if not any(e.is_response)]
+        self._shown = encoded[:show]
+
+    def __repr__(self) -> str:
+        def mark(example: Encoded) -> str:
+            runs = itertools.groupby(zip(example.is_response, example.input_ids, strict=True), key=lambda pair: pair[0])
+            return "".join(
+                f"⟦{text}⟧" if counts else text
+                for counts, run in runs
+                for text in [self._tokenizer.decode([token for _, token in run])]
+            )
+
+        return "\n\n".join([*(mark(example) for example in self._shown), self._summary()])
+
+    def _repr_html_(self) -> str:
+        style = {
+            True: "background:#cfe8d5;color:#123;border-right:1px solid #7db48c",
+            False: "color:#888",
+        }
+        blocks = []
+        for example in self._shown:
+            pairs = zip(example.input_ids, example.is_response, strict=True)
+            pieces = [
+                f'<span style="{style[counts]}">{escape(self._tokenizer.decode([token])).replace(chr(10), "⏎<br>")}</span>'
+                for token, counts in pairs
+            ]
+            blocks.append(f'<div style="font-family:monospace;line-height:1.5;margin:0.6em 0">{"".join(pieces)}</div>')
+        return "".join(blocks) + f"<p>{escape(self._summary())}</p>"
+
+    def _summary(self) -> str:
+        share = self.responses / max(self.tokens, 1)
+        empty = f"; {len(self.empty)} rows have none, first {self.empty[:5]}" if self.empty else ""
+        return f"{self.responses:,} of {self.tokens:,} tokens count ({share:.0%}){empty}"
+
+
+# --- the shipped text ------------------------------------------------------------------------------------------------
+
+
+def _shakespeare() -> Pool:
+    rows: dict[bool, list[dict]] = {True: [], False: []}
+    seen: set[str] = set()
+    # The test plays first, so that a speech which occurs in both is dropped from the training side.
+    for path in sorted(assets.fetch_texts().glob("*_gut.txt"), key=lambda p: (p.name[:-8] not in TEST_PLAYS, p.name)):
+        play = path.name.removesuffix("_gut.txt")
+        for scene in parse_play(path.read_text(encoding="ascii")):
+            for (earlier, before), (speaker, speech) in itertools.pairwise(scene):
+                key = " ".join(re.findall(r"[a-z]+", speech.lower()))
+                if key in seen or not 8 <= len(speech.split()) <= 60 or len(before.split()) > 25:
+                    continue
+                seen.add(key)
+                prompt = f"{earlier}:\n{before}\n\n{speaker}:"
+                rows[play in TEST_PLAYS].append(
+                    {
+                        "system": SYSTEM_LINE,
+                        "prompt": prompt,
+                        "response": speech,
+                        "document": play,
+                        "speaker": speaker,
+                    }
+                )
+    return Pool("shakespeare", Dataset.from_list(rows[False]), Dataset.from_list(rows[True]))
+
+
+def parse_play(text: str) -> list[list[tuple[str, str]]]:
+    """Split a play into scenes of `(speaker, speech)`, without directions, headings or the list of persons.
+
+    Made for the Project Gutenberg layout: blocks between blank lines whose first line names the speaker.
+    """
+    start = re.search(r"^ *(ACT +(I|1|FIRST)\b|SCENE I?--|INDUCTION)", text, re.MULTILINE | re.IGNORECASE)
+    body = re.sub(r"[\[{][^\]}]*[\]}]|[_@]", "", text[start.start() :] if start else text)  # directions, italics
+    body = re.sub(r"^.*[\[\]{}].*$", "", body, flags=re.MULTILINE)  # brackets that the text forgot to pair
+    body = re.sub(r"^ *\(?(Enter|Re-enter)\b[^\n]*$|\b(Exit|Exeunt)\b[^\n]*$", "", body, flags=re.MULTILINE)
+    blocks = [[line.strip() for line in b.splitlines() if line.strip()] for b in re.split(r"\n[ \t]*\n", body)]
+    blocks = [block for block in blocks if block]
+    # A name stands alone on a first line: in capitals, or (two of the plays) in mixed case and then it comes back.
+    firsts = Counter(block[0] for block in blocks if len(block) > 1)
+    capitals, mixed = re.compile(r"(?:[A-Z0-9'.&-]+,? ?|and |of ){1,6}"), re.compile(r"(?:[A-Z][A-Za-z'.-]* ?){1,4}\.")
+    names = {n for n, times in firsts.items() if capitals.fullmatch(n) or (times > 1 and mixed.fullmatch(n))}
+    heading = re.compile(r"(ACT|SCENE|PROLOGUE|EPILOGUE|THE END|INDUCTION)\b|[IVX]+\.|(Act|Scene) [IVX0-9]")
+    scenes: list[list[tuple[str, str]]] = [[]]
+    for first, *rest in blocks:
+        if heading.match(first):
+            scenes.append([])
+        elif first in names and rest:
+            speaker = (
+                re.sub(r"'S\b", "'s", first.rstrip(". ").title()).replace(" And ", " and ").replace(" Of ", " of ")
+            )
+            scenes[-1].append((speaker, "\n".join(rest)))
+        elif scenes[-1] and not capitals.fullmatch(first):  # a speech goes on after a stage direction
+            speaker, speech = scenes[-1].pop()
+            scenes[-1].append((speaker, "\n".join([speech, first, *rest])))
+    return [scene for scene in scenes if len(scene) > 1]

@@ -1,0 +1,185 @@
+"""Fine-tuning on a selection: the whole model with `transformers.Trainer`, or only a softmax head on frozen features."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float, Int
+
+from fisherlib.data import Encoded, encode
+from fisherlib.features import Indices, TokenFeatures, at_responses, pad
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned copy of the model, the loss of each step, and what it cost."""
+
+    model: torch.nn.Module
+    losses: list[float]
+    response_tokens: int
+    all_tokens: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        return (
+            f"FineTuned({len(self.losses)} steps, {self.response_tokens:,} response tokens of {self.all_tokens:,}, "
+            f"loss {self.losses[0]:.3f} to {self.losses[-1]:.3f}, {self.seconds:.1f} s)"
+        )
+
+
+def fine_tune(
+    model,
+    tokenizer,
+    rows: Dataset | Sequence[Sequence[int]],
+    *,
+    epochs: int = 1,
+    learning_rate: float = 5e-5,
+    tokens_per_step: int = 256,
+    precision: str = "bfloat16",
+    seed: int = 0,
+    progress: bool = False,
+) -> FineTuned:
+    """Fine-tune a copy of the whole model on the response tokens of `rows`; the model that is passed in stays as it was.
+
+    A step holds about `tokens_per_step` response tokens, so selections of equal tokens take equally many optimiser steps,
+    however long their examples are. The loss is the mean over the response tokens of a step (our choice: the paper leaves
+    the normalisation open). AdamW, linear decay from `learning_rate`
+    to 0 and no warm-up, which would waste the first of a handful of steps. `seed` orders the steps.
+    Raises `ValueError` if no token of `rows` counts.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    encoded = encode(rows, tokenizer, max_tokens=getattr(model.config, "max_position_embeddings", None))
+    steps = equal_token_steps(encoded, tokens_per_step, seed)
+
+    class ResponseTrainer(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            logits, labels = at_responses(model, inputs, precision, compute_logits=True)
+            return torch.nn.functional.cross_entropy(logits.float(), labels)
+
+    began = time.perf_counter()
+    tuned = copy.deepcopy(model).float().train()
+    with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=1,  # an item is already a whole step
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=not progress,
+            seed=seed,
+            use_cpu=model.device.type == "cpu",
+            remove_unused_columns=False,
+        )
+        trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: pad(items[0]))
+        if not progress:
+            from transformers import PrinterCallback
+
+            trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return FineTuned(
+        model=tuned.eval(),
+        losses=losses,
+        response_tokens=epochs * sum(sum(e.is_response) for e in encoded),
+        all_tokens=epochs * sum(len(e.input_ids) for e in encoded),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def equal_token_steps(encoded: Sequence[Encoded], tokens_per_step: int, seed: int) -> list[list[Encoded]]:
+    """Cut the examples into steps of about equally many response tokens; examples of similar length share a step.
+
+    The number of steps is round(tokens / tokens_per_step), at least 1: a function of the token count alone.
+    """
+    if tokens_per_step < 1:
+        raise ValueError(f"expected tokens_per_step of at least 1, got {tokens_per_step}")
+    rng = np.random.default_rng(seed)
+    useful = [e for e in encoded if any(e.is_response)]
+    useful = [useful[i] for i in rng.permutation(len(useful))]
+    useful.sort(key=lambda e: len(e.input_ids))  # stable: random among equals; saves padding
+    counts = np.array([sum(e.is_response) for e in useful])
+    number = max(round(counts.sum() / tokens_per_step), 1)
+    number = min(number, len(useful))
+    # Example k goes to the step in which the middle of its tokens lies; an empty step takes from its neighbour.
+    middle = (counts.cumsum() - counts / 2) / counts.sum()
+    owner = np.minimum((middle * number).astype(int), number - 1)
+    steps = [[e for e, o in zip(useful, owner, strict=True) if o == k] for k in range(number)]
+    return [step for step in steps if step]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A softmax regression from features to the most frequent target tokens, and the whitening in front of it."""
+
+    classes: Int[np.ndarray, " L"]
+    mean: Float[np.ndarray, " d"]
+    whitening: Float[np.ndarray, "d k"]
+    classifier: object
+
+    def nll(self, features: TokenFeatures) -> Float[np.ndarray, " m"]:
+        """Negative log-likelihood of each token of `features` whose label is one of the head's classes."""
+        X, y = _known_targets(features, self)
+        return -self.classifier.predict_log_proba(X)[np.arange(len(y)), y]
+
+
+def fit_heads(
+    features: TokenFeatures,
+    selections: Sequence[Indices],
+    *,
+    classes: int = 200,
+    dimensions: int = 64,
+    ridge: float = 10.0,
+) -> list[Head]:
+    """Fit a softmax head from scratch on the frozen features of each selection: the setting of the theory.
+
+    The pool fixes what all heads share: the `classes` most frequent label tokens (tokens of other labels are left out) and
+    the whitened principal `dimensions`. The fit is scikit-learn's ridge-penalised multinomial logistic regression
+    (penalty ridge / 2 * ||Theta||^2 on the summed loss; the default is our choice, the best of 1, 3, 10, 30 and 100 for *uniform*
+    picks). Raises `ValueError` without labels or with too few of them.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    if features.labels is None:
+        raise ValueError("expected features with labels: extract them with extract_features")
+    frequent, counts = np.unique(features.labels.numpy(), return_counts=True)
+    kept = np.sort(frequent[np.argsort(-counts, kind="stable")[:classes]])
+    pca = PCA(min(dimensions, features.dim, len(features.values)), whiten=True, svd_solver="covariance_eigh")
+    pca.fit(features.values.numpy())
+    whitening = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
+    heads = []
+    for indices in selections:
+        # The constant column is the intercept, under the same ridge: a free one would run off to minus infinity for the
+        # classes that a selection never shows.
+        head = Head(
+            kept, pca.mean_, whitening, LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-4)
+        )
+        X, y = _known_targets(features.subset(indices), head)
+        if len(np.unique(y)) < 2:
+            raise ValueError(
+                f"expected tokens of at least two of the {classes} classes in a selection, got {len(y)} tokens"
+            )
+        # One row of weight zero for every class, so that the model knows the classes which this selection never shows.
+        X = np.concatenate([X, np.zeros((len(kept), X.shape[1]))])
+        weights = np.concatenate([np.ones(len(y)), np.zeros(len(kept))])
+        with threadpool_limits(1):  # the matrices are so small that threads only wait for each other
+            head.classifier.fit(X, np.concatenate([y, np.arange(len(kept))]), sample_weight=weights)
+        heads.append(head)
+    return heads
+
+
+def _known_targets(features: TokenFeatures, head: Head) -> tuple[Float[np.ndarray, "m _"], Int[np.ndarray, " m"]]:
+    labels = features.labels.numpy()
+    known = np.isin(labels, head.classes)
+    X = (features.values.numpy()[known].astype(np.float64) - head.mean) @ head.whitening
+    return np.column_stack([X, np.ones(len(X))]), np.searchsorted(head.classes, labels[known])

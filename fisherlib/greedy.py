@@ -1,0 +1,370 @@
+"""Exact lazy greedy maximisation of the log-determinant of the information matrix.
+
+The objective of a set S of examples, with X_i [T_i, d] the token features of example i (paper, section 3):
+
+    f(S) = log det V - log det V0,    V = V0 + sum_{i in S} X_i^T X_i
+    gain_i = f(S + i) - f(S) = log det(I + X_i V^-1 X_i^T)
+
+f is monotone and submodular: gains only shrink as S grows. So a gain computed earlier is an upper bound, and at each pick
+only the examples whose old gain could still win are evaluated again (paper, algorithm 2).
+
+Gains are *screened* in float32 with an error bound, and *decided* in float64: a float32 gain can rule an example out, never
+choose it. The answer is the float64 greedy's, whatever the batch size and the device.
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.selection import Selection
+
+TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
+_BATCH_ELEMENTS = 2**24  # of one padded batch of features: 64 MB in float32
+
+
+def select(
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    costs: Sequence[float] | Float[np.ndarray, " N"] | None = None,
+    rule: str = "gain",
+    weighting: str = "none",
+    prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
+    start: Selection | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    dtype: str = "float32",
+    progress: bool = False,
+) -> Selection:
+    """Choose the examples that together tell most about the model's last layer.
+
+    Give exactly one budget: `examples`, or `tokens` (in units of `costs` [N], by default each example's response tokens).
+    `rule`: "gain" picks the largest gain, "gain_per_token" the largest gain / cost (for token budgets). `weighting`:
+    "trace" multiplies each token's x x^T by 1 - ||p||^2 (extension). `prior`: sigma0^2, or a matrix V0 [d, d] of what is
+    already known. `start`: an earlier selection to continue; its picks count towards the budget. `dtype` is that of the
+    screening. Under a token budget, picking goes on with what still fits.
+
+    Returns a `Selection` whose certificate is a bound that holds for this very selection (see `upper_bound`).
+    Ties go to the lowest index. Examples without tokens gain 0 and are picked last, under a token budget never.
+    Time O(evaluations * T d^2 + picks * d^3); memory O(d^2 + batch). Source: paper, algorithms 1 and 2; token budgets,
+    gain per token, weighting and certificate are extensions.
+    Raises `ValueError` for a budget that is missing, doubled, not positive or larger than the pool, for features or a
+    prior that are not finite, and for an unknown option.
+    """
+    began = time.perf_counter()
+    costs = _costs(features, costs)
+    picks = [] if start is None else [int(i) for i in start.indices]
+    _check_options(features, costs, examples, tokens, rule, weighting, dtype, start)
+    state = Information(features, prior, weighting, device, dtype)
+    n = len(features)
+    divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
+    for i in picks:
+        state.add(i)
+    gains = [] if start is None else start.gains.tolist()
+    budget = float(tokens if examples is None else examples)
+    price = costs if examples is None else np.ones(n)
+    left = budget - price[picks].sum()
+    if left < 0:
+        raise ValueError(
+            f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it"
+        )
+
+    bound = np.full(n, np.inf)  # of each score: an old gain plus its error
+    available = np.ones(n, dtype=bool)
+    available[picks] = False
+    bar = tqdm(
+        total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=not progress
+    )
+    with bar:
+        while True:
+            candidates = available & (price <= left)
+            if not candidates.any() or left <= 0:
+                break
+            best, gain = _best_candidate(state, candidates, bound, divisor, batch_size)
+            if gain <= 0 and examples is None:
+                break  # nothing that fits adds anything
+            picks.append(best)
+            gains.append(gain)
+            available[best] = False
+            state.add(best)
+            left -= price[best]
+            bar.update(price[best])
+    if not picks:
+        raise ValueError(
+            f"expected a budget of at least the cheapest example ({price.min():g}), got {budget:g}: raise it"
+        )
+    settings = {
+        "method": "FisherSFT" if weighting == "none" else "FisherSFT, trace-weighted",
+        "budget": {"examples": examples} if examples is not None else {"tokens": tokens},
+        "rule": rule,
+        "weighting": weighting,
+        "prior": float(prior) if np.ndim(prior) == 0 else "matrix",
+        "features": features.info,
+    }
+    objective = float(np.sum(gains))
+    return Selection(
+        indices=np.array(picks, dtype=np.int64),
+        gains=np.array(gains, dtype=np.float64),
+        costs=costs[picks],
+        pool_size=n,
+        upper_bound=objective + _slack(state, picks, price, budget),
+        evaluations=state.evaluations,
+        seconds=time.perf_counter() - began,
+        settings=settings,
+    )
+
+
+def score_selection(
+    features: TokenFeatures,
+    indices: Indices,
+    *,
+    prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
+    weighting: str = "none",
+    device: str = "auto",
+    **fields,
+) -> Selection:
+    """A `Selection` of given examples, in their order, with the information that each added. Float64 throughout.
+
+    `fields` fill `Selection` (for instance `settings`). Time O(n d^3). Raises `ValueError` as `select` does.
+    """
+    state = Information(features, prior, weighting, device, "float64")
+    gains = []
+    for i in indices:
+        gains.append(float(state.gains([i])[0][0]))
+        state.add(i)
+    indices = np.array(indices, dtype=np.int64)
+    fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
+    return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
+
+
+class Information:
+    """The information matrix V of the examples chosen so far, and the gain of each further one."""
+
+    def __init__(self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str):
+        self.features = features
+        self.device = _device(device)
+        self.dtype = getattr(torch, dtype)
+        self.evaluations = 0
+        self.root_weights = features.trace_weights.double().sqrt() if weighting == "trace" else None
+        self.V = _prior_matrix(prior, features.dim).to(self.device)
+        self._factorise()
+
+    def add(self, i: int) -> None:
+        """V <- V + X_i^T X_i."""
+        X = self._blocks([i], torch.float64)[0]
+        self.V += X.T @ X
+        self._factorise()
+
+    def gains(self, indices: Indices, dtype: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """`log det(I + X_i V^-1 X_i^T)` of each example, and a bound on the rounding error of each. Float64 [B] arrays.
+
+        With V = L L^T and W = X L^-T the gain is log det(I + W W^T), or of I + W^T W, whichever is smaller.
+        """
+        dtype = dtype or self.dtype
+        self.evaluations += len(indices)
+        X = self._blocks(indices, dtype)
+        if not torch.isfinite(X).all():
+            bad = next(i for i, block in zip(indices, X, strict=True) if not torch.isfinite(block).all())
+            raise ValueError(
+                f"expected finite features, got NaN or infinity in example {bad}: extract the features again"
+            )
+        T, d = X.shape[1:]
+        W = X @ self.inverse_root.to(dtype)
+        gram = W @ W.mT if d >= T else W.mT @ W
+        gram.diagonal(dim1=1, dim2=2).add_(1.0)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1).double()
+        # Perturbation of log det(I + W W^T), to first order, with random rounding: |tr((I + WW^T)^-1 dG)|, where the
+        # product X L^-T contributes sqrt(T d) u |X| |L^-1| and the Gram matrix with its Cholesky (sqrt(d) + T) u tr G.
+        unit = torch.finfo(dtype).eps
+        size, trace = X.flatten(1).norm(dim=1).double(), gram.diagonal(dim1=1, dim2=2).sum(1).double()
+        error = unit * (
+            np.sqrt(min(T, d) * d) * size * self.inverse_norm + (np.sqrt(d) + min(T, d)) * (trace - len(gram[0]))
+        )
+        unusable = (failed != 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
+        error = torch.where(unusable, torch.inf, error)
+        return torch.where(unusable, 0.0, gains).clamp(min=0).cpu().numpy(), error.cpu().numpy()
+
+    def leverages(self) -> Float[np.ndarray, " N"]:
+        """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
+        totals = torch.zeros(len(self.features.values), dtype=torch.float64)
+        step = max(_BATCH_ELEMENTS // self.features.dim // 2, 1)
+        for begin in range(0, len(totals), step):
+            X = self._rows(slice(begin, begin + step), torch.float64)
+            totals[begin : begin + step] = (X @ self.inverse_root).square().sum(1).cpu()
+        sums = torch.cat([totals.new_zeros(1), totals.cumsum(0)])
+        return (sums[self.features.offsets[1:]] - sums[self.features.offsets[:-1]]).numpy()
+
+    def _factorise(self) -> None:
+        factor = torch.linalg.cholesky(self.V)
+        identity = torch.eye(len(self.V), dtype=torch.float64, device=self.device)
+        self.inverse_root = torch.linalg.solve_triangular(factor, identity, upper=False).T
+        self.inverse_norm = float(self.inverse_root.norm())  # Frobenius, an upper bound of the spectral norm
+
+    def _blocks(self, indices: Indices, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
+        """The features of some examples, padded with rows of zeros, which add nothing to any gain."""
+        begin = self.features.offsets[list(indices)]
+        lengths = self.features.lengths[list(indices)]
+        T = max(int(lengths.max()), 1)
+        rows = begin[:, None] + torch.arange(T)
+        real = torch.arange(T) < lengths[:, None]
+        X = self._rows(rows[real], dtype)
+        padded = X.new_zeros(len(lengths), T, self.features.dim)
+        padded[real.to(self.device)] = X
+        return padded
+
+    def _rows(self, rows, dtype: torch.dtype) -> Float[Tensor, "m d"]:
+        X = self.features.values[rows].to(self.device, dtype)
+        return X if self.root_weights is None else X * self.root_weights[rows].to(self.device, dtype)[:, None]
+
+
+def _best_candidate(
+    state: Information, candidates: np.ndarray, bound: np.ndarray, divisor: np.ndarray, batch_size: int
+) -> tuple[int, float]:
+    """The candidate of the highest score, lowest index on ties, and its gain. Tightens `bound` in place."""
+    fresh = np.zeros(len(bound), dtype=bool)
+    exact: dict[int, float] = {}
+    floor = -np.inf  # the highest score that is certainly reached
+
+    def hopeful(which: np.ndarray) -> np.ndarray:
+        indices = np.flatnonzero(which)
+        return indices[bound[indices] >= floor - 2 * TIE * abs(floor)] if np.isfinite(floor) else indices
+
+    # 1. screen: evaluate old gains again, the most promising first, until no old one can win
+    while len(stale := hopeful(candidates & ~fresh)):
+        first_pass = np.isinf(bound[stale]).any()
+        size = len(stale) if first_pass else batch_size
+        batch = np.sort(stale[np.argsort(-bound[stale], kind="stable")[:size]])
+        for part in _by_length(state.features, batch):
+            gains, errors = state.gains(part)
+            bound[part] = (gains + errors) / divisor[part]
+            floor = max(floor, float(((gains - errors) / divisor[part]).max()))
+            if state.dtype == torch.float64:
+                exact |= dict(zip(part.tolist(), gains.tolist(), strict=True))
+        fresh[batch] = True
+    # 2. decide: the few whose error bars reach the top, in float64
+    finalists = hopeful(candidates & fresh)
+    unknown = np.array([i for i in finalists if i not in exact], dtype=np.int64)
+    for part in _by_length(state.features, unknown):
+        exact |= dict(zip(part.tolist(), state.gains(part, torch.float64)[0].tolist(), strict=True))
+    scores = np.array([exact[i] for i in finalists.tolist()]) / divisor[finalists]
+    best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
+    return best, exact[best]
+
+
+def _by_length(features: TokenFeatures, indices: np.ndarray) -> list[np.ndarray]:
+    """Cut into batches of similar length, so that padding is small, and of bounded memory."""
+    lengths = features.lengths.numpy()[indices]
+    order = indices[np.argsort(lengths, kind="stable")]
+    parts, begin = [], 0
+    for end in range(1, len(order) + 1):
+        width = max(int(features.lengths[order[min(end, len(order) - 1)]]), 1)  # of the next one, the longest so far
+        if end == len(order) or (end + 1 - begin) * width * features.dim > _BATCH_ELEMENTS:
+            parts.append(order[begin:end])
+            begin = end
+    return parts
+
+
+def _slack(state: Information, picks: list[int], price: np.ndarray, budget: float) -> float:
+    """How far the objective of any selection A within the budget can lie above this one, S. The smaller of two bounds.
+
+    Concavity: F(pi) = log det(V0 + sum pi_i G_i) is concave in pi, with gradient t_i = tr(V^-1 G_i) at S, so
+    f(A) - f(S) <= sum_A t - sum_S t. Submodularity: f(A) - f(S) <= the sum over A \\ S of gain_i, given S.
+    Either sum over A is at most the value of a *fractional* knapsack. (Extension.) The first is the sharper one when
+    the chosen tokens far outnumber d, the second when they do not.
+    """
+    n = len(price)
+    t = state.leverages()
+    by_concavity = _fractional_knapsack(t, price, budget) - t[picks].sum()
+    remaining = np.zeros(n)
+    for part in _by_length(state.features, np.setdiff1d(np.arange(n), picks)):
+        gains, errors = state.gains(part)
+        remaining[part] = gains + errors
+    by_submodularity = _fractional_knapsack(remaining, price, budget)
+    return max(min(by_concavity, by_submodularity), 0.0)
+
+
+def _fractional_knapsack(value: np.ndarray, price: np.ndarray, budget: float) -> float:
+    """The most value that `budget` buys if examples may be taken in part: by value per price. What is free is taken."""
+    fits = (price > 0) & (price <= budget)
+    order = np.flatnonzero(fits)[np.argsort(-value[fits] / price[fits], kind="stable")]
+    bought = np.diff(np.minimum(price[order].cumsum(), budget), prepend=0.0) / price[order]
+    return float((bought * value[order]).sum() + value[price == 0].sum())
+
+
+# --- checking the arguments ------------------------------------------------------------------------------------------
+
+
+def _costs(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " N"]:
+    lengths = features.lengths.numpy().astype(float)
+    if costs is None:
+        return lengths
+    costs = np.asarray(costs, dtype=float)
+    if costs.shape != lengths.shape:
+        raise ValueError(f"expected one cost for each of {len(lengths):,} examples, got shape {costs.shape}")
+    if not np.isfinite(costs).all() or (costs < 0).any() or (costs[lengths > 0] == 0).any():
+        raise ValueError("expected positive, finite costs (0 only for examples without tokens): check the costs")
+    return costs
+
+
+def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | None, tokens: float | int | None) -> None:
+    """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
+    if (examples is None) == (tokens is None):
+        raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
+    if examples is not None and not (int(examples) == examples and 0 < examples <= len(features)):
+        raise ValueError(f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}")
+    if tokens is not None and not 0 < tokens <= costs.sum():
+        raise ValueError(f"expected a budget from 1 to {costs.sum():,.0f} tokens (the whole pool), got {tokens:,}")
+
+
+def _check_options(features, costs, examples, tokens, rule, weighting, dtype, start) -> None:
+    if len(features) == 0:
+        raise ValueError("expected features of at least one example, got none")
+    check_budget(features, costs, examples, tokens)
+    for name, value, known in (
+        ("rule", rule, ("gain", "gain_per_token")),
+        ("weighting", weighting, ("none", "trace")),
+        ("dtype", dtype, ("float32", "float64")),
+    ):
+        if value not in known:
+            raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
+    if weighting == "trace" and features.trace_weights is None:
+        raise ValueError(
+            "expected features with trace_weights for weighting='trace': extract them with extract_features"
+        )
+    if start is not None and start.pool_size != len(features):
+        raise ValueError(
+            f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples"
+        )
+
+
+def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
+    matrix = torch.as_tensor(prior, dtype=torch.float64)
+    if matrix.ndim == 0:
+        matrix = matrix * torch.eye(d, dtype=torch.float64)
+    if matrix.shape != (d, d):
+        raise ValueError(f"expected a positive number or a matrix [{d}, {d}] as prior, got shape {tuple(matrix.shape)}")
+    if (
+        not torch.isfinite(matrix).all()
+        or not torch.equal(matrix, matrix.T)
+        or torch.linalg.cholesky_ex(matrix)[1] != 0
+    ):
+        raise ValueError(
+            "expected a finite, symmetric, positive definite prior: sigma0^2 > 0, or add a small multiple of I"
+        )
+    return matrix.clone()
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(device).type == "mps":
+        raise ValueError("expected device 'cpu' or 'cuda', got 'mps': it has no float64, which the selection needs")
+    return torch.device(device)

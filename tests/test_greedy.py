@@ -1,0 +1,268 @@
+"""The selection is the naive float64 greedy's, and what it promises holds against brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fisherlib as fl
+from fisherlib.greedy import TIE, Information
+
+POOLS = ("random", "duplicated", "heavy-tailed", "wide", "with empty rows", "one direction", "all equal")
+
+
+def make_pool(kind: str, seed: int, n: int, d: int, longest: int) -> fl.TokenFeatures:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, longest + 1, n)
+    blocks = [rng.normal(size=(t, d)) for t in lengths]
+    if kind == "duplicated":
+        blocks = [blocks[i] for i in rng.integers(0, max(n // 3, 1), n)]
+    elif kind == "heavy-tailed":
+        blocks = [b * np.exp(2 * rng.normal()) for b in blocks]
+    elif kind == "wide":
+        blocks = [np.repeat(b, 6, axis=1) * rng.normal(size=6 * d) for b in blocks]
+    elif kind == "with empty rows":
+        blocks = [b[: rng.integers(0, len(b) + 1)] for b in blocks]
+    elif kind == "one direction":
+        blocks = [b[:, :1] * np.ones(d) for b in blocks]
+    elif kind == "all equal":
+        blocks = [blocks[0]] * n
+    # through float32, so that the reference sees just what the library sees
+    return fl.TokenFeatures.from_list([torch.tensor(b, dtype=torch.float32) for b in blocks])
+
+
+def naive(features, *, examples=None, tokens=None, rule="gain", V0=None, ids=()):
+    """The definition: every log-determinant of every candidate at every pick, in float64."""
+    blocks = [features[i].double().numpy() for i in range(len(features))]
+    V = np.eye(features.dim) if V0 is None else V0.copy()
+    picks, left = list(ids), tokens
+    for i in picks:
+        V += blocks[i].T @ blocks[i]
+    while True:
+        rest = [i for i in range(len(blocks)) if i not in picks]
+        rest = rest[:0] if examples is not None and len(picks) == examples else rest
+        rest = [i for i in rest if tokens is None or len(blocks[i]) <= left]
+        if not rest:
+            return picks
+        now = np.linalg.slogdet(V)[1]
+        gains = {i: max(np.linalg.slogdet(V + blocks[i].T @ blocks[i])[1] - now, 0.0) for i in rest}
+        score = {i: g / (max(len(blocks[i]), 1) if rule == "gain_per_token" else 1) for i, g in gains.items()}
+        best = next(i for i in rest if score[i] >= max(score.values()) * (1 - TIE) - 1e-12)
+        if tokens is not None:
+            if gains[best] <= 1e-12:
+                return picks
+            left -= len(blocks[best])
+        picks.append(best)
+        V += blocks[best].T @ blocks[best]
+
+
+def objective(features, indices, V0=None):
+    V = np.eye(features.dim) if V0 is None else V0
+    total = V + sum((features[i].double().T @ features[i].double()).numpy() for i in indices)
+    return np.linalg.slogdet(total)[1] - np.linalg.slogdet(V)[1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(POOLS),
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 14),
+    d=st.integers(1, 6),
+    longest=st.integers(1, 6),
+    share=st.floats(0.05, 1.0),
+    rule=st.sampled_from(["gain", "gain_per_token"]),
+    by_tokens=st.booleans(),
+    batch_size=st.sampled_from([1, 3, 32]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_equals_naive(kind, seed, n, d, longest, share, rule, by_tokens, batch_size, dtype):
+    features = make_pool(kind, seed, n, d, longest)
+    total = int(features.lengths.sum())
+    if by_tokens:
+        shortest = int(features.lengths[features.lengths > 0].min()) if total else 0
+        budget = {"tokens": max(round(share * total), shortest)}
+        if total == 0:
+            return
+    else:
+        budget = {"examples": max(round(share * n), 1)}
+    selection = fl.select(features, **budget, rule=rule, batch_size=batch_size, dtype=dtype)
+    expected = naive(features, **budget, rule=rule)
+    assert selection.indices.tolist() == expected
+    assert selection.objective == pytest.approx(objective(features, expected), abs=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["gain", "gain_per_token"])
+@pytest.mark.parametrize("prior", [1e-4, 1.0, 300.0])
+def test_equals_naive_on_a_larger_pool(rule, prior):
+    features = make_pool("heavy-tailed", 5, 120, 16, 20)
+    selection = fl.select(features, examples=40, rule=rule, prior=prior)
+    assert selection.indices.tolist() == naive(features, examples=40, rule=rule, V0=prior * np.eye(16))
+
+
+def test_the_screen_cannot_choose_between_near_ties():
+    """Two gains that differ by less than float32 resolves: the float64 decision must take the larger, later one."""
+    X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    blocks = [X, X * (1 + 1e-8), X * 0.5]
+    features = fl.TokenFeatures.from_list(blocks)
+    assert fl.select(features, examples=1).indices.tolist() == [1]
+    # closer than TIE is a tie, and a tie goes to the lowest index
+    tied = fl.TokenFeatures.from_list([X, X * (1 + 1e-11)])
+    assert fl.select(tied, examples=1).indices.tolist() == [0]
+
+
+@pytest.mark.parametrize(("kind", "prior", "useful"), [("heavy-tailed", 1e-3, np.inf), ("random", 1.0, 0.02)])
+def test_error_bounds_hold(kind, prior, useful):
+    features = make_pool(kind, 3, 60, 48, 30)
+    state = Information(features, prior, "none", "cpu", "float32")
+    for pick in (4, 9, 33):
+        state.add(pick)
+        coarse, error = state.gains(range(60))
+        fine, _ = state.gains(range(60), torch.float64)
+        assert (np.abs(coarse - fine) <= error).all()
+        assert error.max() < useful  # a bound that is always true and never useful would also pass the line above
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(POOLS), seed=st.integers(0, 10**6), by_tokens=st.booleans(), prior=st.sampled_from([0.01, 1.0])
+)
+def test_certificate_bounds_the_brute_force_optimum(kind, seed, by_tokens, prior):
+    features = make_pool(kind, seed, 8, 3, 4)
+    costs = features.lengths.numpy()
+    if by_tokens and costs.sum() < 3:
+        return
+    budget = {"tokens": max(int(costs.sum()) // 2, int(costs[costs > 0].min()))} if by_tokens else {"examples": 3}
+    selection = fl.select(features, **budget, prior=prior, rule="gain_per_token" if by_tokens else "gain")
+    V0 = prior * np.eye(features.dim)
+    affordable = (
+        s
+        for r in range(9)
+        for s in itertools.combinations(range(8), r)
+        if (costs[list(s)].sum() <= budget["tokens"] if by_tokens else r <= 3)
+    )
+    best = max(objective(features, s, V0) for s in affordable)
+    assert best <= selection.upper_bound + 1e-8
+    assert 0 <= selection.certificate <= 1
+    assert selection.objective >= selection.certificate * best - 1e-8
+    if not by_tokens:
+        assert selection.objective >= (1 - 1 / np.e) * best - 1e-9
+
+
+def test_the_whole_pool_is_certified_optimal():
+    features = make_pool("random", 0, 9, 4, 5)
+    assert fl.select(features, examples=9).certificate == pytest.approx(1.0, abs=1e-9)
+
+
+def test_gains_telescope_and_never_rise():
+    features = make_pool("random", 1, 40, 6, 5)
+    selection = fl.select(features, examples=40)
+    assert selection.objective == pytest.approx(objective(features, range(40)), abs=1e-9)
+    assert (np.diff(selection.gains) <= 1e-9).all()
+
+
+def test_lazy_evaluates_less_than_naive():
+    features = make_pool("heavy-tailed", 2, 300, 12, 20)
+    selection = fl.select(features, examples=40, batch_size=1)
+    assert selection.evaluations < 0.6 * (300 * 40 - 40 * 39 // 2)
+
+
+def test_permuting_the_pool_permutes_the_selection():
+    features = make_pool("random", 3, 30, 5, 6)
+    order = np.random.default_rng(0).permutation(30)
+    moved = fl.select(features.subset(order), examples=12)
+    assert [int(order[i]) for i in moved.indices] == fl.select(features, examples=12).indices.tolist()
+
+
+def test_rotation_and_joint_scaling_change_nothing():
+    features = make_pool("random", 4, 30, 5, 6)
+    Q = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    reference = fl.select(features, examples=12).indices.tolist()
+    blocks = [features[i].double() for i in range(30)]
+    assert fl.select(fl.TokenFeatures.from_list([b @ Q for b in blocks]), examples=12).indices.tolist() == reference
+    scaled = fl.TokenFeatures.from_list([7 * b for b in blocks])
+    assert fl.select(scaled, examples=12, prior=49.0).indices.tolist() == reference
+    mixed = Q * torch.arange(1.0, 6.0)  # x -> x B with V0 -> B^T V0 B
+    both = fl.select(
+        fl.TokenFeatures.from_list([b @ mixed for b in blocks]), examples=12, prior=_symmetric(mixed.T @ mixed)
+    )
+    assert both.indices.tolist() == reference
+
+
+def _symmetric(matrix):
+    return (matrix + matrix.T) / 2
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_a_further_copy_gains_at_most_min_t_d_log_k_over_k_minus_1(copies):
+    X = torch.randn(12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    selection = fl.select(fl.TokenFeatures.from_list([X] * copies), examples=copies, prior=1e-9)
+    limit = 12 * np.log(copies / (copies - 1))
+    assert selection.gains[-1] <= limit + 1e-9
+    assert selection.gains[-1] == pytest.approx(limit, rel=1e-6)
+
+
+def test_equal_examples_come_in_order_and_empty_ones_last():
+    equal = make_pool("all equal", 0, 7, 4, 5)
+    assert fl.select(equal, examples=7).indices.tolist() == list(range(7))
+    X = torch.eye(3)
+    features = fl.TokenFeatures.from_list([X[:0], 0.01 * X[:1], X[:0], X])
+    assert fl.select(features, examples=4).indices.tolist() == [3, 1, 0, 2]
+    assert fl.select(features, tokens=4).indices.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("budgets", [{"examples": (7, 20)}, {"tokens": (25, 80)}])
+def test_continuing_a_selection(budgets):
+    ((kind, (small, large)),) = budgets.items()
+    features = make_pool("random", 6, 40, 5, 6)
+    first = fl.select(features, **{kind: small})
+    longer = fl.select(features, **{kind: large}, start=first)
+    assert longer.indices[: len(first)].tolist() == first.indices.tolist()
+    spent = int(first.costs.sum()) if kind == "tokens" else 0
+    assert longer.indices.tolist() == naive(features, **{kind: large - spent}, ids=first.indices.tolist())
+    assert longer.objective == pytest.approx(objective(features, longer.indices), abs=1e-8)
+    if kind == "examples":
+        assert longer.indices.tolist() == fl.select(features, examples=large).indices.tolist()
+
+
+def test_trace_weighting_scales_the_rows():
+    features = make_pool("random", 7, 20, 4, 5)
+    weights = torch.rand(len(features.values), generator=torch.Generator().manual_seed(0))
+    weighted = fl.TokenFeatures(features.values, features.offsets, trace_weights=weights)
+    scaled = fl.TokenFeatures(features.values.double() * weights.double().sqrt()[:, None], features.offsets)
+    by_weight = fl.select(weighted, examples=8, weighting="trace")
+    assert by_weight.indices.tolist() == fl.select(scaled, examples=8).indices.tolist()
+    assert by_weight.indices.tolist() != fl.select(features, examples=8).indices.tolist()
+
+
+def test_matrix_prior_is_what_is_already_known():
+    features = make_pool("random", 8, 20, 4, 5)
+    known = features[3].double()
+    V0 = torch.eye(4, dtype=torch.float64) + known.T @ known
+    assert fl.select(features, examples=6, prior=V0).indices.tolist() == naive(features, examples=6, V0=V0.numpy())
+
+
+def test_costs_are_what_the_budget_counts():
+    features = make_pool("random", 9, 12, 4, 5)
+    costs = np.linspace(1.5, 4, 12)
+    selection = fl.select(features, tokens=10.0, costs=costs, rule="gain_per_token")
+    assert selection.costs.sum() <= 10 < costs.sum()
+    assert np.array_equal(selection.costs, costs[selection.indices])
+
+
+def test_half_precision_features_are_cast_before_any_product():
+    features = make_pool("random", 10, 25, 6, 6)
+    half = fl.TokenFeatures(features.values.bfloat16(), features.offsets)
+    same = fl.TokenFeatures(features.values.bfloat16().double(), features.offsets)
+    assert (
+        fl.select(half, examples=10).indices.tolist() == fl.select(same, examples=10, dtype="float64").indices.tolist()
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_same_selection():
+    features = make_pool("heavy-tailed", 11, 80, 12, 10)
+    on_gpu, on_cpu = (fl.select(features, examples=30, device=device) for device in ("cuda", "cpu"))
+    assert on_gpu.indices.tolist() == on_cpu.indices.tolist()
