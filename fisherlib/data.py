@@ -1,8 +1,8 @@
 """Pools of fine-tuning examples, and which of their tokens count.
 
 An example is a row of a `datasets.Dataset` with one of three shapes: `prompt` and `response` (and, if you like,
-`system`); `messages` (a list of `{"role", "content"}`); or `text`. Only *response* tokens are trained on, scored and counted: the response of a pair,
-the assistant turns of a conversation, every token of a text.
+`system`); `messages` (a list of `{"role", "content"}`); or `text`. Only *response* tokens are trained on, scored and
+counted: the response of a pair, the assistant turns of a conversation, every token of a text.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset
 
 from fisherlib import assets
@@ -74,21 +75,23 @@ def _read(source: str) -> Dataset | DatasetDict:
     except Exception as error:  # datasets raises many kinds; each means that this source cannot be read
         raise ValueError(
             f"expected 'shakespeare', a .jsonl or .parquet file or a dataset id, could not load {source!r} "
-            f"({assets._first_line(error)}): check the name, or download it first and give the file"
+            f"({assets.first_line(error)}): check the name, or download it first and give the file"
         ) from error
 
 
 def _read_jsonl(path: Path) -> Dataset:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
+    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):  # not splitlines: U+2028 may stand in a string
+        if not raw.strip():
             continue
+        try:
+            line = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} line {number}: expected UTF-8 text ({error.reason}): save the file as UTF-8") from None
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path} line {number}: expected one JSON object per line ({error.msg}): repair it"
-            ) from None
+            raise ValueError(f"{path} line {number}: expected one JSON object per line ({error.msg}): repair it") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path} line {number}: expected a JSON object, got {type(row).__name__}: repair the line")
         if problem := _problem_of(row):
@@ -96,7 +99,12 @@ def _read_jsonl(path: Path) -> Dataset:
         rows.append(row)
     if not rows:
         raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
-    return Dataset.from_list(rows)
+    try:
+        return Dataset.from_list(rows)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            f"{path}: expected one type of value in each column, got a mixture ({assets.first_line(error)}): make them equal"
+        ) from None
 
 
 def _validate(rows: Dataset, name: str) -> None:
@@ -111,9 +119,7 @@ def _problem_of(row: dict) -> str | None:
     if row.get("messages") is not None:
         turns = row["messages"]
         if not (
-            isinstance(turns, list)
-            and turns
-            and all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns)
+            isinstance(turns, list) and turns and all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns)
         ):
             return "expected 'messages' to be a list of {'role', 'content'}: repair the row"
         if not any(turn["role"] == "assistant" and str(turn["content"] or "").strip() for turn in turns):
@@ -143,9 +149,7 @@ def _split_by_document(rows: Dataset, fraction: float, seed: int, name: str) -> 
         keys = [json.dumps(row, sort_keys=True) for row in rows.select_columns(shape)]
     distinct = sorted(set(keys))
     if len(distinct) < 2:
-        raise ValueError(
-            f"{name}: expected at least two different documents to split by, got {len(distinct)}: add more"
-        )
+        raise ValueError(f"{name}: expected at least two different documents to split by, got {len(distinct)}: add more")
     held_out = max(1, round(fraction * len(distinct)))
     test_keys = set(np.random.default_rng(seed).permutation(distinct)[:held_out].tolist())
     sides = {side: [i for i, key in enumerate(keys) if (key in test_keys) == side] for side in (True, False)}
@@ -208,9 +212,7 @@ def _render(row: dict, tokenizer) -> tuple[str, list[tuple[int, int]]]:
         return text, [(0, len(text))]
     if tokenizer.chat_template is None:
         if row.get("messages") is not None:
-            raise ValueError(
-                "expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'"
-            )
+            raise ValueError("expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'")
         text = row["prompt"] + row["response"] + (tokenizer.eos_token or "")
         return text, [(len(row["prompt"]), len(text))]
     turns = row.get("messages") or [
@@ -328,9 +330,7 @@ def parse_play(text: str) -> list[list[tuple[str, str]]]:
         if heading.match(first):
             scenes.append([])
         elif first in names and rest:
-            speaker = (
-                re.sub(r"'S\b", "'s", first.rstrip(". ").title()).replace(" And ", " and ").replace(" Of ", " of ")
-            )
+            speaker = re.sub(r"'S\b", "'s", first.rstrip(". ").title()).replace(" And ", " and ").replace(" Of ", " of ")
             scenes[-1].append((speaker, "\n".join(rest)))
         elif scenes[-1] and not capitals.fullmatch(first):  # a speech goes on after a stage direction
             speaker, speech = scenes[-1].pop()

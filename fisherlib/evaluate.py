@@ -28,9 +28,7 @@ class HeldOut:
     def from_features(cls, features: TokenFeatures) -> "HeldOut":
         """Of the model that the features were extracted from: no further forward pass is needed."""
         sums = torch.cat([torch.zeros(1, dtype=torch.float64), features.nll.double().cumsum(0)])
-        return cls(
-            (sums[features.offsets[1:]] - sums[features.offsets[:-1]]).numpy(), features.lengths.double().numpy()
-        )
+        return cls((sums[features.offsets[1:]] - sums[features.offsets[:-1]]).numpy(), features.lengths.double().numpy())
 
     def __repr__(self) -> str:
         return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"
@@ -43,7 +41,7 @@ def held_out_nll(
     *,
     tokens_per_batch: int = 1024,
     precision: str = "bfloat16",
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> HeldOut:
     """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`."""
     encoded = encode(rows, tokenizer, max_tokens=getattr(model.config, "max_position_embeddings", None))
@@ -55,7 +53,7 @@ def held_out_nll(
         with torch.inference_mode():
             for indices, batch in batches(encoded, tokens_per_batch, "right", model.device, progress):
                 logits, labels = at_responses(model, batch, precision, compute_logits=True)
-                nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none").double().cpu()
+                nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none").cpu().double()
                 parts = nll.split([int(counts[i]) for i in indices])
                 sums[indices] = [float(part.sum()) for part in parts]
     finally:

@@ -4,6 +4,7 @@ FisherSFT linearises a language model at its last layer: with the head `Theta` [
 a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2). This module collects those vectors.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -42,16 +43,14 @@ class TokenFeatures:
     info: dict = field(default_factory=dict)
 
     @classmethod
-    def from_list(cls, blocks: Sequence[Float[Tensor, "_ d"]], **per_token) -> "TokenFeatures":
-        """From one `[T_i, d]` matrix per example (empty ones allowed). Raises `ValueError` if the widths differ."""
+    def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
+        """From one `[T_i, d]` tensor or array per example (empty ones allowed). Raises `ValueError` if the widths differ."""
         blocks = [torch.as_tensor(block) for block in blocks]
         if not blocks:
             raise ValueError("expected at least one example, got an empty list")
         widths = {tuple(block.shape[1:]) for block in blocks}
         if len(widths) > 1 or any(block.ndim != 2 for block in blocks):
-            raise ValueError(
-                f"expected matrices [T_i, d] of one width d, got shapes {[tuple(b.shape) for b in blocks[:5]]}"
-            )
+            raise ValueError(f"expected matrices [T_i, d] of one width d, got shapes {[tuple(b.shape) for b in blocks[:5]]}")
         lengths = torch.tensor([0, *(len(block) for block in blocks)])
         return cls(torch.cat(blocks), lengths.cumsum(0), **per_token)
 
@@ -118,9 +117,7 @@ class TokenFeatures:
             )
         count = shape[0] * shape[1]
         values = (
-            torch.from_file(str(folder / "values.bin"), shared=False, size=count, dtype=dtype)
-            if count
-            else torch.empty(0)
+            torch.from_file(str(folder / "values.bin"), shared=False, size=count, dtype=dtype) if count else torch.empty(0)
         )
         return cls(values.view(*shape).to(dtype), **tokens, info=layout["info"])
 
@@ -137,13 +134,14 @@ def extract_features(
     precision: str = "bfloat16",
     padding_side: str = "right",
     dtype: torch.dtype = torch.float32,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> TokenFeatures:
     """The pre-logit vector at the position that predicts each response token, for every row.
 
     `rows`: a dataset (see `fisherlib.data`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
     memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16" or "float32".
-    `dtype`: of the stored values. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
+    `dtype`: of the stored values. `progress`: None shows a bar in a terminal only. Runs where the model is (CPU, CUDA or
+    MPS); the result is on the CPU.
     If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
     that the logits are always a product of one matrix with what is returned.
     Raises `ValueError` for a model whose logits are no linear function of its head's input (soft-capping), rows that
@@ -180,11 +178,11 @@ def extract_features(
 
 
 def batches(
-    encoded: Sequence[Encoded], tokens_per_batch: int, padding_side: str, device, progress: bool = False
+    encoded: Sequence[Encoded], tokens_per_batch: int, padding_side: str, device, progress: bool | None = None
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Yield `(indices, padded batch)` of at most `tokens_per_batch` tokens, longest rows first; empty rows ride along."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].input_ids))
-    with tqdm(total=len(encoded), unit="example", disable=not progress, mininterval=1) as bar:
+    with tqdm(total=len(encoded), unit="example", disable=hidden(progress), mininterval=1) as bar:
         start = 0
         while start < len(order):
             width = max(len(encoded[order[start]].input_ids), 1)
@@ -192,6 +190,11 @@ def batches(
             yield indices, pad([encoded[i] for i in indices], padding_side, device)
             start += len(indices)
             bar.update(len(indices))
+
+
+def hidden(progress: bool | None) -> bool | None:
+    """For tqdm's `disable`: None, the default, shows a bar in a terminal and nothing in a notebook's saved output."""
+    return None if progress is None else not progress
 
 
 def pad(examples: Sequence[Encoded], side: str = "right", device="cpu") -> dict[str, Tensor]:
@@ -234,7 +237,8 @@ def at_responses(
         return (states[None] if compute_logits else inputs[0][:, :1],)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_response_positions)
-    inputs = {name: tensor for name, tensor in batch.items() if name != "predicts"}
+    understood = inspect.signature(model.forward).parameters  # Bloom, for one, has no position_ids
+    inputs = {name: tensor for name, tensor in batch.items() if name in understood}
     try:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             output = model(**inputs, use_cache=False)
@@ -264,8 +268,8 @@ def head_scale(model, encoded: Sequence[Encoded]) -> float:
     try:
         with torch.inference_mode():
             ids = torch.tensor([shortest.input_ids], device=model.device)
-            logits = model(input_ids=ids, use_cache=False).logits.double()
-            product = head(captured[0]).double()
+            logits = model(input_ids=ids, use_cache=False).logits.cpu().double()  # on the CPU: MPS has no float64
+            product = head(captured[0]).cpu().double()
     finally:
         hook.remove()
     scale = float((logits * product).sum() / (product * product).sum())

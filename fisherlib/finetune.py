@@ -1,6 +1,7 @@
 """Fine-tuning on a selection: the whole model with `transformers.Trainer`, or only a softmax head on frozen features."""
 
 import copy
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def fine_tune(
     tokens_per_step: int = 256,
     precision: str = "bfloat16",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> FineTuned:
     """Fine-tune a copy of the whole model on the response tokens of `rows`; the model that is passed in stays as it was.
 
@@ -62,6 +63,7 @@ def fine_tune(
             logits, labels = at_responses(model, inputs, precision, compute_logits=True)
             return torch.nn.functional.cross_entropy(logits.float(), labels)
 
+    show_progress = sys.stderr.isatty() if progress is None else progress
     began = time.perf_counter()
     tuned = copy.deepcopy(model).float().train()
     with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
@@ -74,13 +76,13 @@ def fine_tune(
             logging_steps=1,
             save_strategy="no",
             report_to=[],
-            disable_tqdm=not progress,
+            disable_tqdm=not show_progress,
             seed=seed,
             use_cpu=model.device.type == "cpu",
             remove_unused_columns=False,
         )
         trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: pad(items[0]))
-        if not progress:
+        if not show_progress:
             from transformers import PrinterCallback
 
             trainer.remove_callback(PrinterCallback)
@@ -143,8 +145,8 @@ def fit_heads(
 
     The pool fixes what all heads share: the `classes` most frequent label tokens (tokens of other labels are left out) and
     the whitened principal `dimensions`. The fit is scikit-learn's ridge-penalised multinomial logistic regression
-    (penalty ridge / 2 * ||Theta||^2 on the summed loss; the default is our choice, the best of 1, 3, 10, 30 and 100 for *uniform*
-    picks). Raises `ValueError` without labels or with too few of them.
+    (penalty ridge / 2 * ||Theta||^2 on the summed loss; the default is our choice, the best of 1, 3, 10, 30 and 100 for
+    *uniform* picks). Raises `ValueError` without labels or with too few of them.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -166,9 +168,7 @@ def fit_heads(
         )
         X, y = _known_targets(features.subset(indices), head)
         if len(np.unique(y)) < 2:
-            raise ValueError(
-                f"expected tokens of at least two of the {classes} classes in a selection, got {len(y)} tokens"
-            )
+            raise ValueError(f"expected tokens of at least two of the {classes} classes in a selection, got {len(y)} tokens")
         # One row of weight zero for every class, so that the model knows the classes which this selection never shows.
         X = np.concatenate([X, np.zeros((len(kept), X.shape[1]))])
         weights = np.concatenate([np.ones(len(y)), np.zeros(len(kept))])

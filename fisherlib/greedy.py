@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.features import Indices, TokenFeatures, hidden
 from fisherlib.selection import Selection
 
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
@@ -41,7 +41,7 @@ def select(
     batch_size: int = 32,
     device: str = "auto",
     dtype: str = "float32",
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Selection:
     """Choose the examples that together tell most about the model's last layer.
 
@@ -72,15 +72,13 @@ def select(
     price = costs if examples is None else np.ones(n)
     left = budget - price[picks].sum()
     if left < 0:
-        raise ValueError(
-            f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it"
-        )
+        raise ValueError(f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it")
 
     bound = np.full(n, np.inf)  # of each score: an old gain plus its error
     available = np.ones(n, dtype=bool)
     available[picks] = False
     bar = tqdm(
-        total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=not progress
+        total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=hidden(progress)
     )
     with bar:
         while True:
@@ -97,9 +95,7 @@ def select(
             left -= price[best]
             bar.update(price[best])
     if not picks:
-        raise ValueError(
-            f"expected a budget of at least the cheapest example ({price.min():g}), got {budget:g}: raise it"
-        )
+        raise ValueError(f"expected a budget of at least the cheapest example ({price.min():g}), got {budget:g}: raise it")
     settings = {
         "method": "FisherSFT" if weighting == "none" else "FisherSFT, trace-weighted",
         "budget": {"examples": examples} if examples is not None else {"tokens": tokens},
@@ -136,10 +132,10 @@ def score_selection(
     """
     state = Information(features, prior, weighting, device, "float64")
     gains = []
-    for i in indices:
+    indices = np.array(indices, dtype=np.int64)
+    for i in indices.tolist():
         gains.append(float(state.gains([i])[0][0]))
         state.add(i)
-    indices = np.array(indices, dtype=np.int64)
     fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
     return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
 
@@ -172,9 +168,7 @@ class Information:
         X = self._blocks(indices, dtype)
         if not torch.isfinite(X).all():
             bad = next(i for i, block in zip(indices, X, strict=True) if not torch.isfinite(block).all())
-            raise ValueError(
-                f"expected finite features, got NaN or infinity in example {bad}: extract the features again"
-            )
+            raise ValueError(f"expected finite features, got NaN or infinity in example {bad}: extract the features again")
         T, d = X.shape[1:]
         W = X @ self.inverse_root.to(dtype)
         gram = W @ W.mT if d >= T else W.mT @ W
@@ -239,7 +233,7 @@ def _best_candidate(
 
     # 1. screen: evaluate old gains again, the most promising first, until no old one can win
     while len(stale := hopeful(candidates & ~fresh)):
-        first_pass = np.isinf(bound[stale]).any()
+        first_pass = np.isinf(bound[stale]).all()
         size = len(stale) if first_pass else batch_size
         batch = np.sort(stale[np.argsort(-bound[stale], kind="stable")[:size]])
         for part in _by_length(state.features, batch):
@@ -253,7 +247,9 @@ def _best_candidate(
     finalists = hopeful(candidates & fresh)
     unknown = np.array([i for i in finalists if i not in exact], dtype=np.int64)
     for part in _by_length(state.features, unknown):
-        exact |= dict(zip(part.tolist(), state.gains(part, torch.float64)[0].tolist(), strict=True))
+        gains, errors = state.gains(part, torch.float64)
+        bound[part] = (gains + errors) / divisor[part]
+        exact |= dict(zip(part.tolist(), gains.tolist(), strict=True))
     scores = np.array([exact[i] for i in finalists.tolist()]) / divisor[finalists]
     best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
     return best, exact[best]
@@ -336,13 +332,9 @@ def _check_options(features, costs, examples, tokens, rule, weighting, dtype, st
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
     if weighting == "trace" and features.trace_weights is None:
-        raise ValueError(
-            "expected features with trace_weights for weighting='trace': extract them with extract_features"
-        )
+        raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")
     if start is not None and start.pool_size != len(features):
-        raise ValueError(
-            f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples"
-        )
+        raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
 
 
 def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
@@ -351,14 +343,8 @@ def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
         matrix = matrix * torch.eye(d, dtype=torch.float64)
     if matrix.shape != (d, d):
         raise ValueError(f"expected a positive number or a matrix [{d}, {d}] as prior, got shape {tuple(matrix.shape)}")
-    if (
-        not torch.isfinite(matrix).all()
-        or not torch.equal(matrix, matrix.T)
-        or torch.linalg.cholesky_ex(matrix)[1] != 0
-    ):
-        raise ValueError(
-            "expected a finite, symmetric, positive definite prior: sigma0^2 > 0, or add a small multiple of I"
-        )
+    if not torch.isfinite(matrix).all() or not torch.equal(matrix, matrix.T) or torch.linalg.cholesky_ex(matrix)[1] != 0:
+        raise ValueError("expected a finite, symmetric, positive definite prior: sigma0^2 > 0, or add a small multiple of I")
     return matrix.clone()
 
 

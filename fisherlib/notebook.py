@@ -182,9 +182,7 @@ def build(notebook: Path) -> None:
             )
     about = node.metadata.setdefault("fisherlib", {})
     about |= {"stamp": stamp(node), "minutes": round(minutes, 1), "gigabytes": recorded["peak_gigabytes"]}
-    box = (
-        f"{about['minutes']:g} minutes on 2 CPU cores · {about['gigabytes']:.1f} GB of memory · needs {about['needs']}"
-    )
+    box = f"{about['minutes']:g} minutes on 2 CPU cores · {about['gigabytes']:.1f} GB of memory · needs {about['needs']}"
     node.cells[0].source = _between(node.cells[0].source, "box", f"> {box}")
     nbformat.write(node, notebook)
     refresh_readme()
@@ -257,9 +255,7 @@ def _quickstart() -> None:
 def main(arguments: list[str] | None = None) -> None:
     import yaml
 
-    parser = argparse.ArgumentParser(
-        prog="python -m fisherlib.notebook", description="Run the notebooks of the course."
-    )
+    parser = argparse.ArgumentParser(prog="python -m fisherlib.notebook", description="Run the notebooks of the course.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("quickstart", help="run notebook 00 and print its results")
     one = commands.add_parser("run", help="run one notebook with parameters")

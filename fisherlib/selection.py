@@ -64,9 +64,7 @@ class Selection:
         if examples is not None and not 0 < examples <= len(self):
             raise ValueError(f"expected 1 to {len(self)} examples, got {examples}: select more first")
         if tokens is not None and not (len(self) and spent[0] <= tokens <= spent[-1]):
-            raise ValueError(
-                f"expected {spent[:1].sum():g} to {spent[-1:].sum():g} tokens, got {tokens}: select more first"
-            )
+            raise ValueError(f"expected {spent[:1].sum():g} to {spent[-1:].sum():g} tokens, got {tokens}: select more first")
         n = examples if examples is not None else int((spent <= tokens).sum())
         settings = {**self.settings, "prefix_of": len(self)}
         return replace(
@@ -81,9 +79,7 @@ class Selection:
     def to_dataset(self, rows: Dataset) -> Dataset:
         """The chosen rows, in pick order. Raises `ValueError` if `rows` is not the pool that was selected from."""
         if len(rows) != self.pool_size:
-            raise ValueError(
-                f"expected the pool of {self.pool_size:,} rows that was selected from, got {len(rows):,} rows"
-            )
+            raise ValueError(f"expected the pool of {self.pool_size:,} rows that was selected from, got {len(rows):,} rows")
         return rows.select(self.indices.tolist())
 
     def save(self, path: str | Path) -> None:

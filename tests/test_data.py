@@ -52,7 +52,9 @@ def test_a_system_line_replaces_the_template_s_own(tokenizer):
 
 
 def test_without_a_template_prompt_and_response_are_joined(plain):
-    assert counted({"prompt": "To be, or ", "response": "not to be"}, plain) == "not to be<|im_end|>"
+    assert counted({"prompt": "To be, or", "response": " not to be"}, plain) == " not to be<|im_end|>"
+    # the space belongs to the first word's token, which straddles the boundary and must not be lost
+    assert counted({"prompt": "To be, or ", "response": "not to be"}, plain) == " not to be<|im_end|>"
     assert counted({"text": "To be"}, plain).endswith(" be<|im_end|>")  # the first token has nothing before it
     with pytest.raises(ValueError, match="chat template for 'messages'"):
         counted({"messages": [{"role": "assistant", "content": "x"}]}, plain)
@@ -99,6 +101,17 @@ def test_jsonl_keeps_every_column_and_splits_by_document(tmp_path):
     assert set(pool.train["document"]).isdisjoint(pool.test["document"])
     assert set(pool.train.column_names) == {"prompt", "response", "document", "extra"}
     assert fl.load_pool(write(tmp_path, *rows), test_fraction=0.2, seed=3).test["extra"] == pool.test["extra"]
+
+
+def test_unusual_but_valid_files(tmp_path):
+    path = tmp_path / "my.jsonl"
+    lines = [json.dumps({"text": f"a\u2028b {i}"}, ensure_ascii=False) for i in range(4)]
+    path.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode() + b"\n\n")
+    pool = fl.load_pool(path)
+    assert sorted([*pool.train["text"], *pool.test["text"]]) == [f"a\u2028b {i}" for i in range(4)]
+    path.write_bytes(b'{"text": "a"}\n{"text": "\xff"}')
+    with pytest.raises(ValueError, match="line 2: expected UTF-8"):
+        fl.load_pool(path)
 
 
 def test_copies_of_a_row_stay_on_one_side(tmp_path):
@@ -173,6 +186,9 @@ FIRST and SECOND CLOWN.
 Pity him not.
 """
     assert parse_play(text) == [
-        [("Hamlet", "Whither wilt thou lead me?  Speak;\nI'll go no further."), ("Ghost", "Mark me.\nI am thy father's spirit.")],
+        [
+            ("Hamlet", "Whither wilt thou lead me?  Speak;\nI'll go no further."),
+            ("Ghost", "Mark me.\nI am thy father's spirit."),
+        ],
         [("Hamlet", "Alas, poor ghost!"), ("First and Second Clown", "Pity him not.")],
     ]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig, PhiConfig
+from transformers import AutoModelForCausalLM, BloomConfig, CohereConfig, Gemma2Config, GPT2Config, GraniteConfig, PhiConfig
 
 import fisherlib as fl
 from fisherlib import features as F
@@ -56,6 +56,23 @@ def test_batch_and_padding_change_nothing(tiny, ids, side, tokens_per_batch):
         torch.testing.assert_close(together[i], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=97, n_embd=16, n_layer=2, n_head=2, n_positions=64),
+        BloomConfig(vocab_size=97, hidden_size=16, n_layer=2, n_head=2),
+    ],
+)
+def test_other_architectures(config, ids):
+    model = random_model(config)
+    together = fl.extract_features(model, None, ids, **EXACT)
+    for i in (0, 2, 3):
+        with torch.no_grad():
+            output = model(torch.tensor([ids[i]]), output_hidden_states=True)
+        torch.testing.assert_close(together[i], output.hidden_states[-1][0, :-1], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(together[i] @ model.lm_head.weight.T, output.logits[0, :-1], atol=1e-4, rtol=1e-3)
+
+
 def test_only_response_tokens_have_features(real):
     model, tokenizer = real
     rows = Dataset.from_list([{"prompt": "Who is there?", "response": "Nay, answer me."}])
@@ -96,9 +113,7 @@ def test_a_bias_of_the_head_becomes_a_column_of_ones(ids):
     )
 
 
-@pytest.mark.parametrize(
-    "config", [CohereConfig(**SMALL, logit_scale=0.25), GraniteConfig(**SMALL, logits_scaling=3.0)]
-)
+@pytest.mark.parametrize("config", [CohereConfig(**SMALL, logit_scale=0.25), GraniteConfig(**SMALL, logits_scaling=3.0)])
 def test_a_scale_of_the_logits_goes_into_the_features(config, ids):
     model = random_model(config)
     features = fl.extract_features(model, None, ids, **EXACT)

@@ -126,9 +126,7 @@ def test_error_bounds_hold(kind, prior, useful):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    kind=st.sampled_from(POOLS), seed=st.integers(0, 10**6), by_tokens=st.booleans(), prior=st.sampled_from([0.01, 1.0])
-)
+@given(kind=st.sampled_from(POOLS), seed=st.integers(0, 10**6), by_tokens=st.booleans(), prior=st.sampled_from([0.01, 1.0]))
 def test_certificate_bounds_the_brute_force_optimum(kind, seed, by_tokens, prior):
     features = make_pool(kind, seed, 8, 3, 4)
     costs = features.lengths.numpy()
@@ -163,6 +161,13 @@ def test_gains_telescope_and_never_rise():
     assert (np.diff(selection.gains) <= 1e-9).all()
 
 
+def test_overflow_in_float32_is_decided_in_float64():
+    """Norms whose squares exceed float32: the screen is blind there, the answer must not be."""
+    X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    features = fl.TokenFeatures.from_list([X, X * 1e25, X[:, [2, 0, 1]] * 3, X[[4, 2]]])
+    assert fl.select(features, examples=4).indices.tolist() == naive(features, examples=4)
+
+
 def test_lazy_evaluates_less_than_naive():
     features = make_pool("heavy-tailed", 2, 300, 12, 20)
     selection = fl.select(features, examples=40, batch_size=1)
@@ -185,9 +190,7 @@ def test_rotation_and_joint_scaling_change_nothing():
     scaled = fl.TokenFeatures.from_list([7 * b for b in blocks])
     assert fl.select(scaled, examples=12, prior=49.0).indices.tolist() == reference
     mixed = Q * torch.arange(1.0, 6.0)  # x -> x B with V0 -> B^T V0 B
-    both = fl.select(
-        fl.TokenFeatures.from_list([b @ mixed for b in blocks]), examples=12, prior=_symmetric(mixed.T @ mixed)
-    )
+    both = fl.select(fl.TokenFeatures.from_list([b @ mixed for b in blocks]), examples=12, prior=_symmetric(mixed.T @ mixed))
     assert both.indices.tolist() == reference
 
 
@@ -256,9 +259,7 @@ def test_half_precision_features_are_cast_before_any_product():
     features = make_pool("random", 10, 25, 6, 6)
     half = fl.TokenFeatures(features.values.bfloat16(), features.offsets)
     same = fl.TokenFeatures(features.values.bfloat16().double(), features.offsets)
-    assert (
-        fl.select(half, examples=10).indices.tolist() == fl.select(same, examples=10, dtype="float64").indices.tolist()
-    )
+    assert fl.select(half, examples=10).indices.tolist() == fl.select(same, examples=10, dtype="float64").indices.tolist()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

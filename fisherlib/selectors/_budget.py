@@ -1,6 +1,7 @@
 """Fill a budget in a given order: what the selectors that only rank examples share."""
 
 import time
+
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy import check_budget, score_selection
 from fisherlib.selection import Selection
@@ -32,9 +33,7 @@ def fill_in_order(
                 picks.append(int(i))
                 left -= costs[i]
     if not picks:
-        raise ValueError(
-            f"expected a budget of at least the cheapest example ({costs[costs > 0].min():g}), got {tokens:g}"
-        )
+        raise ValueError(f"expected a budget of at least the cheapest example ({costs[costs > 0].min():g}), got {tokens:g}")
     seconds = time.perf_counter() - began
     budget = {"examples": examples} if examples is not None else {"tokens": tokens}
     settings = {"method": method, "budget": budget, "seed": seed, "features": features.info}

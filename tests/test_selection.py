@@ -1,0 +1,74 @@
+"""Prefixes, manifests and subsets round-trip; nothing half-written remains."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+import fisherlib as fl
+
+
+@pytest.fixture
+def selection():
+    generator = torch.Generator().manual_seed(0)
+    features = fl.TokenFeatures.from_list([torch.randn(n, 4, generator=generator) for n in (3, 5, 2, 4, 1, 6)])
+    return fl.select(features, examples=4)
+
+
+def test_save_and_load(selection, tmp_path):
+    selection.save(tmp_path / "deep" / "s.json")
+    loaded = fl.Selection.load(tmp_path / "deep" / "s.json")
+    for name in ("indices", "gains", "costs"):
+        assert np.array_equal(getattr(loaded, name), getattr(selection, name))
+        assert getattr(loaded, name).dtype == getattr(selection, name).dtype
+    assert (loaded.upper_bound, loaded.pool_size, loaded.settings) == (selection.upper_bound, 6, selection.settings)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["s.json"]
+
+
+def test_a_failed_save_leaves_the_old_manifest(selection, tmp_path, monkeypatch):
+    path = tmp_path / "s.json"
+    selection.save(path)
+    before = path.read_text()
+
+    def full_disk(self, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        selection.prefix(examples=1).save(path)
+    assert path.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["s.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 99}', '{"format": 1, "indices": "x"}'])
+def test_what_is_no_manifest_is_refused(tmp_path, content):
+    (tmp_path / "s.json").write_text(content)
+    with pytest.raises(ValueError, match="expected a manifest written by Selection.save"):
+        fl.Selection.load(tmp_path / "s.json")
+
+
+def test_prefixes_nest(selection):
+    assert selection.prefix(examples=2).indices.tolist() == selection.indices[:2].tolist()
+    spent = selection.costs.cumsum()
+    for budget in (spent[0], spent[0] + 0.5, spent[2], spent[-1]):
+        part = selection.prefix(tokens=budget)
+        assert part.costs.sum() <= budget and part.indices.tolist() == selection.indices[: len(part)].tolist()
+        assert len(part) == len(selection) or spent[len(part)] > budget
+    assert selection.prefix(examples=2).certificate is None  # the bound was for another budget
+
+
+def test_to_dataset_keeps_the_order_and_checks_the_pool(selection):
+    rows = Dataset.from_list([{"text": str(i)} for i in range(6)])
+    assert selection.to_dataset(rows)["text"] == [str(i) for i in selection.indices]
+    with pytest.raises(ValueError, match="the pool of 6 rows that was selected from, got 5"):
+        selection.to_dataset(rows.select(range(5)))
+
+
+def test_the_certificate_is_rounded_down(selection):
+    from dataclasses import replace
+
+    almost = replace(selection, upper_bound=selection.objective / 0.99999)
+    assert "at least 99.99 % of the best" in repr(almost)
+    assert json.loads(json.dumps(almost.certificate)) == almost.certificate
