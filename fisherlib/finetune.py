@@ -13,6 +13,7 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 
 from fisherlib.data import Encoded, encode
+from fisherlib.evaluate import HeldOut
 from fisherlib.features import Indices, TokenFeatures, at_responses, pad
 
 
@@ -127,10 +128,12 @@ class Head:
     whitening: Float[np.ndarray, "d k"]
     classifier: object
 
-    def nll(self, features: TokenFeatures) -> Float[np.ndarray, " m"]:
-        """Negative log-likelihood of each token of `features` whose label is one of the head's classes."""
-        X, y = _known_targets(features, self)
-        return -self.classifier.predict_log_proba(X)[np.arange(len(y)), y]
+    def held_out(self, features: TokenFeatures) -> HeldOut:
+        """Negative log-likelihood of the tokens of `features` whose label is one of the head's classes."""
+        X, y, owner = _known_targets(features, self)
+        nll = -self.classifier.predict_log_proba(X)[np.arange(len(y)), y]
+        count = len(features)
+        return HeldOut(np.bincount(owner, nll, count), np.bincount(owner, minlength=count).astype(float))
 
 
 def fit_heads(
@@ -157,7 +160,7 @@ def fit_heads(
     frequent, counts = np.unique(features.labels.numpy(), return_counts=True)
     kept = np.sort(frequent[np.argsort(-counts, kind="stable")[:classes]])
     pca = PCA(min(dimensions, features.dim, len(features.values)), whiten=True, svd_solver="covariance_eigh")
-    pca.fit(features.values.numpy())
+    pca.fit(features.values.float().numpy())
     whitening = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
     heads = []
     for indices in selections:
@@ -166,7 +169,7 @@ def fit_heads(
         head = Head(
             kept, pca.mean_, whitening, LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-4)
         )
-        X, y = _known_targets(features.subset(indices), head)
+        X, y, _ = _known_targets(features.subset(indices), head)
         if len(np.unique(y)) < 2:
             raise ValueError(f"expected tokens of at least two of the {classes} classes in a selection, got {len(y)} tokens")
         # One row of weight zero for every class, so that the model knows the classes which this selection never shows.
@@ -178,8 +181,12 @@ def fit_heads(
     return heads
 
 
-def _known_targets(features: TokenFeatures, head: Head) -> tuple[Float[np.ndarray, "m _"], Int[np.ndarray, " m"]]:
+def _known_targets(
+    features: TokenFeatures, head: Head
+) -> tuple[Float[np.ndarray, "m _"], Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Whitened features with a constant column, class numbers and example numbers of the tokens that the head knows."""
     labels = features.labels.numpy()
     known = np.isin(labels, head.classes)
-    X = (features.values.numpy()[known].astype(np.float64) - head.mean) @ head.whitening
-    return np.column_stack([X, np.ones(len(X))]), np.searchsorted(head.classes, labels[known])
+    X = (features.values.double().numpy()[known] - head.mean) @ head.whitening
+    owner = np.repeat(np.arange(len(features)), features.lengths.numpy())[known]
+    return np.column_stack([X, np.ones(len(X))]), np.searchsorted(head.classes, labels[known]), owner

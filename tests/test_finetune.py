@@ -86,13 +86,15 @@ def test_the_head_is_at_the_optimum_of_its_objective():
     p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     gradient = (p - onehot).T @ X + 3.0 * head.classifier.coef_
     assert np.abs(gradient).max() < 1e-2 * len(X)
-    assert head.nll(part).mean() == pytest.approx(-np.log((p * onehot).sum(1)).mean(), abs=1e-8)
+    held_out = head.held_out(part)
+    assert held_out.nll == pytest.approx(-np.log((p * onehot).sum(1)).mean(), abs=1e-8)
+    assert held_out.tokens.sum() == known.sum() and len(held_out.tokens) == 15
 
 
 def test_heads_know_every_class_whatever_their_selection_shows():
     features = labelled_pool()
     heads = fl.fit_heads(features, [[0, 1, 2], list(range(40))], classes=8, dimensions=4)
-    assert all(np.isfinite(head.nll(features)).all() for head in heads)
-    assert heads[1].nll(features).mean() < heads[0].nll(features).mean()
+    assert all(np.isfinite(head.held_out(features).nll_sums).all() for head in heads)
+    assert heads[1].held_out(features).nll < heads[0].held_out(features).nll
     frequent = np.sort(np.argsort(-np.bincount(features.labels), kind="stable")[:8])
     assert np.array_equal(heads[0].classes, frequent)

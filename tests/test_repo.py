@@ -92,7 +92,7 @@ def test_data_flows_one_way():
         "selection": set(),
         "greedy": {"features", "selection"},
         "selectors": {"features", "selection", "greedy", "selectors"},
-        "finetune": {"data", "features"},
+        "finetune": {"data", "evaluate", "features"},
         "evaluate": {"data", "features"},
         "plotting": {"selection"},
         "notebook": {"assets", "plotting"},
