@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)
 
 assets: setup
-	@$(BIN)/python fisherlib/assets.py  # as a script: it needs no heavy import when all is there
+	@$(BIN)/python -P fisherlib/assets.py  # as a script, which is quick when all is there; -P: its folder shadows no module
 
 quickstart: assets
 	@$(RUN) -m fisherlib.notebook quickstart

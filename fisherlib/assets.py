@@ -86,6 +86,7 @@ def load_model(name: str = "smollm2-135m", *, dtype: str = "float32"):
                 f"expected a causal language model, could not load {name!r} ({first_line(error)}): "
                 f"give a folder that holds one, an id that is reachable from here, or one of {MODELS}"
             ) from error
+    model.config._name_or_path = name  # what was asked for, not where it happens to be cached
     return model.eval(), tokenizer
 
 

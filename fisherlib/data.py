@@ -7,8 +7,6 @@ counted: the response of a pair, the assistant turns of a conversation, every to
 
 import itertools
 import json
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,12 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset
 
-from fisherlib import assets
+from fisherlib import assets, shakespeare
 
-# SmolLM2's chat template would open every example with an advertisement for itself. The dialogue pool says what is asked
-# instead: fewer tokens, and the untuned model predicts the plays better.
-SYSTEM_LINE = "Continue the play."
-TEST_PLAYS = ("henry_v", "macbeth", "twelfth_night")  # our choice: a history, a tragedy and a comedy
 SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
 
 
@@ -41,7 +35,7 @@ class Pool:
 def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: float = 0.1, seed: int = 0) -> Pool:
     """Load a pool of examples and split it.
 
-    `source`: "shakespeare" (dialogue from 37 plays; the plays in `TEST_PLAYS` are the test set), a `.jsonl` or
+    `source`: "shakespeare" (dialogue from 37 plays; the plays in `shakespeare.TEST_PLAYS` are the test set), a `.jsonl` or
     `.parquet` file, a `datasets.Dataset`, or a dataset id. A dataset that has a test split keeps it; otherwise
     `test_fraction` of the *documents* (column `document`; without one, of the distinct rows) becomes the test set.
     Raises `ValueError` for a broken line, a missing column, an empty response or a source that cannot be read.
@@ -49,7 +43,7 @@ def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: fl
     if isinstance(source, Dataset):
         name, rows = "dataset", source
     elif source == "shakespeare":
-        return _shakespeare()
+        return Pool("shakespeare", *(Dataset.from_list(rows) for rows in shakespeare.dialogues()))
     else:
         name, rows = str(source), _read(str(source))
     if isinstance(rows, DatasetDict) and {"train", "test"} <= set(rows):
@@ -279,60 +273,3 @@ class MaskAudit:
         share = self.responses / max(self.tokens, 1)
         empty = f"; {len(self.empty)} rows have none, first {self.empty[:5]}" if self.empty else ""
         return f"{self.responses:,} of {self.tokens:,} tokens count ({share:.0%}){empty}"
-
-
-# --- the shipped text ------------------------------------------------------------------------------------------------
-
-
-def _shakespeare() -> Pool:
-    rows: dict[bool, list[dict]] = {True: [], False: []}
-    seen: set[str] = set()
-    # The test plays first, so that a speech which occurs in both is dropped from the training side.
-    for path in sorted(assets.fetch_texts().glob("*_gut.txt"), key=lambda p: (p.name[:-8] not in TEST_PLAYS, p.name)):
-        play = path.name.removesuffix("_gut.txt")
-        for scene in parse_play(path.read_text(encoding="ascii")):
-            for (earlier, before), (speaker, speech) in itertools.pairwise(scene):
-                key = " ".join(re.findall(r"[a-z]+", speech.lower()))
-                if key in seen or not 8 <= len(speech.split()) <= 60 or len(before.split()) > 25:
-                    continue
-                seen.add(key)
-                prompt = f"{earlier}:\n{before}\n\n{speaker}:"
-                rows[play in TEST_PLAYS].append(
-                    {
-                        "system": SYSTEM_LINE,
-                        "prompt": prompt,
-                        "response": speech,
-                        "document": play,
-                        "speaker": speaker,
-                    }
-                )
-    return Pool("shakespeare", Dataset.from_list(rows[False]), Dataset.from_list(rows[True]))
-
-
-def parse_play(text: str) -> list[list[tuple[str, str]]]:
-    """Split a play into scenes of `(speaker, speech)`, without directions, headings or the list of persons.
-
-    Made for the Project Gutenberg layout: blocks between blank lines whose first line names the speaker.
-    """
-    start = re.search(r"^ *(ACT +(I|1|FIRST)\b|SCENE I?--|INDUCTION)", text, re.MULTILINE | re.IGNORECASE)
-    body = re.sub(r"[\[{][^\]}]*[\]}]|[_@]", "", text[start.start() :] if start else text)  # directions, italics
-    body = re.sub(r"^.*[\[\]{}].*$", "", body, flags=re.MULTILINE)  # brackets that the text forgot to pair
-    body = re.sub(r"^ *\(?(Enter|Re-enter)\b[^\n]*$|\b(Exit|Exeunt)\b[^\n]*$", "", body, flags=re.MULTILINE)
-    blocks = [[line.strip() for line in b.splitlines() if line.strip()] for b in re.split(r"\n[ \t]*\n", body)]
-    blocks = [block for block in blocks if block]
-    # A name stands alone on a first line: in capitals, or (two of the plays) in mixed case and then it comes back.
-    firsts = Counter(block[0] for block in blocks if len(block) > 1)
-    capitals, mixed = re.compile(r"(?:[A-Z0-9'.&-]+,? ?|and |of ){1,6}"), re.compile(r"(?:[A-Z][A-Za-z'.-]* ?){1,4}\.")
-    names = {n for n, times in firsts.items() if capitals.fullmatch(n) or (times > 1 and mixed.fullmatch(n))}
-    heading = re.compile(r"(ACT|SCENE|PROLOGUE|EPILOGUE|THE END|INDUCTION)\b|[IVX]+\.|(Act|Scene) [IVX0-9]")
-    scenes: list[list[tuple[str, str]]] = [[]]
-    for first, *rest in blocks:
-        if heading.match(first):
-            scenes.append([])
-        elif first in names and rest:
-            speaker = re.sub(r"'S\b", "'s", first.rstrip(". ").title()).replace(" And ", " and ").replace(" Of ", " of ")
-            scenes[-1].append((speaker, "\n".join(rest)))
-        elif scenes[-1] and not capitals.fullmatch(first):  # a speech goes on after a stage direction
-            speaker, speech = scenes[-1].pop()
-            scenes[-1].append((speaker, "\n".join([speech, first, *rest])))
-    return [scene for scene in scenes if len(scene) > 1]

@@ -296,5 +296,5 @@ def _head_statistics(
             log_p += scale * head.bias.float()
         log_p = torch.log_softmax(log_p, dim=-1)
         nll.append(-log_p.gather(1, targets[:, None])[:, 0])
-        weights.append(1 - log_p.exp_().square_().sum(1))
+        weights.append((1 - log_p.exp_().square_().sum(1)).clamp(min=0))
     return (torch.cat(weights), torch.cat(nll)) if weights else (x.new_empty(0), x.new_empty(0))

@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fisherlib.features import Indices, TokenFeatures, hidden
+from fisherlib.information import BATCH_ELEMENTS, Information
 from fisherlib.selection import Selection
 
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
-_BATCH_ELEMENTS = 2**24  # of one padded batch of features: 64 MB in float32
 
 
 def select(
@@ -61,13 +61,14 @@ def select(
     began = time.perf_counter()
     costs = _costs(features, costs)
     picks = [] if start is None else [int(i) for i in start.indices]
-    _check_options(features, costs, examples, tokens, rule, weighting, dtype, start)
+    _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size)
     state = Information(features, prior, weighting, device, dtype)
     n = len(features)
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
-    for i in picks:
+    gains = []
+    for i in picks:  # anew, since the start may have had another prior or weighting
+        gains.append(float(state.gains([i], torch.float64)[0][0]))
         state.add(i)
-    gains = [] if start is None else start.gains.tolist()
     budget = float(tokens if examples is None else examples)
     price = costs if examples is None else np.ones(n)
     left = budget - price[picks].sum()
@@ -140,85 +141,6 @@ def score_selection(
     return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
 
 
-class Information:
-    """The information matrix V of the examples chosen so far, and the gain of each further one."""
-
-    def __init__(self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str):
-        self.features = features
-        self.device = _device(device)
-        self.dtype = getattr(torch, dtype)
-        self.evaluations = 0
-        self.root_weights = features.trace_weights.double().sqrt() if weighting == "trace" else None
-        self.V = _prior_matrix(prior, features.dim).to(self.device)
-        self._factorise()
-
-    def add(self, i: int) -> None:
-        """V <- V + X_i^T X_i."""
-        X = self._blocks([i], torch.float64)[0]
-        self.V += X.T @ X
-        self._factorise()
-
-    def gains(self, indices: Indices, dtype: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """`log det(I + X_i V^-1 X_i^T)` of each example, and a bound on the rounding error of each. Float64 [B] arrays.
-
-        With V = L L^T and W = X L^-T the gain is log det(I + W W^T), or of I + W^T W, whichever is smaller.
-        """
-        dtype = dtype or self.dtype
-        self.evaluations += len(indices)
-        X = self._blocks(indices, dtype)
-        if not torch.isfinite(X).all():
-            bad = next(i for i, block in zip(indices, X, strict=True) if not torch.isfinite(block).all())
-            raise ValueError(f"expected finite features, got NaN or infinity in example {bad}: extract the features again")
-        T, d = X.shape[1:]
-        W = X @ self.inverse_root.to(dtype)
-        gram = W @ W.mT if d >= T else W.mT @ W
-        gram.diagonal(dim1=1, dim2=2).add_(1.0)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1).double()
-        # Perturbation of log det(I + W W^T), to first order, with random rounding: |tr((I + WW^T)^-1 dG)|, where the
-        # product X L^-T contributes sqrt(T d) u |X| |L^-1| and the Gram matrix with its Cholesky (sqrt(d) + T) u tr G.
-        unit = torch.finfo(dtype).eps
-        size, trace = X.flatten(1).norm(dim=1).double(), gram.diagonal(dim1=1, dim2=2).sum(1).double()
-        error = unit * (
-            np.sqrt(min(T, d) * d) * size * self.inverse_norm + (np.sqrt(d) + min(T, d)) * (trace - len(gram[0]))
-        )
-        unusable = (failed != 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
-        error = torch.where(unusable, torch.inf, error)
-        return torch.where(unusable, 0.0, gains).clamp(min=0).cpu().numpy(), error.cpu().numpy()
-
-    def leverages(self) -> Float[np.ndarray, " N"]:
-        """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
-        totals = torch.zeros(len(self.features.values), dtype=torch.float64)
-        step = max(_BATCH_ELEMENTS // self.features.dim // 2, 1)
-        for begin in range(0, len(totals), step):
-            X = self._rows(slice(begin, begin + step), torch.float64)
-            totals[begin : begin + step] = (X @ self.inverse_root).square().sum(1).cpu()
-        sums = torch.cat([totals.new_zeros(1), totals.cumsum(0)])
-        return (sums[self.features.offsets[1:]] - sums[self.features.offsets[:-1]]).numpy()
-
-    def _factorise(self) -> None:
-        factor = torch.linalg.cholesky(self.V)
-        identity = torch.eye(len(self.V), dtype=torch.float64, device=self.device)
-        self.inverse_root = torch.linalg.solve_triangular(factor, identity, upper=False).T
-        self.inverse_norm = float(self.inverse_root.norm())  # Frobenius, an upper bound of the spectral norm
-
-    def _blocks(self, indices: Indices, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
-        """The features of some examples, padded with rows of zeros, which add nothing to any gain."""
-        begin = self.features.offsets[list(indices)]
-        lengths = self.features.lengths[list(indices)]
-        T = max(int(lengths.max()), 1)
-        rows = begin[:, None] + torch.arange(T)
-        real = torch.arange(T) < lengths[:, None]
-        X = self._rows(rows[real], dtype)
-        padded = X.new_zeros(len(lengths), T, self.features.dim)
-        padded[real.to(self.device)] = X
-        return padded
-
-    def _rows(self, rows, dtype: torch.dtype) -> Float[Tensor, "m d"]:
-        X = self.features.values[rows].to(self.device, dtype)
-        return X if self.root_weights is None else X * self.root_weights[rows].to(self.device, dtype)[:, None]
-
-
 def _best_candidate(
     state: Information, candidates: np.ndarray, bound: np.ndarray, divisor: np.ndarray, batch_size: int
 ) -> tuple[int, float]:
@@ -262,7 +184,7 @@ def _by_length(features: TokenFeatures, indices: np.ndarray) -> list[np.ndarray]
     parts, begin = [], 0
     for end in range(1, len(order) + 1):
         width = max(int(features.lengths[order[min(end, len(order) - 1)]]), 1)  # of the next one, the longest so far
-        if end == len(order) or (end + 1 - begin) * width * features.dim > _BATCH_ELEMENTS:
+        if end == len(order) or (end + 1 - begin) * width * features.dim > BATCH_ELEMENTS:
             parts.append(order[begin:end])
             begin = end
     return parts
@@ -315,12 +237,16 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
     if (examples is None) == (tokens is None):
         raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
     if examples is not None and not (int(examples) == examples and 0 < examples <= len(features)):
-        raise ValueError(f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}")
+        raise ValueError(
+            f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}: change it"
+        )
     if tokens is not None and not 0 < tokens <= costs.sum():
-        raise ValueError(f"expected a budget from 1 to {costs.sum():,.0f} tokens (the whole pool), got {tokens:,}")
+        raise ValueError(
+            f"expected a budget from 1 to {costs.sum():,.0f} tokens (the whole pool), got {tokens:,}: change it"
+        )
 
 
-def _check_options(features, costs, examples, tokens, rule, weighting, dtype, start) -> None:
+def _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size) -> None:
     if len(features) == 0:
         raise ValueError("expected features of at least one example, got none")
     check_budget(features, costs, examples, tokens)
@@ -331,26 +257,9 @@ def _check_options(features, costs, examples, tokens, rule, weighting, dtype, st
     ):
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
     if weighting == "trace" and features.trace_weights is None:
         raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")
     if start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
-
-
-def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
-    matrix = torch.as_tensor(prior, dtype=torch.float64)
-    if matrix.ndim == 0:
-        matrix = matrix * torch.eye(d, dtype=torch.float64)
-    if matrix.shape != (d, d):
-        raise ValueError(f"expected a positive number or a matrix [{d}, {d}] as prior, got shape {tuple(matrix.shape)}")
-    if not torch.isfinite(matrix).all() or not torch.equal(matrix, matrix.T) or torch.linalg.cholesky_ex(matrix)[1] != 0:
-        raise ValueError("expected a finite, symmetric, positive definite prior: sigma0^2 > 0, or add a small multiple of I")
-    return matrix.clone()
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(device).type == "mps":
-        raise ValueError("expected device 'cpu' or 'cuda', got 'mps': it has no float64, which the selection needs")
-    return torch.device(device)

@@ -254,6 +254,7 @@ def _quickstart() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     import yaml
+    from papermill.exceptions import PapermillExecutionError
 
     parser = argparse.ArgumentParser(prog="python -m fisherlib.notebook", description="Run the notebooks of the course.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -289,6 +290,8 @@ def main(arguments: list[str] | None = None) -> None:
                 build(path)
     except ValueError as error:
         sys.exit(f"fisherlib: {error}")
+    except PapermillExecutionError as error:
+        sys.exit(f"fisherlib: cell {error.exec_count} failed with {error.ename}: {error.evalue}")
 
 
 if __name__ == "__main__":

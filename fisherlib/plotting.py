@@ -95,6 +95,7 @@ def comparison(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], t
             axis.axvline(0, color="#444", lw=1)
         axis.set_title(yardstick, fontsize=10, loc="center")
         axis.margins(x=0.12)
+        axis.locator_params(axis="x", nbins=5)
     axes[0][0].set_yticks(range(len(methods)), methods)
     axes[0][0].invert_yaxis()
     axes[0][0].margins(y=0.2)

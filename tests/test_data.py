@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import fisherlib as fl
-from fisherlib.data import TEST_PLAYS, parse_play
+from fisherlib.shakespeare import TEST_PLAYS, parse_play
 
 
 def counted(row, tokenizer):

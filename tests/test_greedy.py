@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
-from fisherlib.greedy import TIE, Information
+from fisherlib.greedy import TIE
+from fisherlib.information import Information
 
 POOLS = ("random", "duplicated", "heavy-tailed", "wide", "with empty rows", "one direction", "all equal")
 
@@ -228,6 +229,15 @@ def test_continuing_a_selection(budgets):
     assert longer.objective == pytest.approx(objective(features, longer.indices), abs=1e-8)
     if kind == "examples":
         assert longer.indices.tolist() == fl.select(features, examples=large).indices.tolist()
+
+
+def test_continuing_under_another_prior_recomputes_what_was_gained():
+    features = make_pool("random", 6, 40, 5, 6)
+    first = fl.select(features, examples=7, prior=100.0)
+    longer = fl.select(features, examples=12, start=first, prior=0.1)
+    V0 = 0.1 * np.eye(5)
+    assert longer.objective == pytest.approx(objective(features, longer.indices, V0), abs=1e-8)
+    assert longer.indices.tolist() == naive(features, examples=12, V0=V0, ids=first.indices.tolist())
 
 
 def test_trace_weighting_scales_the_rows():

@@ -65,6 +65,12 @@ def test_a_misspelt_parameter_is_refused_and_the_nearest_named(tmp_path, capsys)
         notebook.main(["run", "0_quickstart"])
 
 
+def test_a_failing_cell_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="cell 5 failed with ValueError: expected a file of examples, got 'no.jsonl'"):
+        notebook.main(["run", "00_quickstart", "-p", "data", "no.jsonl"])
+
+
 def test_clean_keeps_what_is_stable():
     node = small("print(1)", parameters="x: int = 1  # n")
     node.metadata["papermill"] = {"start_time": "now"}

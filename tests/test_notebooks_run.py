@@ -81,9 +81,9 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     """A gain of the wrong sign in the library must stop the notebook where naive and library are compared."""
     node = nbformat.read(QUICKSTART, as_version=4)
     wrong = (
-        "import fisherlib.greedy as greedy\n"
-        "right = greedy.Information.gains\n"
-        "greedy.Information.gains = lambda *a, **k: (lambda g, e: (1 / (1 + g), 0 * e))(*right(*a, **k))"
+        "from fisherlib.information import Information\n"
+        "right = Information.gains\n"
+        "Information.gains = lambda *a, **k: (lambda g, e: (1 / (1 + g), 0 * e))(*right(*a, **k))"
     )
     setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
     node.cells.insert(setup + 1, new_code_cell(wrong))

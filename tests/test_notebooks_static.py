@@ -1,6 +1,8 @@
 """Hygiene of the committed notebooks: read, never executed."""
 
 import ast
+import inspect
+import operator
 import re
 
 import nbformat
@@ -101,6 +103,14 @@ def test_prose_holds_no_result_typed_by_hand(path):
             r"<!-- box -->.*?<!-- /box -->|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|arXiv \d+\.\d+|95 %", "", cell.source, flags=re.S
         )
         assert not re.findall(r"\d+\.\d+|\d+ ?%", prose), cell.source
+
+
+@every_notebook
+def test_shown_source_is_today_s(path):
+    for cell in cells(path, "code"):
+        for name in re.findall(r"^show\(fl\.([\w.]+)\)", cell.source, re.MULTILINE):
+            source = inspect.getsource(operator.attrgetter(name)(fl))
+            assert any(source in output.data.get("text/markdown", "") for output in cell.outputs), "stale: run make notebooks"
 
 
 @pytest.mark.parametrize("profile", sorted(NOTEBOOKS.glob("profiles/*.yaml")), ids=lambda p: p.stem)
