@@ -31,7 +31,7 @@ notebooks: assets
 	$(RUN) -m fisherlib.notebook build
 
 lab: assets
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/python -m jupyter lab --notebook-dir notebooks
 
 lint: setup
 	@$(BIN)/ruff check .
