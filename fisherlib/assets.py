@@ -57,7 +57,7 @@ def fetch_model(name: str = "smollm2-135m") -> Path:
     return _build_once(name, build)
 
 
-def load_model(name: str = "smollm2-135m", *, dtype: str = "float32"):
+def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32"):
     """Load a causal language model and its tokenizer.
 
     `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep
@@ -69,6 +69,9 @@ def load_model(name: str = "smollm2-135m", *, dtype: str = "float32"):
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    name = str(name)
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {dtype!r}")
     source = str(fetch_model(name)) if name in MODELS else name
     # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):

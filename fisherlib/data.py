@@ -63,7 +63,12 @@ def _read(source: str) -> Dataset | DatasetDict:
     if path.suffix in (".jsonl", ".json", ".parquet"):
         if not path.is_file():
             raise ValueError(f"expected a file of examples, got {source!r}: no such file; check the path")
-        return Dataset.from_parquet(source) if path.suffix == ".parquet" else _read_jsonl(path)
+        if path.suffix != ".parquet":
+            return _read_jsonl(path)
+        try:
+            return Dataset.from_parquet(source)
+        except Exception as error:  # pyarrow and datasets raise many kinds; each means that the file cannot be read
+            raise ValueError(f"expected a parquet file, could not read {source!r} ({assets.first_line(error)})") from error
     try:
         return load_dataset(source)
     except Exception as error:  # datasets raises many kinds; each means that this source cannot be read
@@ -93,9 +98,10 @@ def _read_jsonl(path: Path) -> Dataset:
         rows.append(row)
     if not rows:
         raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
+    columns = dict.fromkeys(name for row in rows for name in row)  # from_list would keep only those of the first row
     try:
-        return Dataset.from_list(rows)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise ValueError(
             f"{path}: expected one type of value in each column, got a mixture ({assets.first_line(error)}): make them equal"
         ) from None
@@ -116,6 +122,8 @@ def _problem_of(row: dict) -> str | None:
             isinstance(turns, list) and turns and all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns)
         ):
             return "expected 'messages' to be a list of {'role', 'content'}: repair the row"
+        if not all(isinstance(turn["content"], str) for turn in turns):
+            return "expected every 'content' in 'messages' to be a string: join the parts of the turn"
         if not any(turn["role"] == "assistant" and str(turn["content"] or "").strip() for turn in turns):
             return "expected an assistant turn with text in 'messages', got none: drop the row or fill it"
         return None
@@ -123,6 +131,8 @@ def _problem_of(row: dict) -> str | None:
         response, prompt = row["response"], row["prompt"]
         if not isinstance(response, str) or not isinstance(prompt, str):
             return f"expected strings in 'prompt' and 'response', got {type(prompt).__name__} and {type(response).__name__}"
+        if not isinstance(row.get("system") or "", str):
+            return f"expected a string in 'system', got {type(row['system']).__name__}"
         return None if response.strip() else "expected a non-empty 'response': drop the row or fill it"
     if row.get("text") is not None:
         if not isinstance(row["text"], str):
@@ -137,15 +147,15 @@ def _split_by_document(rows: Dataset, fraction: float, seed: int, name: str) -> 
     if not 0 < fraction < 1:
         raise ValueError(f"expected 0 < test_fraction < 1, got {fraction}")
     if "document" in rows.column_names:
-        keys = [str(key) for key in rows["document"]]
+        keys = [f"row {i}" if key is None else f"document {key}" for i, key in enumerate(rows["document"])]
     else:  # without documents, at least keep copies of a row on one side
         shape = [c for c in ("messages", "prompt", "response", "text") if c in rows.column_names]
         keys = [json.dumps(row, sort_keys=True) for row in rows.select_columns(shape)]
     distinct = sorted(set(keys))
     if len(distinct) < 2:
         raise ValueError(f"{name}: expected at least two different documents to split by, got {len(distinct)}: add more")
-    held_out = max(1, round(fraction * len(distinct)))
-    test_keys = set(np.random.default_rng(seed).permutation(distinct)[:held_out].tolist())
+    held_out = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)  # neither side empty
+    test_keys = {distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))[:held_out]}
     sides = {side: [i for i, key in enumerate(keys) if (key in test_keys) == side] for side in (True, False)}
     return rows.select(sides[False]), rows.select(sides[True])
 
@@ -165,15 +175,19 @@ def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: in
     """Token ids and response mask of every row.
 
     With a chat template, rows become conversations and the assistant turns with their end-of-turn token count;
-    without one, the prompt and the response are joined as they stand and the response with the end-of-text token
-    counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts. The first token of a
-    sequence never counts: nothing precedes it to predict it from.
+    without one, the prompt and the response are joined as they stand (a `system` line is left out) and the response with
+    the end-of-text token counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts.
+    The first token of a sequence never counts: nothing precedes it to predict it from.
     Raises `ValueError` if a row exceeds `max_tokens`, or if no token of any row counts.
     """
     if tokenizer is None:
         encoded = [Encoded([int(i) for i in row], [True] * len(row)) for row in rows]
     else:
-        encoded = [_encode_row(row, tokenizer) for row in rows]
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"expected a fast tokenizer, got {type(tokenizer).__name__}: it cannot say where its tokens lie"
+            )
+        encoded = [_encode_row(row, number, tokenizer) for number, row in enumerate(rows)]
     for number, example in enumerate(encoded):
         if example.is_response:
             example.is_response[0] = False
@@ -190,18 +204,26 @@ def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: in
     return encoded
 
 
-def _encode_row(row: dict, tokenizer) -> Encoded:
-    text, spans = _render(row, tokenizer)
-    tokens = tokenizer(text, add_special_tokens=not tokenizer.chat_template, return_offsets_mapping=True)
+def _encode_row(row: dict, number: int, tokenizer) -> Encoded:
+    try:
+        text, spans = _render(row, tokenizer)
+    except Exception as error:  # a chat template is a program of its own, and may raise anything
+        raise ValueError(f"row {number}: {assets.first_line(error)}") from error
+    templated = tokenizer.chat_template and not _is_text(row)
+    tokens = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
     # A token counts if any character of it is the response's: one that straddles the boundary is not lost.
     offsets = tokens["offset_mapping"]
     mask = [any(start < last and end > first for first, last in spans) for start, end in offsets]
     return Encoded(list(tokens["input_ids"]), mask)
 
 
+def _is_text(row: dict) -> bool:
+    return row.get("messages") is None and (row.get("prompt") is None or row.get("response") is None)
+
+
 def _render(row: dict, tokenizer) -> tuple[str, list[tuple[int, int]]]:
     """The text of a row, and the character spans of its responses."""
-    if row.get("messages") is None and row.get("response") is None:
+    if _is_text(row):
         text = row["text"] + (tokenizer.eos_token or "")
         return text, [(0, len(text))]
     if tokenizer.chat_template is None:
@@ -222,8 +244,8 @@ def _render(row: dict, tokenizer) -> tuple[str, list[tuple[int, int]]]:
             through = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
             if not (through.startswith(before) and text.startswith(through.rstrip())):
                 raise ValueError(
-                    "expected a chat template that renders a conversation turn by turn, but this one rewrites earlier "
-                    f"turns (seen at turn {i}): give one exchange per row as 'prompt' and 'response'"
+                    "expected a chat template that renders a conversation turn by turn, but this one rewrites what it wrote "
+                    f"before turn {i}: give one exchange per row, or a tokenizer with a plainer template"
                 )
             spans.append((len(before), len(through.rstrip())))  # the end-of-turn token counts, the newline after it not
     return text, spans

@@ -9,7 +9,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.data import encode
-from fisherlib.features import TokenFeatures, at_responses, batches
+from fisherlib.features import TokenFeatures, at_responses, batches, context_length
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class HeldOut:
     @classmethod
     def from_features(cls, features: TokenFeatures) -> "HeldOut":
         """Of the model that the features were extracted from: no further forward pass is needed."""
-        sums = torch.cat([torch.zeros(1, dtype=torch.float64), features.nll.double().cumsum(0)])
-        return cls((sums[features.offsets[1:]] - sums[features.offsets[:-1]]).numpy(), features.lengths.double().numpy())
+        owner = torch.arange(len(features)).repeat_interleave(features.lengths)
+        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, features.nll.double())
+        return cls(sums.numpy(), features.lengths.double().numpy())
 
     def __repr__(self) -> str:
         return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"
@@ -44,7 +45,7 @@ def held_out_nll(
     progress: bool | None = None,
 ) -> HeldOut:
     """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`."""
-    encoded = encode(rows, tokenizer, max_tokens=getattr(model.config, "max_position_embeddings", None))
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     sums = np.zeros(len(encoded))
     counts = np.array([sum(e.is_response) for e in encoded], dtype=float)
     was_training = model.training
@@ -78,22 +79,30 @@ class Difference:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] ({self.verdict})"
 
 
-def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 2000, seed: int = 0) -> Difference:
+def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Difference:
     """NLL per token of `first` minus `second`, resampling held-out examples (percentile bootstrap, `scipy.stats`).
 
-    The interval covers the choice of test examples; it does not cover the seeds of training or of a random selection.
-    Raises `ValueError` if the two were not measured on the same examples.
+    The interval covers the choice of test examples, and with some dozens of them is a little too narrow; it does not cover
+    the seeds of training or of a random selection. Examples without tokens are left out.
+    Raises `ValueError` if the two were not measured on the same two or more examples, or a loss is not finite.
     """
     from scipy.stats import bootstrap
 
     if not np.array_equal(first.tokens, second.tokens):
         raise ValueError("expected two measurements of the same held-out examples: evaluate both on the same rows")
 
+    scored = first.tokens > 0
+    differences = (first.nll_sums - second.nll_sums)[scored]
+    if not np.isfinite(differences).all():
+        raise ValueError("expected finite losses, got NaN or infinity: an arm diverged; lower the learning rate")
+    if scored.sum() < 2:
+        raise ValueError(f"expected at least two held-out examples with tokens to score, got {scored.sum()}: hold out more")
+
     def mean(difference, tokens, axis=-1):
         return difference.sum(axis=axis) / tokens.sum(axis=axis)
 
     result = bootstrap(
-        (first.nll_sums - second.nll_sums, first.tokens),
+        (differences, first.tokens[scored]),
         mean,
         paired=True,
         vectorized=True,

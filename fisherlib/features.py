@@ -7,7 +7,9 @@ a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2)
 import inspect
 import json
 import os
+import pickle
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fisherlib.assets import first_line
 from fisherlib.data import Encoded, encode
 
 Indices = Sequence[int] | Int[np.ndarray, " n"]  # of examples
@@ -41,6 +44,14 @@ class TokenFeatures:
     nll: Float[Tensor, " M"] | None = None
     labels: Int[Tensor, " M"] | None = None
     info: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        rows, steps = len(self.values), self.offsets.diff()
+        if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
+            raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
+        for name in _PER_TOKEN:
+            if (column := getattr(self, name)) is not None and len(column) != rows:
+                raise ValueError(f"expected one of {name} for each of {rows:,} tokens, got {len(column):,}")
 
     @classmethod
     def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
@@ -74,7 +85,9 @@ class TokenFeatures:
         return self.values.shape[1]
 
     def subset(self, indices: Indices) -> "TokenFeatures":
-        """The features of some examples, in the given order."""
+        """The features of some examples, in the given order. Raises `IndexError` for one that does not exist."""
+        if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
+            raise IndexError(f"example {bad[0]} of {len(self)}")
         spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
         rows = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
         lengths = torch.tensor([0, *(len(span) for span in spans)])
@@ -96,6 +109,7 @@ class TokenFeatures:
             )
             layout = {"dtype": str(values.dtype).removeprefix("torch."), "shape": list(values.shape), "info": self.info}
             (scratch / "info.json").write_text(json.dumps(layout, indent=1))
+            scratch.chmod(0o755)
             os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -109,8 +123,9 @@ class TokenFeatures:
             dtype, shape = getattr(torch, layout["dtype"]), layout["shape"]
             size = (folder / "values.bin").stat().st_size
             tokens = torch.load(folder / "tokens.pt", weights_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ValueError(f"expected a folder written by TokenFeatures.save, got {folder} ({error})") from error
+        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            what = f"expected a folder written by TokenFeatures.save, got {folder}"
+            raise ValueError(f"{what} ({first_line(error)}): extract again") from error
         if size != shape[0] * shape[1] * dtype.itemsize:
             raise ValueError(
                 f"{folder}/values.bin: expected {shape} of {layout['dtype']}, got {size:,} bytes: extract again"
@@ -148,7 +163,9 @@ def extract_features(
     are longer than the model's context, or rows without any response token.
     Time: one forward pass over all tokens. Source: paper, section 2; the per-token statistics are an extension.
     """
-    encoded = encode(rows, tokenizer, max_tokens=getattr(model.config, "max_position_embeddings", None))
+    if not dtype.is_floating_point:
+        raise ValueError(f"expected a floating-point dtype to store features in, got {dtype}")
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     scale = head_scale(model, encoded)
     blocks: list = [None] * len(encoded)
     was_training = model.training
@@ -192,9 +209,14 @@ def batches(
             bar.update(len(indices))
 
 
-def hidden(progress: bool | None) -> bool | None:
+def hidden(progress: bool | None) -> bool:
     """For tqdm's `disable`: None, the default, shows a bar in a terminal and nothing in a notebook's saved output."""
-    return None if progress is None else not progress
+    return not sys.stderr.isatty() if progress is None else not progress
+
+
+def context_length(model) -> int | None:
+    """The most tokens that the model's configuration allows in a sequence, if it says."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def pad(examples: Sequence[Encoded], side: str = "right", device="cpu") -> dict[str, Tensor]:
@@ -240,12 +262,17 @@ def at_responses(
     understood = inspect.signature(model.forward).parameters  # Bloom, for one, has no position_ids
     inputs = {name: tensor for name, tensor in batch.items() if name in understood}
     try:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=_mixes(model, precision)):
             output = model(**inputs, use_cache=False)
     finally:
         hook.remove()
     labels = batch["input_ids"].roll(-1, dims=1)[predicts]  # the roll never wraps: a last position predicts nothing
     return (output.logits[0] if compute_logits else captured[0]), labels
+
+
+def _mixes(weights, precision: str) -> bool:
+    """Whether to compute in bfloat16 over float32 weights; weights of half precision are computed with as they are."""
+    return precision == "bfloat16" and weights.dtype == torch.float32
 
 
 def head_scale(model, encoded: Sequence[Encoded]) -> float:
@@ -289,7 +316,7 @@ def _head_statistics(
     weights, nll = [], []
     step = max(_LOGIT_ELEMENTS // head.weight.shape[0], 1)
     for rows, targets in zip(x.split(step), labels.split(step), strict=True):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=_mixes(head.weight, precision)):
             logits = torch.nn.functional.linear(rows.to(head.weight.dtype), head.weight)
         log_p = logits.float()
         if head.bias is not None:

@@ -1,7 +1,7 @@
 """Fine-tuning on a selection: the whole model with `transformers.Trainer`, or only a softmax head on frozen features."""
 
 import copy
-import sys
+import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from fisherlib.data import Encoded, encode
 from fisherlib.evaluate import HeldOut
-from fisherlib.features import Indices, TokenFeatures, at_responses, pad
+from fisherlib.features import Indices, TokenFeatures, at_responses, context_length, hidden, pad
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,32 @@ def fine_tune(
     epochs: int = 1,
     learning_rate: float = 5e-5,
     tokens_per_step: int = 256,
+    steps_per_epoch: int | None = None,
     precision: str = "bfloat16",
     seed: int = 0,
     progress: bool | None = None,
 ) -> FineTuned:
     """Fine-tune a copy of the whole model on the response tokens of `rows`; the model that is passed in stays as it was.
 
-    A step holds about `tokens_per_step` response tokens, so selections of equal tokens take equally many optimiser steps,
-    however long their examples are. The loss is the mean over the response tokens of a step (our choice: the paper leaves
-    the normalisation open). AdamW, linear decay from `learning_rate`
-    to 0 and no warm-up, which would waste the first of a handful of steps. `seed` orders the steps.
-    Raises `ValueError` if no token of `rows` counts.
+    A step holds about `tokens_per_step` response tokens, however long the examples are; to give several selections exactly
+    the same number of optimiser steps, name it as `steps_per_epoch`. The loss is the mean over the response tokens of a
+    step (our choice: the paper leaves the normalisation open). AdamW, linear decay from `learning_rate` to 0 and no warm-up,
+    which would waste the first of a handful of steps. `seed` orders the steps.
+    Raises `ValueError` if no token of `rows` counts, or if there are more steps than examples.
     """
     from transformers import Trainer, TrainingArguments
 
-    encoded = encode(rows, tokenizer, max_tokens=getattr(model.config, "max_position_embeddings", None))
-    steps = equal_token_steps(encoded, tokens_per_step, seed)
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    if epochs < 1:
+        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    steps = equal_token_steps(encoded, tokens_per_step, seed, steps_per_epoch)
 
     class ResponseTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             logits, labels = at_responses(model, inputs, precision, compute_logits=True)
             return torch.nn.functional.cross_entropy(logits.float(), labels)
 
-    show_progress = sys.stderr.isatty() if progress is None else progress
+    quiet = hidden(progress)
     began = time.perf_counter()
     tuned = copy.deepcopy(model).float().train()
     with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
@@ -77,13 +80,13 @@ def fine_tune(
             logging_steps=1,
             save_strategy="no",
             report_to=[],
-            disable_tqdm=not show_progress,
+            disable_tqdm=quiet,
             seed=seed,
             use_cpu=model.device.type == "cpu",
             remove_unused_columns=False,
         )
         trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: pad(items[0]))
-        if not show_progress:
+        if quiet:
             from transformers import PrinterCallback
 
             trainer.remove_callback(PrinterCallback)
@@ -98,10 +101,13 @@ def fine_tune(
     )
 
 
-def equal_token_steps(encoded: Sequence[Encoded], tokens_per_step: int, seed: int) -> list[list[Encoded]]:
+def equal_token_steps(
+    encoded: Sequence[Encoded], tokens_per_step: int, seed: int, steps: int | None = None
+) -> list[list[Encoded]]:
     """Cut the examples into steps of about equally many response tokens; examples of similar length share a step.
 
-    The number of steps is round(tokens / tokens_per_step), at least 1: a function of the token count alone.
+    There are `steps` of them, by default round(tokens / tokens_per_step) but at least 1 and at most one for each example.
+    Raises `ValueError` for a number below 1 or above the number of examples.
     """
     if tokens_per_step < 1:
         raise ValueError(f"expected tokens_per_step of at least 1, got {tokens_per_step}")
@@ -109,14 +115,17 @@ def equal_token_steps(encoded: Sequence[Encoded], tokens_per_step: int, seed: in
     useful = [e for e in encoded if any(e.is_response)]
     useful = [useful[i] for i in rng.permutation(len(useful))]
     useful.sort(key=lambda e: len(e.input_ids))  # stable: random among equals; saves padding
-    counts = np.array([sum(e.is_response) for e in useful])
-    number = max(round(counts.sum() / tokens_per_step), 1)
-    number = min(number, len(useful))
-    # Example k goes to the step in which the middle of its tokens lies; an empty step takes from its neighbour.
-    middle = (counts.cumsum() - counts / 2) / counts.sum()
-    owner = np.minimum((middle * number).astype(int), number - 1)
-    steps = [[e for e, o in zip(useful, owner, strict=True) if o == k] for k in range(number)]
-    return [step for step in steps if step]
+    ends = np.cumsum([sum(e.is_response) for e in useful])
+    if steps is None:
+        steps = min(max(round(ends[-1] / tokens_per_step), 1), len(useful))
+    if not 1 <= steps <= len(useful):
+        raise ValueError(f"expected 1 to {len(useful)} steps, at least one example for each, got {steps}")
+    # Cut where k / steps of the tokens is reached, but leave at least one example on either side of each cut.
+    cuts = [0]
+    for k in range(1, steps):
+        wanted = int(np.searchsorted(ends, ends[-1] * k / steps, side="left")) + 1
+        cuts.append(min(max(wanted, cuts[-1] + 1), len(useful) - (steps - k)))
+    return [useful[begin:end] for begin, end in itertools.pairwise([*cuts, len(useful)])]
 
 
 @dataclass(frozen=True)

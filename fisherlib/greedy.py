@@ -8,8 +8,8 @@ The objective of a set S of examples, with X_i [T_i, d] the token features of ex
 f is monotone and submodular: gains only shrink as S grows. So a gain computed earlier is an upper bound, and at each pick
 only the examples whose old gain could still win are evaluated again (paper, algorithm 2).
 
-Gains are *screened* in float32 with an error bound, and *decided* in float64: a float32 gain can rule an example out, never
-choose it. The answer is the float64 greedy's, whatever the batch size and the device.
+Gains are *screened* in float32 with an estimate of their rounding error, and *decided* in float64: a float32 gain can rule
+an example out, never choose it. So the answer is the float64 greedy's, whatever the batch size and the device.
 """
 
 import time
@@ -84,7 +84,7 @@ def select(
     with bar:
         while True:
             candidates = available & (price <= left)
-            if not candidates.any() or left <= 0:
+            if not candidates.any() or len(picks) == examples:
                 break
             best, gain = _best_candidate(state, candidates, bound, divisor, batch_size)
             if gain <= 0 and examples is None:
@@ -93,8 +93,10 @@ def select(
             gains.append(gain)
             available[best] = False
             state.add(best)
-            left -= price[best]
+            left = budget - price[picks].sum() + TIE * budget  # summed anew: no drift with fractional costs
             bar.update(price[best])
+    if not picks and price.min() <= budget:
+        raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
     if not picks:
         raise ValueError(f"expected a budget of at least the cheapest example ({price.min():g}), got {budget:g}: raise it")
     settings = {
@@ -129,8 +131,15 @@ def score_selection(
 ) -> Selection:
     """A `Selection` of given examples, in their order, with the information that each added. Float64 throughout.
 
-    `fields` fill `Selection` (for instance `settings`). Time O(n d^3). Raises `ValueError` as `select` does.
+    `fields` fill `Selection` (for instance `settings`). Time O(n d^3). Raises `ValueError` for indices that are no whole
+    numbers, do not exist or repeat, for an unknown weighting, and for features or a prior that are not finite.
     """
+    indices = np.asarray(indices)
+    if indices.size and indices.dtype.kind not in "iu":
+        raise ValueError(f"expected indices as whole numbers, got {indices.dtype}: use np.flatnonzero for a mask")
+    if bad := [int(i) for i in indices if not 0 <= i < len(features)]:
+        raise ValueError(f"expected indices from 0 to {len(features) - 1}, got {bad[0]}")
+    _check_weighting(features, weighting)
     state = Information(features, prior, weighting, device, "float64")
     gains = []
     indices = np.array(indices, dtype=np.int64)
@@ -203,7 +212,7 @@ def _slack(state: Information, picks: list[int], price: np.ndarray, budget: floa
     by_concavity = _fractional_knapsack(t, price, budget) - t[picks].sum()
     remaining = np.zeros(n)
     for part in _by_length(state.features, np.setdiff1d(np.arange(n), picks)):
-        gains, errors = state.gains(part)
+        gains, errors = state.gains(part, torch.float64)
         remaining[part] = gains + errors
     by_submodularity = _fractional_knapsack(remaining, price, budget)
     return max(min(by_concavity, by_submodularity), 0.0)
@@ -236,7 +245,7 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
     """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
     if (examples is None) == (tokens is None):
         raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
-    if examples is not None and not (int(examples) == examples and 0 < examples <= len(features)):
+    if examples is not None and not (isinstance(examples, int | np.integer) and 0 < examples <= len(features)):
         raise ValueError(
             f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}: change it"
         )
@@ -252,14 +261,19 @@ def _check_options(features, costs, examples, tokens, rule, weighting, dtype, st
     check_budget(features, costs, examples, tokens)
     for name, value, known in (
         ("rule", rule, ("gain", "gain_per_token")),
-        ("weighting", weighting, ("none", "trace")),
         ("dtype", dtype, ("float32", "float64")),
     ):
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
     if batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
-    if weighting == "trace" and features.trace_weights is None:
-        raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")
+    _check_weighting(features, weighting)
     if start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
+
+
+def _check_weighting(features: TokenFeatures, weighting: str) -> None:
+    if weighting not in ("none", "trace"):
+        raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
+    if weighting == "trace" and features.trace_weights is None:
+        raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")

@@ -29,7 +29,7 @@ class Information:
         self._factorise()
 
     def gains(self, indices: Indices, dtype: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """`log det(I + X_i V^-1 X_i^T)` of each example, and a bound on the rounding error of each. Float64 [B] arrays.
+        """`log det(I + X_i V^-1 X_i^T)` of each example, and an estimate of the rounding error of each. Float64 [B] arrays.
 
         With V = L L^T and W = X L^-T the gain is log det(I + W W^T), or of I + W^T W, whichever is smaller.
         """
@@ -45,29 +45,37 @@ class Information:
         gram.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, failed = torch.linalg.cholesky_ex(gram)
         gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1).double()
-        # Perturbation of log det(I + W W^T), to first order, with random rounding: |tr((I + WW^T)^-1 dG)|, where the
-        # product X L^-T contributes sqrt(T d) u |X| |L^-1| and the Gram matrix with its Cholesky (sqrt(d) + T) u tr G.
-        unit = torch.finfo(dtype).eps
-        size, trace = X.flatten(1).norm(dim=1).double(), gram.diagonal(dim1=1, dim2=2).sum(1).double()
-        error = unit * (
-            np.sqrt(min(T, d) * d) * size * self.inverse_norm + (np.sqrt(d) + min(T, d)) * (trace - len(gram[0]))
-        )
+        if dtype == torch.float64 and bool((small := gains < 1e-4).any()):
+            # In 1 + w^2 a small w^2 loses its digits; log1p of the eigenvalues of W W^T keeps them.
+            product = W[small] @ W[small].mT if d >= T else W[small].mT @ W[small]
+            gains[small] = torch.linalg.eigvalsh(product).clamp(min=0).log1p().sum(1)
+        # An estimate of the rounding error, to first order and as if roundings were random: |tr((I + WW^T)^-1 dG)|, where
+        # X L^-T contributes sqrt(T d) u |X| |L^-1|, the Gram matrix with its Cholesky (sqrt(d) + T) u |W|^2, and adding 1
+        # to each of its diagonal entries a few u. Tests compare it with the true error from tiny to huge scales.
+        unit, width = torch.finfo(dtype).eps, min(T, d)
+        size, energy = X.flatten(1).norm(dim=1).double(), W.flatten(1).norm(dim=1).double().square()
+        error = unit * (np.sqrt(width * d) * size * self.inverse_norm + (np.sqrt(d) + width) * energy + 4 * width)
         unusable = (failed != 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
         error = torch.where(unusable, torch.inf, error)
         return torch.where(unusable, 0.0, gains).clamp(min=0).cpu().numpy(), error.cpu().numpy()
 
     def leverages(self) -> Float[np.ndarray, " N"]:
         """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
-        totals = torch.zeros(len(self.features.values), dtype=torch.float64)
+        totals = torch.zeros(len(self.features.values), dtype=torch.float64)  # per token
         step = max(BATCH_ELEMENTS // self.features.dim // 2, 1)
         for begin in range(0, len(totals), step):
             X = self._rows(slice(begin, begin + step), torch.float64)
             totals[begin : begin + step] = (X @ self.inverse_root).square().sum(1).cpu()
-        sums = torch.cat([totals.new_zeros(1), totals.cumsum(0)])
-        return (sums[self.features.offsets[1:]] - sums[self.features.offsets[:-1]]).numpy()
+        owner = torch.arange(len(self.features)).repeat_interleave(self.features.lengths)
+        return totals.new_zeros(len(self.features)).index_add_(0, owner, totals).numpy()
 
     def _factorise(self) -> None:
-        factor = torch.linalg.cholesky(self.V)
+        factor, failed = torch.linalg.cholesky_ex(self.V)
+        if failed:
+            raise ValueError(
+                "expected an information matrix that float64 can factorise, got one of too wide a range "
+                f"(largest entry {float(self.V.abs().max()):.1e}): raise the prior or scale the features down"
+            )
         identity = torch.eye(len(self.V), dtype=torch.float64, device=self.device)
         self.inverse_root = torch.linalg.solve_triangular(factor, identity, upper=False).T
         self.inverse_norm = float(self.inverse_root.norm())  # Frobenius, an upper bound of the spectral norm
@@ -95,9 +103,10 @@ def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
         matrix = matrix * torch.eye(d, dtype=torch.float64)
     if matrix.shape != (d, d):
         raise ValueError(f"expected a positive number or a matrix [{d}, {d}] as prior, got shape {tuple(matrix.shape)}")
-    if not torch.isfinite(matrix).all() or not torch.equal(matrix, matrix.T) or torch.linalg.cholesky_ex(matrix)[1] != 0:
+    symmetric = torch.allclose(matrix, matrix.T, rtol=1e-9, atol=0) or torch.allclose(matrix, matrix.T, rtol=1e-12)
+    if not torch.isfinite(matrix).all() or not symmetric or torch.linalg.cholesky_ex(matrix)[1] != 0:
         raise ValueError("expected a finite, symmetric, positive definite prior: sigma0^2 > 0, or add a small multiple of I")
-    return matrix.clone()
+    return (matrix + matrix.T) / 2
 
 
 def _device(device: str) -> torch.device:
@@ -105,4 +114,6 @@ def _device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "mps":
         raise ValueError("expected device 'cpu' or 'cuda', got 'mps': it has no float64, which the selection needs")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"expected device 'cpu', got {device!r}: no CUDA device is visible here")
     return torch.device(device)

@@ -50,14 +50,16 @@ def setup(*, seed: int, out_dir: str) -> Path:
 def check(claim: str, got, expected=True, *, atol: float = 0.0) -> None:
     """Print the claim if `got` equals `expected` (numbers and arrays: within `atol`); otherwise raise `AssertionError`."""
     if isinstance(expected, bool | str):
-        if got != expected:
-            raise AssertionError(f"{claim}: expected {expected}, got {got}")
+        if not isinstance(got, bool | str | np.bool_) or got != expected:
+            raise AssertionError(f"{claim}: expected {expected}, got {got!r}")
         print(f"✓ {claim}")
         return
     got, expected = np.asarray(got, dtype=float), np.asarray(expected, dtype=float)
     if got.shape != expected.shape:
         raise AssertionError(f"{claim}: expected shape {expected.shape}, got {got.shape}")
-    difference = float(np.abs(got - expected).max(initial=0.0))
+    if got.size == 0:
+        raise AssertionError(f"{claim}: expected something to compare, got nothing")
+    difference = float(np.abs(got - expected).max())
     if not difference <= atol:  # also catches NaN
         raise AssertionError(f"{claim}: expected a difference of at most {atol:g}, got {difference:g}")
     print(f"✓ {claim} (largest difference {difference:.0e}, allowed {atol:.0e})")
@@ -200,7 +202,11 @@ def clean(node):
         tags = [tag for tag in cell.metadata.get("tags", []) if tag == "parameters"]
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if o.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
             for output in cell.outputs:
                 output.pop("metadata", None)
                 if output.output_type in ("display_data", "execute_result"):
@@ -252,8 +258,25 @@ def _quickstart() -> None:
         print(f"{what + ':':20}{folder / name}")
 
 
+def _typed(notebook: Path, texts: dict[str, str]) -> dict:
+    """Parameter values from the command line, as the types that the notebook declares. Raises `ValueError`."""
+    import papermill
+
+    kinds = {"int": int, "float": float, "str": str, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
+    declared = papermill.inspect_notebook(str(notebook))
+    values: dict = {}
+    for name, text in texts.items():
+        kind = declared[name]["inferred_type_name"] if name in declared else "str"  # `run` names the nearest
+        try:
+            values[name] = kinds[kind](text)
+        except (ValueError, KeyError):
+            raise ValueError(f"expected {name} to be of type {kind}, got {text!r}") from None
+        if text == "":
+            raise ValueError(f"expected a value for {name}, got an empty one")
+    return values
+
+
 def main(arguments: list[str] | None = None) -> None:
-    import yaml
     from papermill.exceptions import PapermillExecutionError
 
     parser = argparse.ArgumentParser(prog="python -m fisherlib.notebook", description="Run the notebooks of the course.")
@@ -276,7 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
                 raise ValueError(
                     f"expected one of {sorted(p.stem for p in NOTEBOOKS.glob('*.ipynb'))}, got {options.notebook!r}"
                 )
-            values = {name: yaml.safe_load(value) for name, value in options.parameter}
+            values = _typed(path, dict(options.parameter))
             output = options.output or f"runs/{path.name}"
             recorded = run(path, output, parameters=values, profile=options.profile)
             print(f"\n{recorded['summary']}\n\nexecuted notebook: {output}")

@@ -30,6 +30,16 @@ class Selection:
     seconds: float = 0.0
     settings: dict = field(default_factory=dict)
 
+    def __post_init__(self):
+        for name in ("indices", "gains", "costs"):
+            array = getattr(self, name).copy()
+            array.setflags(write=False)  # frozen means frozen, and a prefix must not be a door into its parent
+            object.__setattr__(self, name, array)
+        if not len(self.indices) == len(self.gains) == len(self.costs):
+            raise ValueError(f"expected as many gains and costs as the {len(self.indices)} indices")
+        if len(np.unique(self.indices)) < len(self.indices) or not all(0 <= i < self.pool_size for i in self.indices):
+            raise ValueError(f"expected different indices from 0 to {self.pool_size - 1}, got {self.indices.tolist()[:20]}")
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -77,7 +87,7 @@ class Selection:
         )
 
     def to_dataset(self, rows: Dataset) -> Dataset:
-        """The chosen rows, in pick order. Raises `ValueError` if `rows` is not the pool that was selected from."""
+        """The chosen rows of the pool, in pick order. Raises `ValueError` if `rows` has another length than the pool had."""
         if len(rows) != self.pool_size:
             raise ValueError(f"expected the pool of {self.pool_size:,} rows that was selected from, got {len(rows):,} rows")
         return rows.select(self.indices.tolist())
@@ -90,7 +100,7 @@ class Selection:
         manifest |= {name: getattr(self, name).tolist() for name in ("indices", "gains", "costs")}
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            scratch.write_text(json.dumps(manifest, indent=1))
+            scratch.write_text(json.dumps(manifest, indent=1, default=_plain))
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -108,9 +118,14 @@ class Selection:
                 "costs": np.array(manifest["costs"], dtype=np.float64),
             }
             rest = {k: manifest[k] for k in ("pool_size", "upper_bound", "evaluations", "seconds", "settings")}
+            return cls(**arrays, **rest)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"expected a manifest written by Selection.save, got {path} ({error})") from error
-        return cls(**arrays, **rest)
+
+
+def _plain(value):
+    """For json: numbers of numpy and torch as numbers, anything else (a path, say) as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _floor_percent(share: float) -> str:

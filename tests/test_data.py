@@ -114,6 +114,20 @@ def test_unusual_but_valid_files(tmp_path):
         fl.load_pool(path)
 
 
+def test_a_column_that_starts_late_is_kept_and_still_splits(tmp_path):
+    late = [{"prompt": f"p{i}", "response": f"r{i}", "document": f"book{i % 4}"} for i in range(40)]
+    pool = fl.load_pool(write(tmp_path, {"prompt": "p", "response": "x"}, *late), test_fraction=0.4)
+    assert len(pool.train) + len(pool.test) == 41
+    named = [{d for d in part["document"] if d} for part in (pool.train, pool.test)]
+    assert named[0].isdisjoint(named[1]) and named[0] | named[1] == {f"book{i}" for i in range(4)}
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_no_side_of_a_split_is_empty(tmp_path, fraction):
+    pool = fl.load_pool(write(tmp_path, *({"text": f"t{i}"} for i in range(3))), test_fraction=fraction)
+    assert len(pool.train) and len(pool.test)
+
+
 def test_copies_of_a_row_stay_on_one_side(tmp_path):
     rows = [{"text": f"t{i % 4}"} for i in range(40)]
     pool = fl.load_pool(write(tmp_path, *rows))

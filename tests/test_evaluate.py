@@ -39,6 +39,18 @@ def test_verdicts():
     assert fl.paired_difference(same, same).verdict == "tie"
 
 
+def test_what_cannot_be_judged_is_an_error_and_no_tie():
+    good = HeldOut(np.arange(5.0), np.ones(5))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="an arm diverged"):
+            fl.paired_difference(HeldOut(np.array([0, 1, 2, 3, bad]), np.ones(5)), good)
+    with pytest.raises(ValueError, match="at least two held-out examples"):
+        fl.paired_difference(HeldOut(np.ones(1), np.ones(1)), HeldOut(np.ones(1), np.ones(1)))
+    unscored = np.array([1.0, 0, 1, 0, 0])
+    d = fl.paired_difference(HeldOut(2 * unscored, unscored), HeldOut(unscored, unscored))
+    assert (d.mean, d.low, d.high) == (1.0, 1.0, 1.0)
+
+
 def test_only_the_same_examples_can_be_compared():
     with pytest.raises(ValueError, match="the same held-out examples"):
         fl.paired_difference(HeldOut(np.ones(3), np.ones(3)), HeldOut(np.ones(3), np.array([1.0, 1.0, 2.0])))

@@ -63,9 +63,10 @@ def test_batch_and_padding_change_nothing(tiny, ids, side, tokens_per_batch):
         BloomConfig(vocab_size=97, hidden_size=16, n_layer=2, n_head=2),
     ],
 )
-def test_other_architectures(config, ids):
+@pytest.mark.parametrize("side", ["left", "right"])  # GPT-2 has learned positions: padding must not shift them
+def test_other_architectures(config, side, ids):
     model = random_model(config)
-    together = fl.extract_features(model, None, ids, **EXACT)
+    together = fl.extract_features(model, None, ids, padding_side=side, **EXACT)
     for i in (0, 2, 3):
         with torch.no_grad():
             output = model(torch.tensor([ids[i]]), output_hidden_states=True)

@@ -26,6 +26,19 @@ def test_equal_tokens_give_equal_steps_and_lose_nothing():
             steps = equal_token_steps(examples, per_step, seed=1)
             assert len(steps) == min(max(round(total / per_step), 1), len(examples))
             assert sorted(e.input_ids[0] for step in steps for e in step) == list(range(len(examples)))
+            assert all(steps)  # none empty
+            named = equal_token_steps(examples, per_step, seed=1, steps=3)
+            assert len(named) == 3 and sum(map(len, named)) == len(examples)
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 1, 1000], [10, 20, 500, 30, 440], [5] * 7])
+def test_uneven_examples_still_fill_every_step(lengths):
+    examples = [Encoded([0] * (n + 1), [False] + [True] * n) for n in lengths]
+    for number in range(1, len(lengths) + 1):
+        steps = equal_token_steps(examples, 1, seed=0, steps=number)
+        assert len(steps) == number and all(steps)
+    with pytest.raises(ValueError, match="at least one example for each"):
+        equal_token_steps(examples, 1, seed=0, steps=len(lengths) + 1)
 
 
 def test_the_loss_is_the_mean_over_response_tokens_only(real):
@@ -64,6 +77,7 @@ def test_more_epochs_fit_better(tiny):
     rows = rows_of(12, 12, 12)
     tuned = fl.fine_tune(tiny, None, rows, epochs=20, tokens_per_step=40, learning_rate=3e-2, precision="float32")
     assert len(tuned.losses) == 20 and tuned.losses[-1] < 0.5 * tuned.losses[0]
+    assert tuned.response_tokens == 20 * 33 and tuned.all_tokens == 20 * 36
 
 
 def labelled_pool(n=40, d=6, seed=0):

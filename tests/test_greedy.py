@@ -114,16 +114,25 @@ def test_the_screen_cannot_choose_between_near_ties():
     assert fl.select(tied, examples=1).indices.tolist() == [0]
 
 
-@pytest.mark.parametrize(("kind", "prior", "useful"), [("heavy-tailed", 1e-3, np.inf), ("random", 1.0, 0.02)])
-def test_error_bounds_hold(kind, prior, useful):
-    features = make_pool(kind, 3, 60, 48, 30)
+ERROR_CASES = [  # and how small the largest error must be: one that is always true and never useful would pass as well
+    ("heavy-tailed", 48, 1e-3, np.inf),
+    ("random", 48, 1.0, 0.02),
+    ("random", 48, 1e8, 1e-3),
+    ("random", 3, 1.0, 1e-3),
+    ("random", 1, 1e10, 1e-3),
+]
+
+
+@pytest.mark.parametrize(("kind", "d", "prior", "useful"), ERROR_CASES)
+def test_error_estimates_hold(kind, d, prior, useful):
+    features = make_pool(kind, 3, 60, d, 30)
     state = Information(features, prior, "none", "cpu", "float32")
     for pick in (4, 9, 33):
         state.add(pick)
         coarse, error = state.gains(range(60))
         fine, _ = state.gains(range(60), torch.float64)
         assert (np.abs(coarse - fine) <= error).all()
-        assert error.max() < useful  # a bound that is always true and never useful would also pass the line above
+        assert error.max() < useful
 
 
 @settings(max_examples=60, deadline=None)
@@ -165,7 +174,8 @@ def test_gains_telescope_and_never_rise():
 def test_overflow_in_float32_is_decided_in_float64():
     """Norms whose squares exceed float32: the screen is blind there, the answer must not be."""
     X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    features = fl.TokenFeatures.from_list([X, X * 1e25, X[:, [2, 0, 1]] * 3, X[[4, 2]]])
+    huge = torch.tensor([[1e22, 0.0, 0.0]], dtype=torch.float64)
+    features = fl.TokenFeatures.from_list([X, huge, X[:, [2, 0, 1]] * 3, X[[4, 2]]])
     assert fl.select(features, examples=4).indices.tolist() == naive(features, examples=4)
 
 
@@ -197,6 +207,49 @@ def test_rotation_and_joint_scaling_change_nothing():
 
 def _symmetric(matrix):
     return (matrix + matrix.T) / 2
+
+
+@pytest.mark.parametrize(("d", "prior"), [(1, 1.0), (3, 1.0), (4, 1e7), (16, 1e8)])
+def test_equals_naive_where_gains_are_tiny(d, prior):
+    """Many picks in few dimensions, or a huge prior: gains near the rounding of float32's 1 + w^2."""
+    rng = np.random.default_rng(d)
+    features = fl.TokenFeatures.from_list(
+        [torch.tensor(rng.normal(size=(k, d)), dtype=torch.float32) for k in rng.integers(1, 7, 300)]
+    )
+    picks = (
+        fl.select(features, examples=120).indices if prior == 1 else fl.select(features, examples=25, prior=prior).indices
+    )
+    V = prior * np.eye(d)
+    for i in picks:  # log1p of eigenvalues: slogdet itself would lose these gains
+        W = [np.linalg.solve(np.linalg.cholesky(V), features[j].double().numpy().T) for j in range(300)]
+        gains = np.array([np.log1p(np.linalg.eigvalsh(w.T @ w).clip(0)).sum() for w in W])
+        gains[picks[: np.flatnonzero(picks == i)[0]]] = -1
+        assert gains[i] >= gains.max() * (1 - 2 * TIE)
+        V += features[i].double().numpy().T @ features[i].double().numpy()
+
+
+def test_an_unaffordable_giant_does_not_spoil_the_certificate():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        small = [torch.tensor(rng.normal(size=(int(t), 3))) for t in rng.integers(1, 5, 7)]
+        features = fl.TokenFeatures.from_list([torch.full((40, 3), 1e8, dtype=torch.float64), *small])
+        selection = fl.select(features, tokens=9, rule="gain_per_token")
+        costs = features.lengths.numpy()
+        sets = [s for r in range(8) for s in itertools.combinations(range(1, 8), r) if costs[list(s)].sum() <= 9]
+        assert max(objective(features, s) for s in sets) <= selection.upper_bound + 1e-8
+
+
+def test_scoring_a_selection_uses_prior_and_weighting():
+    features = make_pool("random", 12, 20, 4, 5)
+    weights = torch.rand(len(features.values), generator=torch.Generator().manual_seed(1))
+    weighted = fl.TokenFeatures(features.values, features.offsets, trace_weights=weights)
+    for prior in (0.1, 50.0):
+        V0 = prior * np.eye(4)
+        scored = fl.score_selection(features, [4, 1, 9], prior=prior)
+        assert scored.objective == pytest.approx(objective(features, [4, 1, 9], V0), abs=1e-9)
+        scaled = fl.TokenFeatures(features.values.double() * weights.double().sqrt()[:, None], features.offsets)
+        by_weight = fl.score_selection(weighted, [4, 1, 9], prior=prior, weighting="trace")
+        assert by_weight.objective == pytest.approx(objective(scaled, [4, 1, 9], V0), abs=1e-6)
 
 
 @pytest.mark.parametrize("copies", [2, 3])

@@ -72,6 +72,28 @@ def test_select_refuses_a_start_beyond_the_budget():
         fl.select(FEATURES, examples=1, start=fl.select(FEATURES, examples=2))
 
 
+BAD_INDICES = [
+    ([True, False, True], "use np.flatnonzero"),
+    ([3], "from 0 to 2, got 3"),
+    ([-1], "got -1"),
+    ([1, 1], "different"),
+]
+
+
+@pytest.mark.parametrize(("indices", "message"), BAD_INDICES)
+def test_score_selection(indices, message):
+    with pytest.raises(ValueError, match=message) as error:
+        fl.score_selection(FEATURES, indices)
+    one_line(error)
+
+
+def test_scales_that_float64_cannot_hold_are_an_error():
+    blocks = [torch.randn(9, 8, dtype=torch.float64) * 1e9, torch.randn(2, 8, dtype=torch.float64)]
+    blocks[0][:, 0] = blocks[0][:, 1]
+    with pytest.raises(ValueError, match="raise the prior or scale the features down"):
+        fl.select(fl.TokenFeatures.from_list(blocks), examples=2, prior=1e-9)
+
+
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
@@ -110,6 +132,11 @@ GOOD = {"prompt": "a", "response": "b"}
         ([json.dumps({"text": ""})], "line 1: expected a non-empty 'text'"),
         ([json.dumps({"messages": [{"role": "user", "content": "x"}]})], "line 1: expected an assistant turn"),
         ([json.dumps({"messages": "x"})], "line 1: expected 'messages' to be a list"),
+        (
+            [json.dumps({"messages": [{"role": "assistant", "content": [{"text": "y"}]}]})],
+            "'content' in 'messages' to be a string",
+        ),
+        ([json.dumps({**GOOD, "system": 5})], "line 1: expected a string in 'system'"),
         ([""], "got an empty file"),
         ([json.dumps({"text": "a", "x": 1}), json.dumps({"text": "b", "x": "1"})], "one type of value in each column"),
         ([json.dumps(GOOD)], "at least two different documents"),

@@ -17,6 +17,8 @@ def test_check_passes_what_holds_and_raises_what_does_not(capsys):
         (float("nan"), 1.0, 10.0),
         ([1, 2], [1, 2, 3], 1.0),
         (False, True, 0.0),
+        (1, True, 0.0),
+        ([], [], 0.0),
         (np.zeros(3), np.array([0, 0, 1e-6]), 1e-7),
     ):
         with pytest.raises(AssertionError, match="claim: expected"):
@@ -65,9 +67,29 @@ def test_a_misspelt_parameter_is_refused_and_the_nearest_named(tmp_path, capsys)
         notebook.main(["run", "0_quickstart"])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("tokens", "abc", "tokens to be of type int"),
+        ("seed", "1.5", "seed to be of type int"),
+        ("data", "", "a value for data"),
+    ],
+)
+def test_parameters_are_of_the_declared_type_before_anything_runs(name, text, message):
+    with pytest.raises(SystemExit, match=message):
+        notebook.main(["run", "00_quickstart", "-p", name, text])
+
+
+def test_numbers_may_be_written_as_python_writes_them():
+    values = notebook._typed(
+        notebook.NOTEBOOKS / "00_quickstart.ipynb", {"learning_rate": "1e-4", "data": "[x", "tokens": "30"}
+    )
+    assert values == {"learning_rate": 1e-4, "data": "[x", "tokens": 30}
+
+
 def test_a_failing_cell_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="cell 5 failed with ValueError: expected a file of examples, got 'no.jsonl'"):
+    with pytest.raises(SystemExit, match=r"cell \d failed with ValueError: expected a file of examples, got 'no.jsonl'"):
         notebook.main(["run", "00_quickstart", "-p", "data", "no.jsonl"])
 
 

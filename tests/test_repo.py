@@ -89,7 +89,7 @@ def test_data_flows_one_way():
         "assets": set(),
         "shakespeare": {"assets"},
         "data": {"assets", "shakespeare"},
-        "features": {"data"},
+        "features": {"assets", "data"},
         "selection": set(),
         "information": {"features"},
         "greedy": {"features", "information", "selection"},

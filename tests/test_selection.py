@@ -49,6 +49,14 @@ def test_what_is_no_manifest_is_refused(tmp_path, content):
         fl.Selection.load(tmp_path / "s.json")
 
 
+def test_frozen_means_frozen_and_numpy_numbers_can_be_saved(selection, tmp_path):
+    with pytest.raises(ValueError, match="read-only"):
+        selection.prefix(examples=2).indices[0] = 3
+    features = fl.TokenFeatures.from_list([torch.ones(3, 2), torch.eye(2)], info={"folder": Path("x"), "n": np.int64(3)})
+    fl.select(features, tokens=3).save(tmp_path / "n.json")
+    assert fl.Selection.load(tmp_path / "n.json").settings["features"] == {"folder": "x", "n": 3}
+
+
 def test_prefixes_nest(selection):
     assert selection.prefix(examples=2).indices.tolist() == selection.indices[:2].tolist()
     spent = selection.costs.cumsum()
