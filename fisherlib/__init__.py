@@ -10,7 +10,7 @@
 
 import importlib
 
-from fisherlib import selectors
+from fisherlib import fisher, selectors
 from fisherlib.assets import AssetError, load_model
 from fisherlib.data import MaskAudit, Pool, encode, load_pool
 from fisherlib.evaluate import HeldOut, held_out_nll, paired_difference
@@ -29,6 +29,7 @@ __all__ = [
     "encode",
     "extract_features",
     "fine_tune",
+    "fisher",
     "fit_heads",
     "held_out_nll",
     "load_model",

@@ -1,11 +1,15 @@
 """Every notebook and solution through papermill, with claims about what it recorded; one twice, one sabotaged."""
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from nbformat.v4 import new_code_cell
@@ -34,7 +38,51 @@ def claims_00_solutions(r):
     assert r["tokens_of_picks"] > r["tokens_of_pool"] and r["correlation"] > 0.95
 
 
-CLAIMS = {"00_quickstart.ipynb": claims_00, "solutions/00_quickstart.ipynb": claims_00_solutions}
+def claims_02(r):
+    assert r["rank"] >= 1 and 1 - 1 / math.e <= r["worst_ratio"] < 1 and 0.5 < r["exactly_optimal"] <= 1
+    assert r["knapsack_worst"][2] >= max(r["knapsack_worst"][:2]) and r["knapsack_worst"][2] <= 1 + 1e-9
+    naive = max(r["evaluations"], key=int)
+    assert r["evaluations"]["1"] < r["evaluations"]["16"] < r["evaluations"][naive]
+    assert all(0 < share <= 1 + 1e-9 for share in r["guaranteed"]) and r["guaranteed"][-1] > 1 - 1e-6
+    assert r["correlation"] > 0.95 and r["mean_tokens"]["gain (paper)"] > r["mean_tokens"]["whole pool"]
+    assert r["information"]["gain per token"] > max(r["information"]["uniform"], r["information"]["mean pooling"])
+    assert r["copies"] == sorted(r["copies"], reverse=True)
+    assert all(0.9 * law < gain <= law for gain, law in zip(r["copies"][1:], r["law"], strict=True))
+    assert r["copies"][1] < r["rivals"]["one token changed"] < r["rivals"]["other examples of this length"]
+
+
+def claims_02_solutions(r):
+    assert 0.75 <= r["share_of_optimum"] < 1 and r["leverage"] < 4
+    assert r["losses"][0] == pytest.approx(r["losses"][1]) and r["losses"][0] > 0
+
+
+def claims_01(r):
+    for lines in r["agreement"].values():
+        plain, weighted = (np.mean(lines[name], axis=0) for name in ("log det V", "log det V_w"))
+        assert plain[0] == pytest.approx(1, abs=1e-6) and weighted[0] == pytest.approx(1, abs=1e-6)  # uniform predictions
+        assert all(before > after for before, after in pairwise(plain[:5]))  # sharper predictions, a worse ranking
+        assert all(weighted[1:] > plain[1:])
+        assert plain[3] < 0.85 < weighted[2]  # it does break, and the weights repair much of it
+    assert 0 < r["too_high"] < 2 < r["too_low"]  # nats per eigenvalue
+    assert 0 < r["gamma"] < 1e-6
+    assert r["area"]["D"] < r["area"]["A"] < r["area"]["E"]
+
+
+def claims_01_solutions(r):
+    for agreement in r["agreement"].values():
+        assert min(agreement["trace"], agreement["geometric mean"]) > agreement["log det V"]
+    assert r["agreement"]["drawn at random"]["trace"] > r["agreement"]["drawn at random"]["geometric mean"]
+    assert r["pdet"] == pytest.approx(3 * 0.7 * 0.2 * 0.1)
+
+
+CLAIMS = {
+    "00_quickstart.ipynb": claims_00,
+    "solutions/00_quickstart.ipynb": claims_00_solutions,
+    "02_greedy_selection.ipynb": claims_02,
+    "solutions/02_greedy_selection.ipynb": claims_02_solutions,
+    "01_softmax_fisher.ipynb": claims_01,
+    "solutions/01_softmax_fisher.ipynb": claims_01_solutions,
+}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +138,45 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="the naive and the library's greedy pick the same"):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "claim"),
+    [
+        # diag(p) + p p^T
+        (
+            "fisher.softmax_covariance = lambda p: torch.diag_embed(p) + p[..., :, None] * p[..., None, :]",
+            "(4) the library's Hessian is the naive one",
+        ),
+        # a weight that grows where the model is certain
+        ("fisher.trace_weights = lambda P: 1 + P.square().sum(-1)", "(11), (12) step 3, the mean block"),
+    ],
+    ids=["sign of the Hessian", "sign of the trace weight"],
+)
+def test_a_flipped_sign_stops_notebook_01_at_the_right_check(tmp_path, wrong, claim):
+    node = nbformat.read(NOTEBOOKS / "01_softmax_fisher.ipynb", as_version=4)
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(f"from fisherlib import fisher\n{wrong}"))
+    node.cells = [cell for cell in node.cells if not needs_the_model(cell)]
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match=re.escape(f"AssertionError: {claim}")):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, progress=False)
+
+
+def needs_the_model(cell):
+    return cell.cell_type == "code" and ("load_model" in cell.source or "numel" in cell.source)
+
+
+def test_the_ellipse_that_a_student_moves(tmp_path):
+    """The widget cell is off by default; on, it must still run without a browser."""
+    node = nbformat.read(NOTEBOOKS / "01_softmax_fisher.ipynb", as_version=4)
+    widget = next(i for i, cell in enumerate(node.cells) if "ipywidgets" in cell.source)
+    node.cells = [cell for cell in node.cells[: widget + 1] if not needs_the_model(cell)]
+    node.cells.append(new_code_cell("for box in boxes.values():\n    box.value = False\nfl.notebook.record(area=area)"))
+    nbformat.write(node, tmp_path / "widget.ipynb")
+    run(tmp_path / "widget.ipynb", tmp_path / "out.ipynb", parameters={"interactive": True}, cwd=tmp_path, progress=False)
+    shown = [o for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells for o in cell.get("outputs", [])]
+    assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in shown)
 
 
 def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):

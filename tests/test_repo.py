@@ -17,8 +17,8 @@ from fisherlib.notebook import readme_with_tables
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
     "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "encode", "extract_features", "fine_tune",
-    "fit_heads", "held_out_nll", "load_model", "load_pool", "notebook", "paired_difference", "plotting", "score_selection",
-    "select", "selectors",
+    "fisher", "fit_heads", "held_out_nll", "load_model", "load_pool", "notebook", "paired_difference", "plotting",
+    "score_selection", "select", "selectors",
 ]  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def test_data_flows_one_way():
         "selection": set(),
         "information": {"features"},
         "greedy": {"features", "information", "selection"},
+        "fisher": set(),
         "selectors": {"features", "selection", "greedy", "selectors"},
         "finetune": {"data", "evaluate", "features"},
         "evaluate": {"data", "features"},
