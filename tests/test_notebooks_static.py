@@ -113,7 +113,9 @@ def test_shown_source_is_today_s(path):
     for cell in cells(path, "code"):
         for name in re.findall(r"^show\(fl\.([\w.]+)\)", cell.source, re.MULTILINE):
             source = inspect.getsource(operator.attrgetter(name)(fl))
-            assert any(source in output.data.get("text/markdown", "") for output in cell.outputs), "stale: make notebooks"
+            assert any(source in output.get("data", {}).get("text/markdown", "") for output in cell.outputs), (
+                "stale: make notebooks"
+            )
 
 
 @pytest.mark.parametrize("profile", sorted(NOTEBOOKS.glob("profiles/*.yaml")), ids=lambda p: p.stem)
