@@ -42,6 +42,7 @@ SELECT = [
     ({"examples": 1, "prior": float("inf")}, "finite"),
     ({"examples": 1, "prior": torch.eye(3)}, "a matrix \\[2, 2\\] as prior, got shape \\(3, 3\\)"),
     ({"examples": 1, "prior": torch.tensor([[1.0, 2.0], [0.0, 1.0]])}, "symmetric"),
+    ({"examples": 1, "prior": 1e-10 * torch.tensor([[1.0, 0.5], [0.0, 1.0]])}, "symmetric"),
     ({"examples": 1, "device": "mps"}, "it has no float64"),
     ({"tokens": 2, "costs": [1.0, 2.0]}, "expected one cost for each of 3 examples"),
     ({"tokens": 2, "costs": [1.0, -2.0, 1.0]}, "expected positive, finite costs"),
@@ -88,8 +89,8 @@ def test_score_selection(indices, message):
 
 
 def test_scales_that_float64_cannot_hold_are_an_error():
-    blocks = [torch.randn(9, 8, dtype=torch.float64) * 1e9, torch.randn(2, 8, dtype=torch.float64)]
-    blocks[0][:, 0] = blocks[0][:, 1]
+    # V = 1e18 [[1, 1], [1, 1]] + 1e-9 I: the prior vanishes in the sum, and what is left is exactly singular
+    blocks = [torch.full((1, 2), 1e9, dtype=torch.float64), torch.eye(2, dtype=torch.float64)]
     with pytest.raises(ValueError, match="raise the prior or scale the features down"):
         fl.select(fl.TokenFeatures.from_list(blocks), examples=2, prior=1e-9)
 
