@@ -8,8 +8,8 @@ The objective of a set S of examples, with X_i [T_i, d] the token features of ex
 f is monotone and submodular: gains only shrink as S grows. So a gain computed earlier is an upper bound, and at each pick
 only the examples whose old gain could still win are evaluated again (paper, algorithm 2).
 
-Gains are *screened* in float32 with an estimate of their rounding error, and *decided* in float64: a float32 gain can rule
-an example out, never choose it. So the answer is the float64 greedy's, whatever the batch size and the device.
+Gains are *screened* in a low precision with an estimate of their rounding error, and *decided* in float64: a screened gain
+can rule an example out, never choose it. So the answer is the float64 greedy's, whatever the batch size and the device.
 """
 
 import time
@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fisherlib.features import Indices, TokenFeatures, hidden
-from fisherlib.information import BATCH_ELEMENTS, Information
+from fisherlib.information import Information
 from fisherlib.selection import Selection
 
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
@@ -40,7 +40,7 @@ def select(
     start: Selection | None = None,
     batch_size: int = 32,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     progress: bool | None = None,
 ) -> Selection:
     """Choose the examples that together tell most about the model's last layer.
@@ -67,7 +67,7 @@ def select(
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
     gains = []
     for i in picks:  # anew, since the start may have had another prior or weighting
-        gains.append(float(state.gains([i], torch.float64)[0][0]))
+        gains.append(float(state.exact([i])[0]))
         state.add(i)
     budget = float(tokens if examples is None else examples)
     price = costs if examples is None else np.ones(n)
@@ -75,25 +75,19 @@ def select(
     if left < 0:
         raise ValueError(f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it")
 
-    bound = np.full(n, np.inf)  # of each score: an old gain plus its error
-    available = np.ones(n, dtype=bool)
-    available[picks] = False
+    race = Race(state, divisor, price, picks, batch_size)
     bar = tqdm(
         total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=hidden(progress)
     )
     with bar:
-        while True:
-            candidates = available & (price <= left)
-            if not candidates.any() or len(picks) == examples:
-                break
-            best, gain = _best_candidate(state, candidates, bound, divisor, batch_size)
+        while len(picks) != examples and (found := race.winner(left + TIE * budget)) is not None:
+            best, gain = found
             if gain <= 0 and examples is None:
                 break  # nothing that fits adds anything
             picks.append(best)
             gains.append(gain)
-            available[best] = False
             state.add(best)
-            left = budget - price[picks].sum() + TIE * budget  # summed anew: no drift with fractional costs
+            left -= price[best]
             bar.update(price[best])
     if not picks and price.min() <= budget:
         raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
@@ -144,59 +138,87 @@ def score_selection(
     gains = []
     indices = np.array(indices, dtype=np.int64)
     for i in indices.tolist():
-        gains.append(float(state.gains([i])[0][0]))
+        gains.append(float(state.exact([i])[0]))
         state.add(i)
     fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
     return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
 
 
-def _best_candidate(
-    state: Information, candidates: np.ndarray, bound: np.ndarray, divisor: np.ndarray, batch_size: int
-) -> tuple[int, float]:
-    """The candidate of the highest score, lowest index on ties, and its gain. Tightens `bound` in place."""
-    fresh = np.zeros(len(bound), dtype=bool)
-    exact: dict[int, float] = {}
-    floor = -np.inf  # the highest score that is certainly reached
+class Race:
+    """Finds the candidate of the highest score, gain / divisor, at each pick, and evaluates few others.
 
-    def hopeful(which: np.ndarray) -> np.ndarray:
-        indices = np.flatnonzero(which)
-        return indices[bound[indices] >= floor - 2 * TIE * abs(floor)] if np.isfinite(floor) else indices
+    `bound` [N] of each score: an old gain plus its error. Examples outside the `front` score less than `behind`, so a pick
+    looks at few examples, not at the whole pool, until the winners' scores have fallen that far.
+    """
 
-    # 1. screen: evaluate old gains again, the most promising first, until no old one can win
-    while len(stale := hopeful(candidates & ~fresh)):
-        first_pass = np.isinf(bound[stale]).all()
-        size = len(stale) if first_pass else batch_size
-        batch = np.sort(stale[np.argsort(-bound[stale], kind="stable")[:size]])
-        for part in _by_length(state.features, batch):
-            gains, errors = state.gains(part)
-            bound[part] = (gains + errors) / divisor[part]
-            floor = max(floor, float(((gains - errors) / divisor[part]).max()))
-            if state.dtype == torch.float64:
-                exact |= dict(zip(part.tolist(), gains.tolist(), strict=True))
-        fresh[batch] = True
-    # 2. decide: the few whose error bars reach the top, in float64
-    finalists = hopeful(candidates & fresh)
-    unknown = np.array([i for i in finalists if i not in exact], dtype=np.int64)
-    for part in _by_length(state.features, unknown):
-        gains, errors = state.gains(part, torch.float64)
-        bound[part] = (gains + errors) / divisor[part]
-        exact |= dict(zip(part.tolist(), gains.tolist(), strict=True))
-    scores = np.array([exact[i] for i in finalists.tolist()]) / divisor[finalists]
-    best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
-    return best, exact[best]
+    def __init__(self, state: Information, divisor: np.ndarray, price: np.ndarray, picks: Sequence[int], batch_size: int):
+        self.state, self.divisor, self.price, self.batch_size = state, divisor, price, batch_size
+        self.bound = np.full(len(divisor), np.inf)
+        self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
+        self.exact: dict[int, float] = {}  # gains that were computed in float64 since then
+        self.available = np.ones(len(divisor), dtype=bool)
+        self.available[picks] = False
+        self.front, self.behind = np.arange(len(divisor)), -np.inf
 
+    def winner(self, left: float) -> tuple[int, float] | None:
+        """Take the best example of at most this price, lowest index on ties, and return it with its gain."""
+        while True:
+            runners = self.front[self.available[self.front] & (self.price[self.front] <= left)]
+            best, gain, score = self._search(runners) if len(runners) else (None, 0.0, -np.inf)
+            if score > self.behind or self.behind == -np.inf:
+                break
+            self._draw_front(score)  # what was left behind may win by now
+        if best is None:
+            return None
+        if self.behind == -np.inf:
+            self._draw_front(score)
+        self.available[best] = False
+        self.fresh[:] = False
+        self.exact.clear()
+        return best, gain
 
-def _by_length(features: TokenFeatures, indices: np.ndarray) -> list[np.ndarray]:
-    """Cut into batches of similar length, so that padding is small, and of bounded memory."""
-    lengths = features.lengths.numpy()[indices]
-    order = indices[np.argsort(lengths, kind="stable")]
-    parts, begin = [], 0
-    for end in range(1, len(order) + 1):
-        width = max(int(features.lengths[order[min(end, len(order) - 1)]]), 1)  # of the next one, the longest so far
-        if end == len(order) or (end + 1 - begin) * width * features.dim > BATCH_ELEMENTS:
-            parts.append(order[begin:end])
-            begin = end
-    return parts
+    def _draw_front(self, score: float) -> None:
+        self.behind = 0.9 * score if score > 0 else -np.inf  # a tenth lower: drawn anew about twenty times in a decade
+        self.front = np.flatnonzero(self.bound >= self.behind)
+
+    def _search(self, runners: np.ndarray) -> tuple[int, float, float]:
+        """The one of the highest score, its gain and its score. Tightens `bound`."""
+        floor = -np.inf  # the highest score that is certainly reached
+
+        def hopeful() -> np.ndarray:
+            reach = floor - 2 * TIE * abs(floor) if np.isfinite(floor) else -np.inf
+            return runners[self.bound[runners] >= reach]
+
+        # 1. screen: evaluate old gains again, the most promising first, until no old one can win
+        while len(stale := (group := hopeful())[~self.fresh[group]]):
+            if np.isposinf(self.bound[stale]).all():
+                batch = stale  # the first pass
+            else:
+                if self.state.dtype == torch.bfloat16:  # always full: its kernels are compiled anew for each shape
+                    stale = runners[~self.fresh[runners]]
+                order = np.argpartition(-self.bound[stale], min(self.batch_size, len(stale)) - 1)
+                batch = stale[order[: self.batch_size]]
+            for part in self.state.blocks.parts(batch):
+                floor = max(floor, self._evaluate(batch[part]))
+        # 2. decide: the few whose error bars reach the top, in float64
+        finalists = hopeful()
+        unknown = np.array([i for i in finalists.tolist() if i not in self.exact], dtype=np.int64)
+        self.exact |= zip(unknown.tolist(), self.state.exact(unknown).tolist(), strict=True)
+        scores = np.array([self.exact[i] for i in finalists.tolist()]) / self.divisor[finalists]
+        self.bound[finalists] = scores
+        best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
+        return best, self.exact[best], float(scores.max())
+
+    def _evaluate(self, examples: np.ndarray) -> float:
+        """Tighten the bounds of some examples; returns the highest score that one of them certainly has."""
+        if self.state.dtype == torch.float64:
+            gains, errors = self.state.exact(examples), 0.0
+            self.exact |= zip(examples.tolist(), gains.tolist(), strict=True)
+        else:
+            gains, errors = self.state.screen(examples)
+        self.fresh[examples] = True
+        self.bound[examples] = (gains + errors) / self.divisor[examples]
+        return float(((gains - errors) / self.divisor[examples]).max())
 
 
 def _slack(state: Information, picks: list[int], price: np.ndarray, budget: float) -> float:
@@ -210,12 +232,16 @@ def _slack(state: Information, picks: list[int], price: np.ndarray, budget: floa
     n = len(price)
     t = state.leverages()
     by_concavity = _fractional_knapsack(t, price, budget) - t[picks].sum()
+    rest = np.setdiff1d(np.arange(n), picks)
     remaining = np.zeros(n)
-    for part in _by_length(state.features, np.setdiff1d(np.arange(n), picks)):
-        gains, errors = state.gains(part, torch.float64)
-        remaining[part] = gains + errors
-    by_submodularity = _fractional_knapsack(remaining, price, budget)
-    return max(min(by_concavity, by_submodularity), 0.0)
+    if state.dtype != torch.float64:  # a quick look whether the second bound can be the smaller one at all
+        for part in state.blocks.parts(rest):
+            gains, errors = state.screen(rest[part])
+            remaining[rest[part]] = gains - errors
+        if _fractional_knapsack(remaining.clip(min=0), price, budget) > by_concavity:
+            return max(by_concavity, 0.0)
+    remaining[rest] = state.exact(rest)
+    return max(min(by_concavity, _fractional_knapsack(remaining, price, budget)), 0.0)
 
 
 def _fractional_knapsack(value: np.ndarray, price: np.ndarray, budget: float) -> float:
@@ -261,7 +287,7 @@ def _check_options(features, costs, examples, tokens, rule, weighting, dtype, st
     check_budget(features, costs, examples, tokens)
     for name, value, known in (
         ("rule", rule, ("gain", "gain_per_token")),
-        ("dtype", dtype, ("float32", "float64")),
+        ("dtype", dtype, ("auto", "bfloat16", "float32", "float64")),
     ):
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")

@@ -1,100 +1,243 @@
-"""The information matrix of the chosen examples, and what each further example would add to its log-determinant."""
+"""The information matrix of the chosen examples, and what each further example would add to its log-determinant.
+
+V^-1 is kept as `root @ root.T` in float64. Gains are computed in two precisions: `screen` is quick, in bfloat16 or float32,
+and says how wrong it may be; `exact` is float64. Source: paper, section 3; the square root, its update and the error
+estimate are ours (extension).
+"""
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fisherlib.blocks import Blocks
 from fisherlib.features import Indices, TokenFeatures
 
-BATCH_ELEMENTS = 2**24  # of one padded batch of features: 64 MB in float32
+GRAM_ELEMENTS = 2**22  # of the Gram matrices that are remembered: 32 MB in float64
+COLLAPSE = 1e-6  # a difference that is smaller than this share of what it was taken from has lost too many digits
+STANDARD_ERRORS = 6.0  # how far a screened gain is trusted to lie from the true one
 
 
 class Information:
     """The information matrix V of the examples chosen so far, and the gain of each further one."""
 
-    def __init__(self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str):
+    def __init__(self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str = "auto"):
         self.features = features
-        self.device = _device(device)
-        self.dtype = getattr(torch, dtype)
+        self.blocks = Blocks(features, weighting, device)
+        self.device = self.blocks.device
+        self.dtype = _screening_dtype(dtype, features, self.device)
         self.evaluations = 0
-        self.root_weights = features.trace_weights.double().clamp(min=0).sqrt() if weighting == "trace" else None
         self.V = _prior_matrix(prior, features.dim).to(self.device)
+        d = features.dim
+        self._columns = torch.zeros(d, d, dtype=torch.float64, device=self.device)  # what picks took from V^-1 = root root^T
+        widest = self.blocks.widest
+        slots = min(len(features), GRAM_ELEMENTS // widest**2) if widest < d else 0
+        self._grams = torch.zeros(slots, widest, widest, dtype=torch.float64, device=self.device)
+        self._slot = np.full(len(features), -1)  # where an example's Gram matrix is remembered
+        self._seen = np.zeros(len(features), dtype=np.int64)  # how many columns are already in it
+        self._first_trace = np.zeros(len(features))
+        screened = 0 if self.dtype == torch.float64 else len(features)
+        self._norms = torch.zeros(screened, d, dtype=torch.bfloat16, device=self.device)
+        self._normed = np.zeros(screened, dtype=bool)
         self._factorise()
 
     def add(self, i: int) -> None:
-        """V <- V + X_i^T X_i."""
-        X = self._blocks([i], torch.float64)[0]
-        self.V += X.T @ X
-        self._factorise()
+        """V <- V + X_i^T X_i, and its inverse's root. O(T d^2); every d tokens O(d^3), a fresh start without any drift."""
+        X = self.blocks.padded([i], torch.float64)[0]
+        self.V.addmm_(X.T, X)
+        T, used = len(X), self._used
+        W = X @ self.root
+        if used + T > len(self.root) or float(W.square().sum()) > 1 / COLLAPSE:
+            return self._factorise()
+        # With I + W W^T = C C^T, both V^-1 -> V^-1 - Z Z^T for Z = root W^T C^-T, and its root -> root - Z (C + I)^-1 W.
+        C = torch.linalg.cholesky(W @ W.T + torch.eye(T, dtype=W.dtype, device=W.device))
+        Z = torch.linalg.solve_triangular(C, W @ self.root.T, upper=False).T
+        identity = torch.eye(T, dtype=W.dtype, device=W.device)
+        self.root.addmm_(Z, torch.linalg.solve_triangular(C + identity, W, upper=False), alpha=-1)
+        self._columns[:, used : used + T] = Z
+        self._used = used + T
+        self._lower_root()
 
-    def gains(self, indices: Indices, dtype: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """`log det(I + X_i V^-1 X_i^T)` of each example, and an estimate of the rounding error of each. Float64 [B] arrays.
+    def exact(self, indices: Indices) -> Float[np.ndarray, " B"]:
+        """`log det(I + X_i V^-1 X_i^T)` of each example in float64.
 
-        With V = L L^T and W = X L^-T the gain is log det(I + W W^T), or of I + W^T W, whichever is smaller.
+        O(T d^2 + T^3) each, or O(T d m) if few tokens m were added since an example's last time: its Gram matrix
+        X_i V^-1 X_i^T is remembered, and only what these took away is subtracted.
         """
-        dtype = dtype or self.dtype
+        indices = np.asarray(indices, dtype=np.int64)
+        gains = np.zeros(len(indices))
+        for part in self.blocks.parts(indices):
+            self.evaluations += len(part)
+            which = indices[part]
+            X = self.blocks.padded(which, torch.float64)
+            known = self._slot[which] >= 0
+            for some, gram in ((known, self._updated_gram), (~known, self._fresh_gram)):
+                if some.any():
+                    G = gram(which[some], X if some.all() else X[torch.from_numpy(some).to(self.device)])
+                    gains[part[some]] = self._log_det(G, which[some])
+        return gains
+
+    def screen(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+        """Gains in the screening precision, and an estimate of the error of each; infinite where nothing is known.
+
+        O(T d^2 + T^3) each, in few and large products.
+        """
         self.evaluations += len(indices)
-        X = self._blocks(indices, dtype)
-        if not torch.isfinite(X).all():
-            bad = next(i for i, block in zip(indices, X, strict=True) if not torch.isfinite(block).all())
-            raise ValueError(f"expected finite features, got NaN or infinity in example {bad}: extract the features again")
-        T, d = X.shape[1:]
-        W = X @ self.inverse_root.to(dtype)
-        gram = W @ W.mT if d >= T else W.mT @ W
+        X = self.blocks.padded(indices, self.dtype)
+        B, T, d = X.shape
+        W = (X.view(-1, d) @ self._low).view(B, T, d)
+        in_float32 = W.float()
+        column_norms = in_float32.square().sum(1)
+        energy = column_norms.sum(1)
+        coarse = self.dtype == torch.bfloat16 and d >= T and bool(energy.max() < 1)  # I + gram is near I: its error is small
+        W = W if coarse else in_float32
+        gram = (W @ W.mT if d >= T else W.mT @ W).float()
+        error = self._screening_error(indices, X, column_norms, energy, gram, coarse)
         gram.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, failed = torch.linalg.cholesky_ex(gram)
-        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1).double()
-        if dtype == torch.float64 and bool((small := gains < 1e-4).any()):
-            # In 1 + w^2 a small w^2 loses its digits; log1p of the eigenvalues of W W^T keeps them.
-            product = W[small] @ W[small].mT if d >= T else W[small].mT @ W[small]
-            gains[small] = torch.linalg.eigvalsh(product).clamp(min=0).log1p().sum(1)
-        # An estimate of the rounding error, to first order and as if roundings were random: |tr((I + WW^T)^-1 dG)|, where
-        # X L^-T contributes sqrt(T d) u |X| |L^-1|, the Gram matrix with its Cholesky (sqrt(d) + T) u |W|^2, and adding 1
-        # to each of its diagonal entries a few u. Tests compare it with the true error from tiny to huge scales.
-        unit, width = torch.finfo(dtype).eps, min(T, d)
-        size, energy = X.flatten(1).norm(dim=1).double(), W.flatten(1).norm(dim=1).double().square()
-        error = unit * (np.sqrt(width * d) * size * self.inverse_norm + (np.sqrt(d) + width) * energy + 4 * width)
+        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
         unusable = (failed != 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
-        error = torch.where(unusable, torch.inf, error)
-        return torch.where(unusable, 0.0, gains).clamp(min=0).cpu().numpy(), error.cpu().numpy()
+        both = torch.stack([torch.where(unusable, 0.0, gains), torch.where(unusable, torch.inf, error)])
+        gains, error = both.double().cpu().numpy()  # one transfer
+        if np.isinf(error).any():
+            self._check_finite(indices, X)
+        return gains.clip(min=0), error
+
+    def _screening_error(self, indices, X, column_norms, energy, gram, coarse: bool) -> Float[Tensor, " B"]:
+        """How far rounding moves a gain, to first order and as if roundings were independent (extension).
+
+        A change dW of W = X root moves the gain by <D, dW> with D = 2 (I + W W^T)^-1 W, whose column k has a squared norm of
+        at most n_k = min(1, 4 |W_k|^2). Rounding X and root, relatively by u each, has a variance of
+        at most 2 u^2 sum_k n_k q_k with q_k = sum_l root_lk^2 |X_l|^2; rounding W itself adds u^2 sum_k n_k |W_k|^2.
+        Products are summed in float32 or better: another u' sqrt(d) beside u, and for the Gram matrix G and its Cholesky.
+        A coarse G, rounded entry by entry, moves the gain by <M, dG> with M = (I + G)^-1, which is at most 1 on the diagonal
+        and at most half of e / (1 + e) beside it, e = tr G.
+        """
+        u, summing = _unit(self.dtype), _unit(torch.promote_types(self.dtype, torch.float32))
+        d, width = X.shape[2], gram.shape[1]
+        q = (self._token_norms(indices, X) @ self._low_squared).clamp(min=0)
+        n = (4 * column_norms).clamp(max=1)
+        variance = (u**2 + d * summing**2) * (n * (2 * q + column_norms)).sum(1)
+        if coarse:
+            on = gram.diagonal(dim1=1, dim2=2).square().sum(1)
+            beside = gram.square().sum((1, 2)) - on
+            variance += u**2 * (on + 2 * (0.5 * energy / (1 + energy)) ** 2 * beside)
+        return STANDARD_ERRORS * variance.sqrt() + 4 * summing * ((d**0.5 + width) * energy + 4 * width)
+
+    def _token_norms(self, indices: np.ndarray, X: Float[Tensor, "B T d"]) -> Float[Tensor, "B d"]:
+        """|X_l|^2 over the tokens of each example, for each feature l. Kept, as an example is screened many times."""
+        which = torch.from_numpy(indices).to(self.device)
+        if not self._normed[indices].all():
+            self._norms[which] = X.float().square().sum(1).to(self._norms.dtype)
+            self._normed[indices] = True
+        return self._norms[which].float()
 
     def leverages(self) -> Float[np.ndarray, " N"]:
         """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
-        totals = torch.zeros(len(self.features.values), dtype=torch.float64)  # per token
-        step = max(BATCH_ELEMENTS // self.features.dim // 2, 1)
-        for begin in range(0, len(totals), step):
-            X = self._rows(slice(begin, begin + step), torch.float64)
-            totals[begin : begin + step] = (X @ self.inverse_root).square().sum(1).cpu()
-        owner = torch.arange(len(self.features)).repeat_interleave(self.features.lengths)
-        return totals.new_zeros(len(self.features)).index_add_(0, owner, totals).numpy()
+        totals = np.zeros(len(self.features))
+        for part in self.blocks.parts(np.arange(len(self.features))):
+            X = self.blocks.padded(part, torch.float64)
+            totals[part] = (X @ self.root).square().sum((1, 2)).cpu().numpy()
+        return totals
+
+    def _fresh_gram(self, indices: np.ndarray, X: Float[Tensor, "B T d"]) -> Float[Tensor, "B t t"]:
+        W = X @ self.root
+        if X.shape[1] > X.shape[2]:
+            return W.mT @ W  # the smaller of the two with the same determinant
+        G = W @ W.mT
+        self._remember(indices, G)
+        self._first_trace[indices] = G.diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
+        return G
+
+    def _updated_gram(self, indices: np.ndarray, X: Float[Tensor, "B T d"]) -> Float[Tensor, "B t t"]:
+        T, begin = X.shape[1], int(self._seen[indices].min())
+        slots = torch.from_numpy(self._slot[indices]).to(self.device)
+        G = self._grams[slots, :T, :T]
+        if begin == self._used:
+            return G
+        Y = X @ self._columns[:, begin : self._used]
+        unseen = np.arange(begin, self._used) >= self._seen[indices, None]
+        G -= (Y * torch.from_numpy(unseen).to(self.device)[:, None]) @ Y.mT
+        trace = G.diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
+        if (lost := trace < COLLAPSE * self._first_trace[indices]).any():
+            where = torch.from_numpy(lost).to(self.device)
+            W = X[where] @ self.root
+            G[where] = W @ W.mT
+            self._first_trace[indices[lost]] = G[where].diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
+        self._remember(indices, G)
+        return G
+
+    def _remember(self, indices: np.ndarray, G: Float[Tensor, "B T T"]) -> None:
+        new = indices[self._slot[indices] < 0]
+        if len(new) > len(self._grams):
+            return
+        if self._next_slot + len(new) > len(self._grams):  # full: forget all, the useful ones soon return
+            self._slot[:] = -1
+            self._next_slot = 0
+            new = indices
+            if len(new) > len(self._grams):
+                return
+        self._slot[new] = np.arange(self._next_slot, self._next_slot + len(new))
+        self._next_slot += len(new)
+        slots = torch.from_numpy(self._slot[indices]).to(self.device)
+        if len(new):
+            self._grams[slots] = 0  # a batch that is padded further must not find another example's there
+        self._grams[slots, : G.shape[1], : G.shape[1]] = G
+        self._seen[indices] = self._used
+
+    def _log_det(self, G: Float[Tensor, "B t t"], indices: np.ndarray) -> Float[np.ndarray, " B"]:
+        factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[1], dtype=G.dtype, device=G.device))
+        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        if bool((failed != 0).any()) or not bool(torch.isfinite(gains).all()):
+            self._check_finite(indices, self.blocks.padded(indices, torch.float64))
+            raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
+        if bool((small := gains < 1e-4).any()):
+            # In 1 + w^2 a small w^2 loses its digits; log1p of the eigenvalues of W W^T keeps them.
+            gains[small] = torch.linalg.eigvalsh(G[small]).clamp(min=0).log1p().sum(1)
+        return gains.clamp(min=0).cpu().numpy()
 
     def _factorise(self) -> None:
         factor, failed = torch.linalg.cholesky_ex(self.V)
         if failed:
+            largest = float(self.V.abs().max())
             raise ValueError(
-                "expected an information matrix that float64 can factorise, got one of too wide a range "
-                f"(largest entry {float(self.V.abs().max()):.1e}): raise the prior or scale the features down"
+                f"expected an information matrix that float64 can factorise, got {largest:.1e} in it {_TOO_WIDE}"
             )
         identity = torch.eye(len(self.V), dtype=torch.float64, device=self.device)
-        self.inverse_root = torch.linalg.solve_triangular(factor, identity, upper=False).T
-        self.inverse_norm = float(self.inverse_root.norm())  # Frobenius, an upper bound of the spectral norm
+        self.root = torch.linalg.solve_triangular(factor, identity, upper=False).T.contiguous()
+        self._used = self._next_slot = 0
+        self._slot[:] = -1
+        self._lower_root()
 
-    def _blocks(self, indices: Indices, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
-        """The features of some examples, padded with rows of zeros, which add nothing to any gain."""
-        begin = self.features.offsets[list(indices)]
-        lengths = self.features.lengths[list(indices)]
-        T = max(int(lengths.max()), 1)
-        rows = begin[:, None] + torch.arange(T)
-        real = torch.arange(T) < lengths[:, None]
-        X = self._rows(rows[real], dtype)
-        padded = X.new_zeros(len(lengths), T, self.features.dim)
-        padded[real.to(self.device)] = X
-        return padded
+    def _lower_root(self) -> None:
+        if self.dtype != torch.float64:
+            self._low = self.root.to(self.dtype)
+            self._low_squared = self._low.float().square()
 
-    def _rows(self, rows, dtype: torch.dtype) -> Float[Tensor, "m d"]:
-        X = self.features.values[rows].to(self.device, dtype)
-        return X if self.root_weights is None else X * self.root_weights[rows].to(self.device, dtype)[:, None]
+    def _check_finite(self, indices: Indices, X: Float[Tensor, "B T d"]) -> None:
+        finite = torch.isfinite(X).flatten(1).all(1).tolist()
+        if not all(finite):
+            bad = indices[finite.index(False)]
+            raise ValueError(f"expected finite features, got NaN or infinity in example {bad}: extract the features again")
+
+
+_TOO_WIDE = "(the features' range is too wide for the prior): raise the prior or scale the features down"
+
+
+def _unit(dtype: torch.dtype) -> float:
+    """The root mean square of a relative rounding error: about half of the largest one."""
+    return torch.finfo(dtype).eps / 4
+
+
+def _screening_dtype(dtype: str, features: TokenFeatures, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if len(features) and int(features.lengths.max()) <= 1:
+        return torch.float64  # one vector each: a gain is a few dot products, nothing is left to save
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # else bfloat16 is the slower
+    return torch.bfloat16 if has_units else torch.float32
 
 
 def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
@@ -107,13 +250,3 @@ def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
     if not torch.isfinite(matrix).all() or not symmetric or torch.linalg.cholesky_ex(matrix)[1] != 0:
         raise ValueError("expected a finite, symmetric, positive definite prior: sigma0^2 > 0, or add a small multiple of I")
     return (matrix + matrix.T) / 2
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(device).type == "mps":
-        raise ValueError("expected device 'cpu' or 'cuda', got 'mps': it has no float64, which the selection needs")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"expected device 'cpu', got {device!r}: no CUDA device is visible here")
-    return torch.device(device)

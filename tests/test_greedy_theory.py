@@ -38,7 +38,7 @@ def knowing(blocks, chosen, prior):
 
 
 def gain(state, i):
-    return float(state.gains([i])[0][0])
+    return float(state.exact([i])[0])
 
 
 def values_of(sets, blocks, prior):
@@ -79,7 +79,7 @@ def test_a_one_token_pick_takes_the_squared_projection(seed, prior):
     blocks = draw(seed, n=4, d=3, longest=1)
     before, after = (knowing(blocks, chosen, prior) for chosen in ([2], [2, 0]))
     leverage = before.leverages()
-    inverse = before.inverse_root @ before.inverse_root.T
+    inverse = before.root @ before.root.T
     cross = torch.stack([(x @ inverse @ blocks[0].T)[0, 0] for x in blocks]).numpy()
     assert np.allclose(leverage - after.leverages(), cross**2 / (1 + leverage[0]), atol=1e-9 * leverage.max())
 

@@ -35,7 +35,7 @@ SELECT = [
     ({"tokens": 0.5}, "at least the cheapest example \\(1\\)"),
     ({"examples": 1, "rule": "best"}, "expected rule to be one of .*gain_per_token.*, got 'best'"),
     ({"examples": 1, "weighting": "trace"}, "expected features with trace_weights"),
-    ({"examples": 1, "dtype": "bfloat16"}, "expected dtype to be one of"),
+    ({"examples": 1, "dtype": "float16"}, "expected dtype to be one of"),
     ({"examples": 1, "batch_size": 0}, "batch_size of at least 1"),
     ({"examples": 1, "prior": 0.0}, "positive definite prior"),
     ({"examples": 1, "prior": -1.0}, "positive definite prior"),

@@ -130,8 +130,9 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     node = nbformat.read(QUICKSTART, as_version=4)
     wrong = (
         "from fisherlib.information import Information\n"
-        "right = Information.gains\n"
-        "Information.gains = lambda *a, **k: (lambda g, e: (1 / (1 + g), 0 * e))(*right(*a, **k))"
+        "exact, screen = Information.exact, Information.screen\n"
+        "Information.exact = lambda *a: 1 / (1 + exact(*a))\n"
+        "Information.screen = lambda *a: (lambda gains, errors: (1 / (1 + gains), 0 * errors))(*screen(*a))"
     )
     setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
     node.cells.insert(setup + 1, new_code_cell(wrong))
