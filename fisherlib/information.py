@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.token_features import Indices, TokenFeatures
 
 BATCH_ELEMENTS = 2**24  # of one padded batch of features: 64 MB in float32
 
