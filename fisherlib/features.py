@@ -69,15 +69,14 @@ def extract_features(
     if feature_folder.find(folder, wanted, offsets)["done"] < len(encoded):
         with feature_folder.locked(folder):
             info = feature_folder.find(folder, wanted, offsets)  # again: only under the lock does it stay as it is
-            shards = _shards(offsets, info["dim"] * dtype.itemsize)
-            info["done"] = max(start for start, _ in [*shards, (len(encoded), None)] if start <= info["done"])
-            scale = info["source"].get("logit_scale") or head_scale(model, encoded)
+            shards = [shard for shard in _shards(offsets, info["dim"] * dtype.itemsize) if shard[1] > info["done"]]
+            info["done"] = shards[0][0] if shards else len(encoded)  # a shard that is there in part is computed again
+            scale = info["source"].get("logit_scale") or head_scale(model, encoded)  # one for all shards, to the last bit
             info["source"]["logit_scale"] = scale
             writer = feature_folder.Writer(folder, info, offsets)
             with progress_bar(len(encoded), progress, info["done"]) as bar:
                 for start, stop in shards:
-                    if start >= info["done"]:
-                        writer.append(_columns(model, encoded[start:stop], scale, bar, **settings), stop - start)
+                    writer.append(_columns(model, encoded[start:stop], scale, bar, **settings), stop - start)
     return TokenFeatures.load(folder)
 
 
