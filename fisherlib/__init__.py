@@ -14,10 +14,11 @@ from fisherlib import fisher, selectors
 from fisherlib.assets import AssetError, load_model
 from fisherlib.data import MaskAudit, Pool, encode, load_pool
 from fisherlib.evaluate import HeldOut, held_out_nll, paired_difference
-from fisherlib.features import TokenFeatures, extract_features
+from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune, fit_heads
 from fisherlib.greedy import score_selection, select
 from fisherlib.selection import Selection
+from fisherlib.token_features import TokenFeatures
 
 __all__ = [
     "AssetError",

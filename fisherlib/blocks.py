@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.token_features import Indices, TokenFeatures
 
 _LENGTH_STEP = 8  # of padded lengths: bfloat16 kernels are compiled anew for each shape
 _RELEASE_BYTES = 2**28  # of a memory-mapped file that may stay resident
@@ -63,7 +63,7 @@ class Blocks:
         beyond = np.flatnonzero(np.arange(T) >= lengths[:, None])
         X.index_fill_(0, torch.from_numpy(beyond).to(self.device), 0)
         self._read += X.numel() * self.features.values.itemsize
-        if self._read > _RELEASE_BYTES and hasattr(self.features, "release"):
+        if self._read > _RELEASE_BYTES:
             self.features.release()
             self._read = 0
         return X.view(B, T, -1)

@@ -9,7 +9,8 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.data import encode
-from fisherlib.features import TokenFeatures, at_responses, batches, context_length
+from fisherlib.features import at_responses, batches, context_length, progress_bar
+from fisherlib.token_features import TokenFeatures
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,13 @@ def held_out_nll(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            for indices, batch in batches(encoded, tokens_per_batch, "right", model.device, progress):
+        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
+            for indices, batch in batches(encoded, tokens_per_batch, "right", model.device):
                 logits, labels = at_responses(model, batch, precision, compute_logits=True)
                 nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none").cpu().double()
                 parts = nll.split([int(counts[i]) for i in indices])
                 sums[indices] = [float(part.sum()) for part in parts]
+                bar.update(len(indices))
     finally:
         model.train(was_training)
     return HeldOut(sums, counts)

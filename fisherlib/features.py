@@ -1,18 +1,13 @@
-"""Token features: the vectors that the language model's output head multiplies.
+"""Extracting token features: the vectors that the language model's output head multiplies.
 
 FisherSFT linearises a language model at its last layer: with the head `Theta` [L, d], the next token after a prefix is
 a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2). This module collects those vectors.
 """
 
+import hashlib
 import inspect
-import json
-import os
-import pickle
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,122 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fisherlib.assets import first_line
+from fisherlib import feature_folder
 from fisherlib.data import Encoded, encode
+from fisherlib.token_features import TokenFeatures
 
-Indices = Sequence[int] | Int[np.ndarray, " n"]  # of examples
+_COLUMNS = {"trace_weights": torch.float32, "nll": torch.float32, "labels": torch.int64}
+_SHARD_BYTES, _SHARD_EXAMPLES = 2**26, 1024  # what an interrupted extraction loses at most
 _LOGIT_ELEMENTS = 2**26  # logits computed at once: 256 MB in float32, whatever the length of a batch
-
-
-@dataclass(frozen=True)
-class TokenFeatures:
-    """The features of all response tokens of `N` examples, ragged: example `i` is rows `offsets[i]:offsets[i+1]`.
-
-    `values` [M, d]; `offsets` [N+1]; per token, where known: `trace_weights` [M] (`1 - ||p||^2`, the trace of the
-    softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
-    they come from.
-    """
-
-    values: Float[Tensor, "M d"]
-    offsets: Int[Tensor, " N_plus_1"]
-    trace_weights: Float[Tensor, " M"] | None = None
-    nll: Float[Tensor, " M"] | None = None
-    labels: Int[Tensor, " M"] | None = None
-    info: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        rows, steps = len(self.values), self.offsets.diff()
-        if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
-            raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
-        for name in _PER_TOKEN:
-            if (column := getattr(self, name)) is not None and len(column) != rows:
-                raise ValueError(f"expected one of {name} for each of {rows:,} tokens, got {len(column):,}")
-
-    @classmethod
-    def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
-        """From one `[T_i, d]` tensor or array per example (empty ones allowed). Raises `ValueError` if the widths differ."""
-        blocks = [torch.as_tensor(block) for block in blocks]
-        if not blocks:
-            raise ValueError("expected at least one example, got an empty list")
-        widths = {tuple(block.shape[1:]) for block in blocks}
-        if len(widths) > 1 or any(block.ndim != 2 for block in blocks):
-            raise ValueError(f"expected matrices [T_i, d] of one width d, got shapes {[tuple(b.shape) for b in blocks[:5]]}")
-        lengths = torch.tensor([0, *(len(block) for block in blocks)])
-        return cls(torch.cat(blocks), lengths.cumsum(0), **per_token)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int | np.integer) -> Float[Tensor, "T d"]:
-        if not 0 <= i < len(self):
-            raise IndexError(f"example {i} of {len(self)}")
-        return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
-
-    def __repr__(self) -> str:
-        return f"TokenFeatures({len(self):,} examples, {len(self.values):,} tokens, d={self.dim}, {self.values.dtype})"
-
-    @property
-    def lengths(self) -> Int[Tensor, " N"]:
-        return self.offsets.diff()
-
-    @property
-    def dim(self) -> int:
-        return self.values.shape[1]
-
-    def subset(self, indices: Indices) -> "TokenFeatures":
-        """The features of some examples, in the given order. Raises `IndexError` for one that does not exist."""
-        if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
-            raise IndexError(f"example {bad[0]} of {len(self)}")
-        spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
-        rows = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
-        lengths = torch.tensor([0, *(len(span) for span in spans)])
-        per_token = {name: None if (t := getattr(self, name)) is None else t[rows] for name in _PER_TOKEN}
-        return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=self.info)
-
-    def save(self, folder: str | Path) -> None:
-        """Write `values.bin`, `tokens.pt` and `info.json` to a new folder; complete or absent, never half-written."""
-        folder = Path(folder)
-        if folder.exists():
-            raise ValueError(f"expected a folder that does not exist yet, got {folder}: remove it or choose another")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            values = self.values.contiguous()
-            values.view(torch.uint8).numpy().tofile(scratch / "values.bin")
-            torch.save(
-                {"offsets": self.offsets, **{name: getattr(self, name) for name in _PER_TOKEN}}, scratch / "tokens.pt"
-            )
-            layout = {"dtype": str(values.dtype).removeprefix("torch."), "shape": list(values.shape), "info": self.info}
-            (scratch / "info.json").write_text(json.dumps(layout, indent=1))
-            scratch.chmod(0o755)
-            os.replace(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "TokenFeatures":
-        """Open a saved folder; the values are memory-mapped, not read. Raises `ValueError` if it is not whole."""
-        folder = Path(folder)
-        try:
-            layout = json.loads((folder / "info.json").read_text())
-            dtype, shape = getattr(torch, layout["dtype"]), layout["shape"]
-            size = (folder / "values.bin").stat().st_size
-            tokens = torch.load(folder / "tokens.pt", weights_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            what = f"expected a folder written by TokenFeatures.save, got {folder}"
-            raise ValueError(f"{what} ({first_line(error)}): extract again") from error
-        if size != shape[0] * shape[1] * dtype.itemsize:
-            raise ValueError(
-                f"{folder}/values.bin: expected {shape} of {layout['dtype']}, got {size:,} bytes: extract again"
-            )
-        count = shape[0] * shape[1]
-        values = (
-            torch.from_file(str(folder / "values.bin"), shared=False, size=count, dtype=dtype) if count else torch.empty(0)
-        )
-        return cls(values.view(*shape).to(dtype), **tokens, info=layout["info"])
-
-
-_PER_TOKEN = ("trace_weights", "nll", "labels")
 
 
 def extract_features(
@@ -145,6 +31,7 @@ def extract_features(
     tokenizer,
     rows: Dataset | Sequence[Sequence[int]],
     *,
+    out_dir: str | Path | None = None,
     tokens_per_batch: int = 2048,
     precision: str = "bfloat16",
     padding_side: str = "right",
@@ -157,61 +44,149 @@ def extract_features(
     memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16" or "float32".
     `dtype`: of the stored values. `progress`: None shows a bar in a terminal only. Runs where the model is (CPU, CUDA or
     MPS); the result is on the CPU.
+    `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
+    or a run that may be interrupted. Called again with the same arguments it goes on after the last whole shard, or just
+    opens what is complete. The result is mapped from the folder; memory is bounded by a shard, beside the token ids.
     If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
     that the logits are always a product of one matrix with what is returned.
     Raises `ValueError` for a model whose logits are no linear function of its head's input (soft-capping), rows that
-    are longer than the model's context, or rows without any response token.
+    are longer than the model's context, rows without any response token, or an `out_dir` that holds something else or
+    that another process is writing to; `OSError` if the disk is full or cannot be written to (what is done is kept).
     Time: one forward pass over all tokens. Source: paper, section 2; the per-token statistics are an extension.
     """
     if not dtype.is_floating_point:
         raise ValueError(f"expected a floating-point dtype to store features in, got {dtype}")
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
-    scale = head_scale(model, encoded)
-    blocks: list = [None] * len(encoded)
-    was_training = model.training
+    source = _source(model, tokenizer, encoded, precision)
+    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "padding_side": padding_side, "dtype": dtype}
+    if out_dir is None:
+        scale = head_scale(model, encoded)
+        with progress_bar(len(encoded), progress) as bar:
+            columns = _columns(model, encoded, scale, bar, **settings)
+        return TokenFeatures(**columns, offsets=_offsets(encoded), info=source | {"logit_scale": scale})
+    folder, offsets = Path(out_dir), _offsets(encoded)
+    wanted = feature_folder.describe(dtype, _dim(model), offsets, _COLUMNS, source)
+    if feature_folder.find(folder, wanted, offsets)["done"] < len(encoded):
+        with feature_folder.locked(folder):
+            info = feature_folder.find(folder, wanted, offsets)  # again: only under the lock does it stay as it is
+            shards = [shard for shard in _shards(offsets, info["dim"] * dtype.itemsize) if shard[1] > info["done"]]
+            info["done"] = shards[0][0] if shards else len(encoded)  # a shard that is there in part is computed again
+            scale = info["source"].get("logit_scale") or head_scale(model, encoded)  # one for all shards, to the last bit
+            info["source"]["logit_scale"] = scale
+            writer = feature_folder.Writer(folder, info, offsets)
+            with progress_bar(len(encoded), progress, info["done"]) as bar:
+                for start, stop in shards:
+                    writer.append(_columns(model, encoded[start:stop], scale, bar, **settings), stop - start)
+    return TokenFeatures.load(folder)
+
+
+def _columns(
+    model, encoded: Sequence[Encoded], scale: float, bar: tqdm, *, tokens_per_batch, precision, padding_side, dtype
+) -> dict[str, Tensor]:
+    """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M]."""
+    offsets, head, was_training = _offsets(encoded), model.get_output_embeddings(), model.training
+    M = int(offsets[-1])
+    columns = {name: torch.empty(M, dtype=kind) for name, kind in _COLUMNS.items()}
+    columns["values"] = torch.empty(M, _dim(model), dtype=dtype)
     model.eval()
     try:
         with torch.inference_mode():
-            for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device, progress):
+            for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
                 states, labels = at_responses(model, batch, precision, compute_logits=False)
                 x = states.float() * scale
-                statistics = _head_statistics(model.get_output_embeddings(), x, labels, scale, precision)
-                if model.get_output_embeddings().bias is not None:
+                weights, nll = _head_statistics(head, x, labels, scale, precision)
+                if head.bias is not None:
                     x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
-                counts = [sum(encoded[i].is_response) for i in indices]
-                columns = [column.cpu().split(counts) for column in (x.to(dtype), *statistics, labels)]
-                for i, *block in zip(indices, *columns, strict=True):
-                    blocks[i] = [part.clone() for part in block]  # a view would keep its whole batch alive
+                rows = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in indices])
+                for name, part in {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}.items():
+                    columns[name][rows] = part.to(columns[name].dtype).cpu()
+                bar.update(len(indices))
     finally:
         model.train(was_training)
-    values, weights, nll, labels = zip(*blocks, strict=True)
-    info = {"model": model.config.name_or_path, "precision": precision, "logit_scale": scale}
-    return TokenFeatures.from_list(
-        values, trace_weights=torch.cat(weights), nll=torch.cat(nll), labels=torch.cat(labels), info=info
-    )
+    return columns
+
+
+def _offsets(encoded: Sequence[Encoded]) -> Int[Tensor, " N_plus_1"]:
+    return torch.tensor([0, *(sum(e.is_response) for e in encoded)]).cumsum(0)
+
+
+def _shards(offsets: Int[Tensor, " N_plus_1"], row_bytes: int) -> list[tuple[int, int]]:
+    """Consecutive examples as (start, stop): at most `_SHARD_EXAMPLES` and `_SHARD_BYTES` of values, but at least one.
+
+    They are always cut from the start of the pool, so that a run that was interrupted has the batches of one that was not.
+    """
+    shards, start = [], 0
+    while start < len(offsets) - 1:
+        fitting = int(torch.searchsorted(offsets, int(offsets[start]) + _SHARD_BYTES // row_bytes, right=True)) - 1
+        stop = min(max(fitting, start + 1), start + _SHARD_EXAMPLES, len(offsets) - 1)
+        shards.append((start, stop))
+        start = stop
+    return shards
+
+
+def _source(model, tokenizer, encoded: Sequence[Encoded], precision: str) -> dict:
+    """What decides the features, as a few fingerprints: enough to tell whether another call would give the same.
+
+    Of the weights it takes about a thousand numbers spread over each tensor, bit by bit: cheap for any model, and no step
+    of training leaves all of them as they were. Every token id and every response mask counts.
+    """
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta:  # weights that accelerate keeps elsewhere cannot be seen here
+            continue
+        flat = tensor.flatten()
+        sample = flat[:: max(len(flat) // 1024, 1)].cpu().contiguous()
+        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + sample.view(torch.uint8).numpy().tobytes())
+    ids = hashlib.sha256()
+    for example in encoded:
+        ids.update(np.array([len(example.input_ids), *example.input_ids], dtype="<i8").tobytes())
+        ids.update(np.array(example.is_response, dtype=np.uint8).tobytes())
+    template = getattr(tokenizer, "chat_template", None)
+    return {
+        "model": model.config.name_or_path,
+        "model_weights": weights.hexdigest(),
+        "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest(),
+        "precision": precision,
+        "rows": ids.hexdigest(),
+    }
 
 
 # --- running the model at the response positions only (used for features, for training and for evaluation) ------------
 
 
 def batches(
-    encoded: Sequence[Encoded], tokens_per_batch: int, padding_side: str, device, progress: bool | None = None
+    encoded: Sequence[Encoded], tokens_per_batch: int, padding_side: str, device
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Yield `(indices, padded batch)` of at most `tokens_per_batch` tokens, longest rows first; empty rows ride along."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].input_ids))
-    with tqdm(total=len(encoded), unit="example", disable=hidden(progress), mininterval=1) as bar:
-        start = 0
-        while start < len(order):
-            width = max(len(encoded[order[start]].input_ids), 1)
-            indices = order[start : start + max(tokens_per_batch // width, 1)]
-            yield indices, pad([encoded[i] for i in indices], padding_side, device)
-            start += len(indices)
-            bar.update(len(indices))
+    start = 0
+    while start < len(order):
+        width = max(len(encoded[order[start]].input_ids), 1)
+        indices = order[start : start + max(tokens_per_batch // width, 1)]
+        yield indices, pad([encoded[i] for i in indices], padding_side, device)
+        start += len(indices)
+
+
+def progress_bar(examples: int, progress: bool | None, done: int = 0) -> tqdm:
+    return tqdm(total=examples, initial=done, unit="example", disable=hidden(progress), mininterval=1)
 
 
 def hidden(progress: bool | None) -> bool:
     """For tqdm's `disable`: None, the default, shows a bar in a terminal and nothing in a notebook's saved output."""
     return not sys.stderr.isatty() if progress is None else not progress
+
+
+def _dim(model) -> int:
+    """Width of a feature: the head's input, and one more for the head's bias."""
+    head = _head(model)
+    return head.weight.shape[1] + (head.bias is not None)
+
+
+def _head(model) -> torch.nn.Linear:
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        raise ValueError(f"expected a linear output head, got {type(head).__name__}: choose a causal language model")
+    return head
 
 
 def context_length(model) -> int | None:
@@ -286,9 +261,7 @@ def head_scale(model, encoded: Sequence[Encoded]) -> float:
             f"expected logits that are linear in the last hidden state, but {model.config.model_type} caps them at {cap}: "
             "its Fisher information has another form; choose a model without logit soft-capping"
         )
-    head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
-        raise ValueError(f"expected a linear output head, got {type(head).__name__}: choose a causal language model")
+    head = _head(model)
     shortest = min((e for e in encoded if any(e.is_response)), key=lambda e: len(e.input_ids))
     captured: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _head, inputs: captured.append(inputs[0]))

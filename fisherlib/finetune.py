@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 
 from fisherlib.data import Encoded, encode
 from fisherlib.evaluate import HeldOut
-from fisherlib.features import Indices, TokenFeatures, at_responses, context_length, hidden, pad
+from fisherlib.features import at_responses, context_length, hidden, pad
+from fisherlib.token_features import Indices, TokenFeatures
 
 
 @dataclass(frozen=True)

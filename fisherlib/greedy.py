@@ -21,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fisherlib.features import Indices, TokenFeatures, hidden
+from fisherlib.features import hidden
 from fisherlib.information import Information
 from fisherlib.selection import Selection
+from fisherlib.token_features import Indices, TokenFeatures
 
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
 

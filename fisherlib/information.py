@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fisherlib.blocks import Blocks
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.token_features import Indices, TokenFeatures
 
 GRAM_ELEMENTS = 2**22  # of the Gram matrices that are remembered: 32 MB in float64
 COLLAPSE = 1e-6  # a difference that is smaller than this share of what it was taken from has lost too many digits

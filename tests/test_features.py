@@ -159,24 +159,6 @@ def test_the_model_is_left_as_it_was(tiny, ids):
     assert torch.equal(tiny(torch.tensor([ids[0]])).logits, before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_save_and_load(tiny, ids, tmp_path, dtype):
-    features = fl.extract_features(tiny, None, ids, dtype=dtype, **EXACT)
-    features.save(tmp_path / "f")
-    loaded = fl.TokenFeatures.load(tmp_path / "f")
-    for name in ("values", "offsets", "nll", "labels", "trace_weights"):
-        assert torch.equal(getattr(loaded, name), getattr(features, name)), name
-    assert loaded.info == features.info
-    assert fl.select(loaded, examples=3).indices.tolist() == fl.select(features, examples=3).indices.tolist()
-    with pytest.raises(ValueError, match="does not exist yet"):
-        features.save(tmp_path / "f")
-    with (tmp_path / "f" / "values.bin").open("r+b") as file:
-        file.truncate(10)
-    with pytest.raises(ValueError, match="extract again"):
-        fl.TokenFeatures.load(tmp_path / "f")
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
-
-
 def test_from_list_indexing_and_subset():
     blocks = [torch.ones(2, 3), torch.zeros(0, 3), 2 * torch.ones(1, 3)]
     features = fl.TokenFeatures.from_list(blocks)

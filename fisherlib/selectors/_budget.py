@@ -2,9 +2,9 @@
 
 import time
 
-from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy import check_budget, score_selection
 from fisherlib.selection import Selection
+from fisherlib.token_features import Indices, TokenFeatures
 
 
 def fill_in_order(

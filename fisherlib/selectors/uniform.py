@@ -3,9 +3,9 @@
 import numpy as np
 from datasets import Dataset
 
-from fisherlib.features import TokenFeatures
 from fisherlib.selection import Selection
 from fisherlib.selectors._budget import fill_in_order
+from fisherlib.token_features import TokenFeatures
 
 
 def uniform(
