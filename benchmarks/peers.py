@@ -40,8 +40,7 @@ def by_determinant(features: TokenFeatures, V: Tensor) -> Gains:
     now = _log_det(V)
 
     def gains(indices: np.ndarray) -> np.ndarray:
-        X = padded(features, indices, torch.float64)
-        return (_log_det(torch.baddbmm(V.expand(len(X), -1, -1), X.mT, X)) - now).numpy()
+        return (_log_det(torch.stack([V + _gram(features, int(i)) for i in indices])) - now).numpy()
 
     return gains
 
@@ -55,7 +54,7 @@ def by_lemma(features: TokenFeatures, V: Tensor) -> Gains:
     root = torch.linalg.solve_triangular(torch.linalg.cholesky(V), identity, upper=False).T.float()
 
     def gains(indices: np.ndarray) -> np.ndarray:
-        W = padded(features, indices, torch.float32) @ root
+        W = projected(features, indices, root)
         gram = W @ W.mT
         gram.diagonal(dim1=1, dim2=2).add_(1.0)
         return _log_det(gram).double().numpy()
@@ -67,15 +66,18 @@ def _log_det(matrix: Tensor) -> Tensor:
     return 2 * torch.linalg.cholesky_ex(matrix)[0].diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def padded(features: TokenFeatures, indices: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """[B, T, d]: some examples' features. Rows of zeros fill up the shorter ones; they add nothing to a determinant."""
+def projected(features: TokenFeatures, indices: np.ndarray, root: Tensor) -> Tensor:
+    """X_i root of some examples, [B, T, d]. Rows of zeros fill up the shorter ones; they add nothing to a determinant.
+
+    Filled up after the product, which is most of the work: otherwise a mixed batch would multiply as many zeros as tokens.
+    """
     indices = torch.as_tensor(indices)
     lengths = features.lengths[indices]
     column = torch.arange(max(int(lengths.max()), 1))
     real = column < lengths[:, None]
-    X = torch.zeros(*real.shape, features.dim, dtype=dtype)
-    X[real] = features.values[(features.offsets[indices][:, None] + column)[real]].to(dtype)
-    return X
+    W = root.new_zeros(*real.shape, features.dim)
+    W[real] = features.values[(features.offsets[indices][:, None] + column)[real]].to(root.dtype) @ root
+    return W
 
 
 def by_length(features: TokenFeatures, indices: np.ndarray, at_most: int | None = None) -> Iterator[np.ndarray]:

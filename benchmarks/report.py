@@ -29,6 +29,7 @@ SECTIONS = {  # name -> title of its table, the columns of a row that it shows
     ),
     "gpu": ("On a GPU", ["what", "value", "unit"]),
 }
+LOAD = os.getloadavg()[0]  # of the machine before this run: above 0.5 or so, others were using it too
 REQUIRED = {"name", "date", "commit", "machine", "versions", "settings", "rows"}
 
 
@@ -41,6 +42,7 @@ def machine() -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "flags": [flag for flag in FLAGS if flags and flag in flags[1].split()],
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "load_at_start": round(LOAD, 2),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -96,7 +98,7 @@ def table(result: dict) -> str:
     """One section as Markdown: what was run and where, then a row per method."""
     title, columns = SECTIONS[result["name"]]
     m, settings = result["machine"], ", ".join(f"{key} {_cell(value)}" for key, value in result["settings"].items())
-    where = f"{m['processor']}, {m['cores']} cores, {m['memory_gb']:g} GB"
+    where = f"{m['processor']}, {m['cores']} cores, {m['memory_gb']:g} GB, load {m['load_at_start']:g} at the start"
     if "gpu" in m:
         where += f", {m['gpu']}"
     where += f"; torch {result['versions']['torch']}; {result['date']}, commit `{result['commit']}`"
@@ -165,7 +167,7 @@ def finding(name: str, rows: list[dict]) -> str:
     best = min(rivals, key=lambda row: row["seconds"])
     ratio = best["seconds"] / ours["seconds"]
     than = f"{ratio:.1f}x faster than" if ratio >= 1 else f"{1 / ratio:.1f}x slower than"
-    return f"{where}: fl.select is {than} its fastest exact rival,\n{best['method']}"
+    return f"{where}: fl.select is {than}\nits fastest exact rival, {best['method']}"
 
 
 def figure(timed: dict[str, list[dict]], path: Path) -> None:
@@ -191,9 +193,8 @@ def figure(timed: dict[str, list[dict]], path: Path) -> None:
         mark = {"exact": "", "ours": "", "other objective": " *"}
         axis.set_yticks(range(len(rows)), [row["method"] + mark[row["kind"]] for row in rows])
         axis.invert_yaxis()
-        axis.set(
-            xscale="log", title=finding(name, timed[name]), xlabel="seconds (hatched: extrapolated; *: other objective)"
-        )
+        axis.set(xscale="log", xlabel="seconds (hatched: extrapolated; *: other objective)")
+        axis.set_title(finding(name, timed[name]), x=-0.45)  # above the names too, or it would not fit
         axis.margins(x=0.14)
         axis.grid(axis="y", visible=False)
     plotting.save(drawn, path)
