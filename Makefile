@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592
 RUN := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python
 
-.PHONY: setup assets quickstart test notebooks lab lint clean
+.PHONY: setup assets quickstart test notebooks lab lint bench bench-gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherlib needs Python 3.11 or newer, got %d.%d: try make PYTHON=python3.11" % sys.version_info[:2])'
@@ -36,6 +36,19 @@ lab: assets
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+# The peers come only when someone benchmarks. skmatter without its dependencies: it asks for an older scikit-learn than ours
+# and runs with ours.
+.venv/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps skmatter
+	@touch $@
+
+bench: assets .venv/.bench
+	$(RUN) -m benchmarks.bench
+
+bench-gpu: setup
+	$(RUN) -m benchmarks.gpu
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis
