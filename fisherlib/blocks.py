@@ -16,12 +16,13 @@ class Blocks:
 
     def __init__(self, features: TokenFeatures, weighting: str, device: str):
         self.features = features
-        self.device = _device(device)
+        self.device = pick_device(device)
         self.lengths = features.lengths.numpy()
         self.begins = features.offsets.numpy()[:-1]
         self.root_weights = features.trace_weights.double().clamp(min=0).sqrt() if weighting == "trace" else None
         self.elements = 2**26 if self.device.type == "cuda" else 2**21  # of one part
         self._values = features.values
+        self._in_bfloat16: torch.Tensor | None = None  # a copy that saves half the reading
         self._read = 0
         longest = int(self.lengths.max(initial=1))
         self.widest = longest if longest <= 1 else -(-longest // _LENGTH_STEP) * _LENGTH_STEP
@@ -57,7 +58,10 @@ class Blocks:
             np.arange(T), np.maximum(lengths[:, None] - 1, 0)
         )  # past the end: the last again
         rows = torch.from_numpy(np.minimum(rows, len(self._values) - 1).ravel())
-        X = self._values.index_select(0, rows.to(self._values.device)).to(self.device, dtype)
+        values = self._values
+        if dtype == torch.bfloat16 and values.dtype != dtype and not self.features.maps:
+            values = self._in_bfloat16 = values.to(dtype) if self._in_bfloat16 is None else self._in_bfloat16
+        X = values.index_select(0, rows.to(values.device)).to(self.device, dtype)
         if self.root_weights is not None:
             X *= self.root_weights[rows].to(self.device, dtype)[:, None]
         beyond = np.flatnonzero(np.arange(T) >= lengths[:, None])
@@ -69,7 +73,7 @@ class Blocks:
         return X.view(B, T, -1)
 
 
-def _device(device: str) -> torch.device:
+def pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "mps":

@@ -22,11 +22,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fisherlib.features import hidden
-from fisherlib.information import Information
+from fisherlib.information import TIE, Information
+from fisherlib.one_token import OneToken
 from fisherlib.selection import Selection
 from fisherlib.token_features import Indices, TokenFeatures
 
-TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
+_FIRST_FINALISTS = 4
 
 
 def select(
@@ -63,24 +64,26 @@ def select(
     costs = _costs(features, costs)
     picks = [] if start is None else [int(i) for i in start.indices]
     _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size)
-    state = Information(features, prior, weighting, device, dtype)
     n = len(features)
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
+    price = costs if examples is None else np.ones(n)
+    if OneToken.fits(features, device, dtype):
+        state = race = OneToken(features, prior, weighting, divisor, price)
+    else:
+        state = Information(features, prior, weighting, device, dtype)
+        race = Race(state, divisor, price, picks, batch_size)
     gains = []
     for i in picks:  # anew, since the start may have had another prior or weighting
         gains.append(float(state.exact([i])[0]))
         state.add(i)
     budget = float(tokens if examples is None else examples)
-    price = costs if examples is None else np.ones(n)
     left = budget - price[picks].sum()
     if left < 0:
         raise ValueError(f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it")
-
-    race = Race(state, divisor, price, picks, batch_size)
     bar = tqdm(
         total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=hidden(progress)
     )
-    with bar:
+    with bar, state.threads():
         while len(picks) != examples and (found := race.winner(left + TIE * budget)) is not None:
             best, gain = found
             if gain <= 0 and examples is None:
@@ -166,7 +169,7 @@ class Race:
         while True:
             runners = self.front[self.available[self.front] & (self.price[self.front] <= left)]
             best, gain, score = self._search(runners) if len(runners) else (None, 0.0, -np.inf)
-            if score > self.behind or self.behind == -np.inf:
+            if score * (1 - 2 * TIE) > self.behind or self.behind == -np.inf:
                 break
             self._draw_front(score)  # what was left behind may win by now
         if best is None:
@@ -201,12 +204,17 @@ class Race:
                 batch = stale[order[: self.batch_size]]
             for part in self.state.blocks.parts(batch):
                 floor = max(floor, self._evaluate(batch[part]))
-        # 2. decide: the few whose error bars reach the top, in float64
+        # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
+        some = _FIRST_FINALISTS
+        while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.exact], dtype=np.int64)):
+            unknown = unknown[np.argsort(-self.bound[unknown], kind="stable")[:some]]
+            gains = self.state.exact(unknown)
+            self.exact |= zip(unknown.tolist(), gains.tolist(), strict=True)
+            self.bound[unknown] = gains / self.divisor[unknown]
+            floor = max(floor, float(self.bound[unknown].max()))
+            some = len(self.bound)
         finalists = hopeful()
-        unknown = np.array([i for i in finalists.tolist() if i not in self.exact], dtype=np.int64)
-        self.exact |= zip(unknown.tolist(), self.state.exact(unknown).tolist(), strict=True)
         scores = np.array([self.exact[i] for i in finalists.tolist()]) / self.divisor[finalists]
-        self.bound[finalists] = scores
         best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
         return best, self.exact[best], float(scores.max())
 
@@ -222,7 +230,7 @@ class Race:
         return float(((gains - errors) / self.divisor[examples]).max())
 
 
-def _slack(state: Information, picks: list[int], price: np.ndarray, budget: float) -> float:
+def _slack(state: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
     """How far the objective of any selection A within the budget can lie above this one, S. The smaller of two bounds.
 
     Concavity: F(pi) = log det(V0 + sum pi_i G_i) is concave in pi, with gradient t_i = tr(V^-1 G_i) at S, so

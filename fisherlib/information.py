@@ -5,6 +5,8 @@ and says how wrong it may be; `exact` is float64. Source: paper, section 3; the 
 estimate are ours (extension).
 """
 
+import contextlib
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -14,8 +16,10 @@ from fisherlib.blocks import Blocks
 from fisherlib.token_features import Indices, TokenFeatures
 
 GRAM_ELEMENTS = 2**22  # of the Gram matrices that are remembered: 32 MB in float64
+TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
 COLLAPSE = 1e-6  # a difference that is smaller than this share of what it was taken from has lost too many digits
-STANDARD_ERRORS = 6.0  # how far a screened gain is trusted to lie from the true one
+COARSE = 8.0  # up to this trace a Gram matrix that is rounded to bfloat16 adds no more error than the rounded root does
+STANDARD_ERRORS = 4.0  # how far a screened gain is trusted to lie from the true one
 
 
 class Information:
@@ -27,7 +31,7 @@ class Information:
         self.device = self.blocks.device
         self.dtype = _screening_dtype(dtype, features, self.device)
         self.evaluations = 0
-        self.V = _prior_matrix(prior, features.dim).to(self.device)
+        self.V = prior_matrix(prior, features.dim).to(self.device)
         d = features.dim
         self._columns = torch.zeros(d, d, dtype=torch.float64, device=self.device)  # what picks took from V^-1 = root root^T
         widest = self.blocks.widest
@@ -37,9 +41,12 @@ class Information:
         self._seen = np.zeros(len(features), dtype=np.int64)  # how many columns are already in it
         self._first_trace = np.zeros(len(features))
         screened = 0 if self.dtype == torch.float64 else len(features)
-        self._norms = torch.zeros(screened, d, dtype=torch.bfloat16, device=self.device)
+        self._norms = torch.zeros(screened, d, dtype=self.dtype, device=self.device)  # a T-th of the features' own size
         self._normed = np.zeros(screened, dtype=bool)
         self._factorise()
+
+    def threads(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()  # as many as torch has
 
     def add(self, i: int) -> None:
         """V <- V + X_i^T X_i, and its inverse's root. O(T d^2); every d tokens O(d^3), a fresh start without any drift."""
@@ -89,14 +96,13 @@ class Information:
         in_float32 = W.float()
         column_norms = in_float32.square().sum(1)
         energy = column_norms.sum(1)
-        coarse = self.dtype == torch.bfloat16 and d >= T and bool(energy.max() < 1)  # I + gram is near I: its error is small
+        coarse = self.dtype == torch.bfloat16 and d >= T and bool(energy.max() < COARSE)
         W = W if coarse else in_float32
         gram = (W @ W.mT if d >= T else W.mT @ W).float()
         error = self._screening_error(indices, X, column_norms, energy, gram, coarse)
         gram.diagonal(dim1=1, dim2=2).add_(1.0)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        unusable = (failed != 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
+        sign, gains = torch.linalg.slogdet(gram)  # by LU, which works on several matrices at once; Cholesky does not
+        unusable = (sign <= 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
         both = torch.stack([torch.where(unusable, 0.0, gains), torch.where(unusable, torch.inf, error)])
         gains, error = both.double().cpu().numpy()  # one transfer
         if np.isinf(error).any():
@@ -115,7 +121,7 @@ class Information:
         """
         u, summing = _unit(self.dtype), _unit(torch.promote_types(self.dtype, torch.float32))
         d, width = X.shape[2], gram.shape[1]
-        q = (self._token_norms(indices, X) @ self._low_squared).clamp(min=0)
+        q = (self._token_norms(indices, X) @ self._low_squared).float()
         n = (4 * column_norms).clamp(max=1)
         variance = (u**2 + d * summing**2) * (n * (2 * q + column_norms)).sum(1)
         if coarse:
@@ -130,7 +136,7 @@ class Information:
         if not self._normed[indices].all():
             self._norms[which] = X.float().square().sum(1).to(self._norms.dtype)
             self._normed[indices] = True
-        return self._norms[which].float()
+        return self._norms.index_select(0, which)
 
     def leverages(self) -> Float[np.ndarray, " N"]:
         """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
@@ -197,14 +203,7 @@ class Information:
         return gains.clamp(min=0).cpu().numpy()
 
     def _factorise(self) -> None:
-        factor, failed = torch.linalg.cholesky_ex(self.V)
-        if failed:
-            largest = float(self.V.abs().max())
-            raise ValueError(
-                f"expected an information matrix that float64 can factorise, got {largest:.1e} in it {_TOO_WIDE}"
-            )
-        identity = torch.eye(len(self.V), dtype=torch.float64, device=self.device)
-        self.root = torch.linalg.solve_triangular(factor, identity, upper=False).T.contiguous()
+        self.root = inverse_root(self.V)
         self._used = self._next_slot = 0
         self._slot[:] = -1
         self._lower_root()
@@ -212,7 +211,7 @@ class Information:
     def _lower_root(self) -> None:
         if self.dtype != torch.float64:
             self._low = self.root.to(self.dtype)
-            self._low_squared = self._low.float().square()
+            self._low_squared = self._low.square()
 
     def _check_finite(self, indices: Indices, X: Float[Tensor, "B T d"]) -> None:
         finite = torch.isfinite(X).flatten(1).all(1).tolist()
@@ -240,7 +239,17 @@ def _screening_dtype(dtype: str, features: TokenFeatures, device: torch.device) 
     return torch.bfloat16 if has_units else torch.float32
 
 
-def _prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
+def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """R with R R^T = V^-1. O(d^3). Raises `ValueError` if float64 cannot factorise V."""
+    factor, failed = torch.linalg.cholesky_ex(V)
+    if failed:
+        largest = float(V.abs().max())
+        raise ValueError(f"expected an information matrix that float64 can factorise, got {largest:.1e} in it {_TOO_WIDE}")
+    identity = torch.eye(len(V), dtype=V.dtype, device=V.device)
+    return torch.linalg.solve_triangular(factor, identity, upper=False).T.contiguous()
+
+
+def prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
     matrix = torch.as_tensor(prior, dtype=torch.float64)
     if matrix.ndim == 0:
         matrix = matrix * torch.eye(d, dtype=torch.float64)

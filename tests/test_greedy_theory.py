@@ -61,7 +61,7 @@ def test_gains_are_not_negative_and_only_shrink(seed, prior, spread, data):
     assert less >= more - 1e-9 * max(less, 1) and more >= 0
     direct = values_of(torch.eye(6, dtype=torch.float64)[[*order[:a], order[5]]].sum(0)[None], blocks, prior)
     before = values_of(torch.eye(6, dtype=torch.float64)[order[:a]].sum(0)[None], blocks, prior)
-    assert less == pytest.approx(float(direct[0] - before[0]), abs=1e-9)
+    assert less == pytest.approx(float(direct[0] - before[0]), abs=1e-7)  # determinants over 16 decades
 
 
 @settings(max_examples=60, deadline=None)
