@@ -12,11 +12,13 @@ import importlib
 
 from fisherlib import fisher, selectors
 from fisherlib.assets import AssetError, load_model
+from fisherlib.compress import compress
 from fisherlib.data import MaskAudit, Pool, encode, load_pool
 from fisherlib.evaluate import HeldOut, held_out_nll, paired_difference
 from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune, fit_heads
-from fisherlib.greedy import score_selection, select
+from fisherlib.forecast import forecast
+from fisherlib.greedy import certify, score_selection, select
 from fisherlib.selection import Selection
 from fisherlib.token_features import TokenFeatures
 
@@ -27,11 +29,14 @@ __all__ = [
     "Pool",
     "Selection",
     "TokenFeatures",
+    "certify",
+    "compress",
     "encode",
     "extract_features",
     "fine_tune",
     "fisher",
     "fit_heads",
+    "forecast",
     "held_out_nll",
     "load_model",
     "load_pool",

@@ -1,35 +1,51 @@
 """Blocks of token features, padded and on the device, wherever the features are: in memory or memory-mapped from a disk."""
 
 import numpy as np
+import psutil
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib.token_features import Indices, TokenFeatures
 
-_LENGTH_STEP = 8  # of padded lengths: bfloat16 kernels are compiled anew for each shape
-_RELEASE_BYTES = 2**28  # of a memory-mapped file that may stay resident
+_LENGTH_STEP, _ROWS_STEP = 8, 128  # of padded lengths and of rows: bfloat16 kernels are compiled anew for each shape
+_RESIDENT = 2**28  # bytes of a memory-mapped file that may stay in memory: the system's own cache keeps the rest
+_TEMPORARY = 32  # bytes that a calculation holds at its height for each number in a part
 
 
 class Blocks:
     """Gathers the features of some examples as one padded tensor. `weighting="trace"` scales each token's vector."""
 
-    def __init__(self, features: TokenFeatures, weighting: str, device: str):
+    def __init__(self, features: TokenFeatures, weighting: str, device: str, memory: int | None = None):
+        """`memory`: bytes to work with, beside features that are in memory already. Raises `ValueError` if too few."""
         self.features = features
         self.device = pick_device(device)
         self.lengths = features.lengths.numpy()
         self.begins = features.offsets.numpy()[:-1]
         self.root_weights = features.trace_weights.double().clamp(min=0).sqrt() if weighting == "trace" else None
-        self.elements = 2**26 if self.device.type == "cuda" else 2**21  # of one part
         self._values = features.values
         self._in_bfloat16: torch.Tensor | None = None  # a copy that saves half the reading
         self._read = 0
         longest = int(self.lengths.max(initial=1))
         self.widest = longest if longest <= 1 else -(-longest // _LENGTH_STEP) * _LENGTH_STEP
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if self._values.nbytes < 0.8 * free:
-                self._values = self._values.to(self.device)
+        d, n = features.dim, len(features)
+        left = free_memory(self.device) if memory is None else memory
+        least = 100 * d**2 + (4 * d + 64) * n + 4 * _TEMPORARY * self.widest * d  # matrices, per example, one example's part
+        if left < least:
+            raise ValueError(
+                f"expected at least {least / 1e9:.2g} GB for {n:,} examples of width {d}, of up to {longest:,} tokens, "
+                f"got {left / 1e9:.2g} GB: raise memory=, drop the longest examples or reduce the width (fl.compress)"
+            )
+        if self.device.type == "cuda" and 2 * self._values.nbytes < left:
+            self._values = self._values.to(self.device)
+            left -= self._values.nbytes
+        self.copies = not features.maps and self._values.numel() * 2 < left // 2
+        most = 2**26 if self.device.type == "cuda" else 2**21  # on a CPU, what its caches hold
+        self.elements = max(min(left // 4 // _TEMPORARY, most), self.widest * d)  # of one part
+        self.gram_elements = min(left // 32, 2**22)  # of Gram matrices that are remembered, in float64
+        self.resident = min(left // 4, _RESIDENT)
+        copied = self._values.numel() * 2 if self.copies else 0
+        self.planned = least + self.elements * _TEMPORARY + self.gram_elements * 8 + copied  # bytes, at most
 
     def parts(self, indices: Indices) -> list[np.ndarray]:
         """Positions in `indices`, cut into batches of similar length, so that padding is small, and of bounded memory."""
@@ -48,29 +64,49 @@ class Blocks:
 
     def padded(self, indices: Indices, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
         """The features of some examples, padded with rows of zeros, which add nothing to any gain."""
+        X, place = self.flat(indices, dtype)
+        return pad(X, place)
+
+    def flat(self, indices: Indices, dtype: torch.dtype) -> tuple[Float[Tensor, "m d"], Int[Tensor, "B T"]]:
+        """The features one after the other, with rows of zeros at the end, and where each would be in `padded`.
+
+        A product with the rows before they are padded wastes no work on padding: `pad(X @ A, place)`.
+        """
         lengths, begins = self.lengths[indices], self.begins[indices]
-        B, T = len(lengths), max(int(lengths.max(initial=1)), 1)
-        if B > 1 and T > 1:
-            T = -(-T // _LENGTH_STEP) * _LENGTH_STEP
-        if len(self._values) == 0:
-            return torch.zeros(B, T, self.features.dim, dtype=dtype, device=self.device)
-        rows = begins[:, None] + np.minimum(
-            np.arange(T), np.maximum(lengths[:, None] - 1, 0)
-        )  # past the end: the last again
-        rows = torch.from_numpy(np.minimum(rows, len(self._values) - 1).ravel())
+        B, T, m = len(lengths), max(int(lengths.max(initial=1)), 1), int(lengths.sum())
+        many = B > 1 and T > 1
+        T = -(-T // _LENGTH_STEP) * _LENGTH_STEP if many else T
+        total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if many else m + 1
+        starts = lengths.cumsum() - lengths
+        place = np.where(np.arange(T) < lengths[:, None], starts[:, None] + np.arange(T), m)
+        rows = np.zeros(total, dtype=np.int64)
+        rows[:m] = np.repeat(begins - starts, lengths) + np.arange(m)
+        place, rows = (torch.from_numpy(index).to(self.device) for index in (place, rows))
+        if m == 0:
+            return torch.zeros(total, self.features.dim, dtype=dtype, device=self.device), place
         values = self._values
-        if dtype == torch.bfloat16 and values.dtype != dtype and not self.features.maps:
+        if dtype == torch.bfloat16 and values.dtype != dtype and self.copies:
             values = self._in_bfloat16 = values.to(dtype) if self._in_bfloat16 is None else self._in_bfloat16
         X = values.index_select(0, rows.to(values.device)).to(self.device, dtype)
         if self.root_weights is not None:
-            X *= self.root_weights[rows].to(self.device, dtype)[:, None]
-        beyond = np.flatnonzero(np.arange(T) >= lengths[:, None])
-        X.index_fill_(0, torch.from_numpy(beyond).to(self.device), 0)
+            X *= self.root_weights[rows.cpu()].to(self.device, dtype)[:, None]
+        X[m:] = 0
         self._read += X.numel() * self.features.values.itemsize
-        if self._read > _RELEASE_BYTES:
+        if self._read > self.resident:
             self.features.release()
             self._read = 0
-        return X.view(B, T, -1)
+        return X, place
+
+
+def pad(X: Float[Tensor, "m d"], place: Int[Tensor, "B T"]) -> Float[Tensor, "B T d"]:
+    return X.index_select(0, place.flatten()).view(*place.shape, X.shape[1])
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that may be used without asking: four fifths of what a GPU has free, half of what a computer has."""
+    if device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
+    return psutil.virtual_memory().available // 2
 
 
 def pick_device(device: str) -> torch.device:

@@ -12,8 +12,10 @@ Gains are *screened* in a low precision with an estimate of their rounding error
 can rule an example out, never choose it. So the answer is the float64 greedy's, whatever the batch size and the device.
 """
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,10 +26,9 @@ from tqdm.auto import tqdm
 from fisherlib.features import hidden
 from fisherlib.information import TIE, Information
 from fisherlib.one_token import OneToken
+from fisherlib.race import Race
 from fisherlib.selection import Selection
 from fisherlib.token_features import Indices, TokenFeatures
-
-_FIRST_FINALISTS = 4
 
 
 def select(
@@ -43,6 +44,9 @@ def select(
     batch_size: int = 32,
     device: str = "auto",
     dtype: str = "auto",
+    memory: float | int | None = None,
+    stochastic: float | None = None,
+    seed: int = 0,
     progress: bool | None = None,
 ) -> Selection:
     """Choose the examples that together tell most about the model's last layer.
@@ -50,32 +54,37 @@ def select(
     Give exactly one budget: `examples`, or `tokens` (in units of `costs` [N], by default each example's response tokens).
     `rule`: "gain" picks the largest gain, "gain_per_token" the largest gain / cost (for token budgets). `weighting`:
     "trace" multiplies each token's x x^T by 1 - ||p||^2 (extension). `prior`: sigma0^2, or a matrix V0 [d, d] of what is
-    already known. `start`: an earlier selection to continue; its picks count towards the budget. `dtype` is that of the
-    screening. Under a token budget, picking goes on with what still fits.
+    already known. `start`: an earlier selection to continue; its picks count towards the budget. Under a token budget,
+    picking goes on with what still fits. `dtype` of the screening: "bfloat16", "float32", "float64" (no screening) or
+    "auto", the quickest of the device; `batch_size` examples are screened at once. Neither changes the answer. `memory`:
+    gigabytes to work with beside features that are in memory; by default half of what is free (four fifths of a GPU's).
+    `stochastic`: an epsilon from 0 to 1, for pools that are too large even so: each pick looks at (N / n) log(1 / epsilon)
+    random examples only (drawn with `seed`), and is worth 1 - 1/e - epsilon of the optimum in expectation (Mirzasoleiman et
+    al. 2015; needs `examples`). The certificate holds for such a selection too.
 
     Returns a `Selection` whose certificate is a bound that holds for this very selection (see `upper_bound`).
     Ties go to the lowest index. Examples without tokens gain 0 and are picked last, under a token budget never.
-    Time O(evaluations * T d^2 + picks * d^3); memory O(d^2 + batch). Source: paper, algorithms 1 and 2; token budgets,
-    gain per token, weighting and certificate are extensions.
+    Time O(evaluations * T d^2 + picks * T d^2); memory O(d^2 + N d + a batch), wherever the features are: in memory, or
+    mapped from a disk (`TokenFeatures.load`). Source: paper, algorithms 1 and 2; token budgets, gain per token, weighting,
+    screening and certificate are extensions.
     Raises `ValueError` for a budget that is missing, doubled, not positive or larger than the pool, for features or a
-    prior that are not finite, and for an unknown option.
+    prior that are not finite, for too little memory, and for an unknown option.
     """
     began = time.perf_counter()
     costs = _costs(features, costs)
     picks = [] if start is None else [int(i) for i in start.indices]
-    _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size)
+    _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
     n = len(features)
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
     price = costs if examples is None else np.ones(n)
-    if OneToken.fits(features, device, dtype):
+    room = None if memory is None else int(memory * 1e9)
+    sampled = None if stochastic is None else math.ceil(n / examples * math.log(1 / stochastic))
+    if sampled is None and OneToken.fits(features, device, dtype, room):
         state = race = OneToken(features, prior, weighting, divisor, price)
     else:
-        state = Information(features, prior, weighting, device, dtype)
-        race = Race(state, divisor, price, picks, batch_size)
-    gains = []
-    for i in picks:  # anew, since the start may have had another prior or weighting
-        gains.append(float(state.exact([i])[0]))
-        state.add(i)
+        state = Information(features, prior, weighting, device, dtype, room)
+        race = Race(state, divisor, price, picks, batch_size, sampled, seed)
+    gains = _replay(state, picks)  # anew, since the start may have had another prior or weighting
     budget = float(tokens if examples is None else examples)
     left = budget - price[picks].sum()
     if left < 0:
@@ -103,6 +112,7 @@ def select(
         "rule": rule,
         "weighting": weighting,
         "prior": float(prior) if np.ndim(prior) == 0 else "matrix",
+        **({"stochastic": stochastic, "seed": seed} if stochastic is not None else {}),
         "features": features.info,
     }
     objective = float(np.sum(gains))
@@ -139,95 +149,56 @@ def score_selection(
         raise ValueError(f"expected indices from 0 to {len(features) - 1}, got {bad[0]}")
     _check_weighting(features, weighting)
     state = Information(features, prior, weighting, device, "float64")
-    gains = []
     indices = np.array(indices, dtype=np.int64)
-    for i in indices.tolist():
-        gains.append(float(state.exact([i])[0]))
-        state.add(i)
+    gains = _replay(state, indices.tolist())
     fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
     return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
 
 
-class Race:
-    """Finds the candidate of the highest score, gain / divisor, at each pick, and evaluates few others.
+def certify(
+    features: TokenFeatures,
+    selection: Selection,
+    *,
+    prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
+    weighting: str = "none",
+    device: str = "auto",
+) -> Selection:
+    """The same picks with their gains and their certificate on `features`: what another method's picks are worth here.
 
-    `bound` [N] of each score: an old gain plus its error. Examples outside the `front` score less than `behind`, so a pick
-    looks at few examples, not at the whole pool, until the winners' scores have fallen that far.
+    For picks that were made with compressed features, or at random, or by anyone. The certificate is for the costs of the
+    selection and its budget (its settings' budget, or what it spent). Float64 throughout: O(M d^2 + n d^3).
+    Raises `ValueError` if the selection is from a pool of another size. Source: extension.
     """
+    if selection.pool_size != len(features):
+        raise ValueError(
+            f"expected a selection from this pool of {len(features):,}, got one from {selection.pool_size:,} examples"
+        )
+    _check_weighting(features, weighting)
+    began = time.perf_counter()
+    state = Information(features, prior, weighting, device, "float64")
+    picks = selection.indices.tolist()
+    gains = _replay(state, picks)
+    by_tokens = "tokens" in selection.settings.get("budget", {})
+    price = features.lengths.numpy().astype(float) if by_tokens else np.ones(len(features))
+    price[picks] = selection.costs if by_tokens else 1.0
+    budget = float(selection.settings["budget"]["tokens"]) if by_tokens else float(len(picks))
+    return replace(
+        selection,
+        gains=np.array(gains),
+        upper_bound=float(np.sum(gains)) + _slack(state, picks, price, budget),
+        evaluations=state.evaluations,
+        seconds=time.perf_counter() - began,
+        settings={**selection.settings, "certified_on": features.info},
+    )
 
-    def __init__(self, state: Information, divisor: np.ndarray, price: np.ndarray, picks: Sequence[int], batch_size: int):
-        self.state, self.divisor, self.price, self.batch_size = state, divisor, price, batch_size
-        self.bound = np.full(len(divisor), np.inf)
-        self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
-        self.exact: dict[int, float] = {}  # gains that were computed in float64 since then
-        self.available = np.ones(len(divisor), dtype=bool)
-        self.available[picks] = False
-        self.front, self.behind = np.arange(len(divisor)), -np.inf
 
-    def winner(self, left: float) -> tuple[int, float] | None:
-        """Take the best example of at most this price, lowest index on ties, and return it with its gain."""
-        while True:
-            runners = self.front[self.available[self.front] & (self.price[self.front] <= left)]
-            best, gain, score = self._search(runners) if len(runners) else (None, 0.0, -np.inf)
-            if score * (1 - 2 * TIE) > self.behind or self.behind == -np.inf:
-                break
-            self._draw_front(score)  # what was left behind may win by now
-        if best is None:
-            return None
-        if self.behind == -np.inf:
-            self._draw_front(score)
-        self.available[best] = False
-        self.fresh[:] = False
-        self.exact.clear()
-        return best, gain
-
-    def _draw_front(self, score: float) -> None:
-        self.behind = 0.9 * score if score > 0 else -np.inf  # a tenth lower: drawn anew about twenty times in a decade
-        self.front = np.flatnonzero(self.bound >= self.behind)
-
-    def _search(self, runners: np.ndarray) -> tuple[int, float, float]:
-        """The one of the highest score, its gain and its score. Tightens `bound`."""
-        floor = -np.inf  # the highest score that is certainly reached
-
-        def hopeful() -> np.ndarray:
-            reach = floor - 2 * TIE * abs(floor) if np.isfinite(floor) else -np.inf
-            return runners[self.bound[runners] >= reach]
-
-        # 1. screen: evaluate old gains again, the most promising first, until no old one can win
-        while len(stale := (group := hopeful())[~self.fresh[group]]):
-            if np.isposinf(self.bound[stale]).all():
-                batch = stale  # the first pass
-            else:
-                if self.state.dtype == torch.bfloat16:  # always full: its kernels are compiled anew for each shape
-                    stale = runners[~self.fresh[runners]]
-                order = np.argpartition(-self.bound[stale], min(self.batch_size, len(stale)) - 1)
-                batch = stale[order[: self.batch_size]]
-            for part in self.state.blocks.parts(batch):
-                floor = max(floor, self._evaluate(batch[part]))
-        # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
-        some = _FIRST_FINALISTS
-        while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.exact], dtype=np.int64)):
-            unknown = unknown[np.argsort(-self.bound[unknown], kind="stable")[:some]]
-            gains = self.state.exact(unknown)
-            self.exact |= zip(unknown.tolist(), gains.tolist(), strict=True)
-            self.bound[unknown] = gains / self.divisor[unknown]
-            floor = max(floor, float(self.bound[unknown].max()))
-            some = len(self.bound)
-        finalists = hopeful()
-        scores = np.array([self.exact[i] for i in finalists.tolist()]) / self.divisor[finalists]
-        best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
-        return best, self.exact[best], float(scores.max())
-
-    def _evaluate(self, examples: np.ndarray) -> float:
-        """Tighten the bounds of some examples; returns the highest score that one of them certainly has."""
-        if self.state.dtype == torch.float64:
-            gains, errors = self.state.exact(examples), 0.0
-            self.exact |= zip(examples.tolist(), gains.tolist(), strict=True)
-        else:
-            gains, errors = self.state.screen(examples)
-        self.fresh[examples] = True
-        self.bound[examples] = (gains + errors) / self.divisor[examples]
-        return float(((gains - errors) / self.divisor[examples]).max())
+def _replay(state: Information | OneToken, picks: Sequence[int]) -> list[float]:
+    """Add examples in this order; returns what each gained."""
+    gains = []
+    for i in picks:
+        gains.append(float(state.exact([i])[0]))
+        state.add(i)
+    return gains
 
 
 def _slack(state: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
@@ -290,7 +261,7 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
         )
 
 
-def _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size) -> None:
+def _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
     if len(features) == 0:
         raise ValueError("expected features of at least one example, got none")
     check_budget(features, costs, examples, tokens)
@@ -302,6 +273,10 @@ def _check_options(features, costs, examples, tokens, rule, weighting, dtype, st
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
     if batch_size < 1:
         raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
+        raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic}")
+    if memory is not None and not memory > 0:
+        raise ValueError(f"expected a positive number of gigabytes as memory, got {memory}")
     _check_weighting(features, weighting)
     if start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")

@@ -9,13 +9,12 @@ import contextlib
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from fisherlib.blocks import Blocks
+from fisherlib.blocks import Blocks, pad
 from fisherlib.token_features import Indices, TokenFeatures
 
-GRAM_ELEMENTS = 2**22  # of the Gram matrices that are remembered: 32 MB in float64
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
 COLLAPSE = 1e-6  # a difference that is smaller than this share of what it was taken from has lost too many digits
 COARSE = 8.0  # up to this trace a Gram matrix that is rounded to bfloat16 adds no more error than the rounded root does
@@ -25,9 +24,11 @@ STANDARD_ERRORS = 4.0  # how far a screened gain is trusted to lie from the true
 class Information:
     """The information matrix V of the examples chosen so far, and the gain of each further one."""
 
-    def __init__(self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str = "auto"):
+    def __init__(
+        self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str = "auto", memory: int | None = None
+    ):
         self.features = features
-        self.blocks = Blocks(features, weighting, device)
+        self.blocks = Blocks(features, weighting, device, memory)
         self.device = self.blocks.device
         self.dtype = _screening_dtype(dtype, features, self.device)
         self.evaluations = 0
@@ -35,7 +36,7 @@ class Information:
         d = features.dim
         self._columns = torch.zeros(d, d, dtype=torch.float64, device=self.device)  # what picks took from V^-1 = root root^T
         widest = self.blocks.widest
-        slots = min(len(features), GRAM_ELEMENTS // widest**2) if widest < d else 0
+        slots = min(len(features), self.blocks.gram_elements // widest**2) if widest < d else 0
         self._grams = torch.zeros(slots, widest, widest, dtype=torch.float64, device=self.device)
         self._slot = np.full(len(features), -1)  # where an example's Gram matrix is remembered
         self._seen = np.zeros(len(features), dtype=np.int64)  # how many columns are already in it
@@ -76,12 +77,10 @@ class Information:
         for part in self.blocks.parts(indices):
             self.evaluations += len(part)
             which = indices[part]
-            X = self.blocks.padded(which, torch.float64)
             known = self._slot[which] >= 0
             for some, gram in ((known, self._updated_gram), (~known, self._fresh_gram)):
                 if some.any():
-                    G = gram(which[some], X if some.all() else X[torch.from_numpy(some).to(self.device)])
-                    gains[part[some]] = self._log_det(G, which[some])
+                    gains[part[some]] = self._log_det(gram(which[some]), which[some])
         return gains
 
     def screen(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
@@ -90,26 +89,26 @@ class Information:
         O(T d^2 + T^3) each, in few and large products.
         """
         self.evaluations += len(indices)
-        X = self.blocks.padded(indices, self.dtype)
-        B, T, d = X.shape
-        W = (X.view(-1, d) @ self._low).view(B, T, d)
+        X, place = self.blocks.flat(indices, self.dtype)
+        W = pad(X @ self._low, place)
+        T, d = W.shape[1:]
         in_float32 = W.float()
         column_norms = in_float32.square().sum(1)
         energy = column_norms.sum(1)
         coarse = self.dtype == torch.bfloat16 and d >= T and bool(energy.max() < COARSE)
         W = W if coarse else in_float32
         gram = (W @ W.mT if d >= T else W.mT @ W).float()
-        error = self._screening_error(indices, X, column_norms, energy, gram, coarse)
+        error = self._screening_error(self._token_norms(indices, X, place), column_norms, energy, gram, coarse)
         gram.diagonal(dim1=1, dim2=2).add_(1.0)
         sign, gains = torch.linalg.slogdet(gram)  # by LU, which works on several matrices at once; Cholesky does not
         unusable = (sign <= 0) | ~torch.isfinite(gains) | ~torch.isfinite(error)
         both = torch.stack([torch.where(unusable, 0.0, gains), torch.where(unusable, torch.inf, error)])
         gains, error = both.double().cpu().numpy()  # one transfer
         if np.isinf(error).any():
-            self._check_finite(indices, X)
+            self._check_finite(indices)
         return gains.clip(min=0), error
 
-    def _screening_error(self, indices, X, column_norms, energy, gram, coarse: bool) -> Float[Tensor, " B"]:
+    def _screening_error(self, token_norms, column_norms, energy, gram, coarse: bool) -> Float[Tensor, " B"]:
         """How far rounding moves a gain, to first order and as if roundings were independent (extension).
 
         A change dW of W = X root moves the gain by <D, dW> with D = 2 (I + W W^T)^-1 W, whose column k has a squared norm of
@@ -120,8 +119,8 @@ class Information:
         and at most half of e / (1 + e) beside it, e = tr G.
         """
         u, summing = _unit(self.dtype), _unit(torch.promote_types(self.dtype, torch.float32))
-        d, width = X.shape[2], gram.shape[1]
-        q = (self._token_norms(indices, X) @ self._low_squared).float()
+        d, width = len(self.root), gram.shape[1]
+        q = (token_norms @ self._low_squared).float()
         n = (4 * column_norms).clamp(max=1)
         variance = (u**2 + d * summing**2) * (n * (2 * q + column_norms)).sum(1)
         if coarse:
@@ -130,11 +129,11 @@ class Information:
             variance += u**2 * (on + 2 * (0.5 * energy / (1 + energy)) ** 2 * beside)
         return STANDARD_ERRORS * variance.sqrt() + 4 * summing * ((d**0.5 + width) * energy + 4 * width)
 
-    def _token_norms(self, indices: np.ndarray, X: Float[Tensor, "B T d"]) -> Float[Tensor, "B d"]:
+    def _token_norms(self, indices: np.ndarray, X: Float[Tensor, "m d"], place: Int[Tensor, "B T"]) -> Float[Tensor, "B d"]:
         """|X_l|^2 over the tokens of each example, for each feature l. Kept, as an example is screened many times."""
         which = torch.from_numpy(indices).to(self.device)
         if not self._normed[indices].all():
-            self._norms[which] = X.float().square().sum(1).to(self._norms.dtype)
+            self._norms[which] = pad(X, place).float().square().sum(1).to(self._norms.dtype)
             self._normed[indices] = True
         return self._norms.index_select(0, which)
 
@@ -142,34 +141,32 @@ class Information:
         """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
         totals = np.zeros(len(self.features))
         for part in self.blocks.parts(np.arange(len(self.features))):
-            X = self.blocks.padded(part, torch.float64)
-            totals[part] = (X @ self.root).square().sum((1, 2)).cpu().numpy()
+            X, place = self.blocks.flat(part, torch.float64)
+            leverages = (X @ self.root).square().sum(1, keepdim=True)  # of each token
+            totals[part] = pad(leverages, place).sum((1, 2)).cpu().numpy()
         return totals
 
-    def _fresh_gram(self, indices: np.ndarray, X: Float[Tensor, "B T d"]) -> Float[Tensor, "B t t"]:
-        W = X @ self.root
-        if X.shape[1] > X.shape[2]:
+    def _fresh_gram(self, indices: np.ndarray) -> Float[Tensor, "B t t"]:
+        X, place = self.blocks.flat(indices, torch.float64)
+        W = pad(X @ self.root, place)
+        if W.shape[1] > W.shape[2]:
             return W.mT @ W  # the smaller of the two with the same determinant
         G = W @ W.mT
         self._remember(indices, G)
-        self._first_trace[indices] = G.diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
+        self._first_trace[indices] = _traces(G)
         return G
 
-    def _updated_gram(self, indices: np.ndarray, X: Float[Tensor, "B T d"]) -> Float[Tensor, "B t t"]:
-        T, begin = X.shape[1], int(self._seen[indices].min())
-        slots = torch.from_numpy(self._slot[indices]).to(self.device)
-        G = self._grams[slots, :T, :T]
+    def _updated_gram(self, indices: np.ndarray) -> Float[Tensor, "B t t"]:
+        X, place = self.blocks.flat(indices, torch.float64)
+        T, begin = place.shape[1], int(self._seen[indices].min())
+        G = self._grams[torch.from_numpy(self._slot[indices]).to(self.device), :T, :T]
         if begin == self._used:
             return G
-        Y = X @ self._columns[:, begin : self._used]
+        Y = pad(X @ self._columns[:, begin : self._used], place)
         unseen = np.arange(begin, self._used) >= self._seen[indices, None]
         G -= (Y * torch.from_numpy(unseen).to(self.device)[:, None]) @ Y.mT
-        trace = G.diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
-        if (lost := trace < COLLAPSE * self._first_trace[indices]).any():
-            where = torch.from_numpy(lost).to(self.device)
-            W = X[where] @ self.root
-            G[where] = W @ W.mT
-            self._first_trace[indices[lost]] = G[where].diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
+        if (lost := _traces(G) < COLLAPSE * self._first_trace[indices]).any():
+            G[torch.from_numpy(lost).to(self.device)] = self._fresh_gram(indices)[torch.from_numpy(lost).to(self.device)]
         self._remember(indices, G)
         return G
 
@@ -195,7 +192,7 @@ class Information:
         factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[1], dtype=G.dtype, device=G.device))
         gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
         if bool((failed != 0).any()) or not bool(torch.isfinite(gains).all()):
-            self._check_finite(indices, self.blocks.padded(indices, torch.float64))
+            self._check_finite(indices)
             raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
         if bool((small := gains < 1e-4).any()):
             # In 1 + w^2 a small w^2 loses its digits; log1p of the eigenvalues of W W^T keeps them.
@@ -213,7 +210,8 @@ class Information:
             self._low = self.root.to(self.dtype)
             self._low_squared = self._low.square()
 
-    def _check_finite(self, indices: Indices, X: Float[Tensor, "B T d"]) -> None:
+    def _check_finite(self, indices: Indices) -> None:
+        X = self.blocks.padded(indices, torch.float64)
         finite = torch.isfinite(X).flatten(1).all(1).tolist()
         if not all(finite):
             bad = indices[finite.index(False)]
@@ -221,6 +219,10 @@ class Information:
 
 
 _TOO_WIDE = "(the features' range is too wide for the prior): raise the prior or scale the features down"
+
+
+def _traces(G: Float[Tensor, "B t t"]) -> Float[np.ndarray, " B"]:
+    return G.diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
 
 
 def _unit(dtype: torch.dtype) -> float:

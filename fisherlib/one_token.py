@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.linalg.blas import dger
 from threadpoolctl import threadpool_limits
 
-from fisherlib.blocks import Blocks, pick_device
+from fisherlib.blocks import Blocks, free_memory, pick_device
 from fisherlib.information import COLLAPSE, TIE, inverse_root, prior_matrix
 from fisherlib.token_features import Indices, TokenFeatures
 
@@ -28,10 +28,11 @@ class OneToken:
     evaluations = 0
 
     @staticmethod
-    def fits(features: TokenFeatures, device: str, dtype: str) -> bool:
-        """Whether every example is one vector at most, and a copy of them in float64 is affordable (2 GB)."""
-        single = len(features) > 0 and int(features.lengths.max()) <= 1 and len(features) * features.dim * 8 <= 2**31
-        return single and dtype in ("auto", "float64") and pick_device(device).type == "cpu"
+    def fits(features: TokenFeatures, device: str, dtype: str, memory: int | None) -> bool:
+        """Whether every example is one vector at most, and a copy of them in float64 is affordable."""
+        if int(features.lengths.max()) > 1 or dtype not in ("auto", "float64") or pick_device(device).type != "cpu":
+            return False
+        return len(features) * features.dim * 16 <= (free_memory(pick_device(device)) if memory is None else memory)
 
     def __init__(self, features: TokenFeatures, prior, weighting: str, divisor: np.ndarray, price: np.ndarray):
         self.blocks = Blocks(features, weighting, "cpu")

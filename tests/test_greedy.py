@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
-from fisherlib.greedy import TIE
-from fisherlib.information import Information
+from fisherlib.information import TIE, Information
 
 POOLS = ("random", "duplicated", "heavy-tailed", "wide", "with empty rows", "one direction", "all equal")
 
@@ -161,6 +160,20 @@ def test_error_estimates_hold(kind, d, prior, useful, useful_in_bfloat16, dtype)
         fine = state.exact(range(60))
         assert (np.abs(coarse - fine) <= error).all()
         assert error.max() < (useful if dtype == "float32" else useful_in_bfloat16)
+
+
+def test_memory_changes_the_batches_and_not_the_answer(tmp_path):
+    features = make_pool("heavy-tailed", 2, 200, 12, 30)
+    features.save(tmp_path / "features")
+    mapped = fl.TokenFeatures.load(tmp_path / "features")
+    expected = fl.select(features, examples=40)
+    for source in (features, mapped):
+        for memory in (0.0005, 0.002, 1.0):
+            selection = fl.select(source, examples=40, memory=memory)
+            assert selection.indices.tolist() == expected.indices.tolist()
+            assert np.allclose(selection.gains, expected.gains, rtol=1e-9)
+    with pytest.raises(ValueError, match="expected at least .* GB for 200 examples of width 12.* raise memory="):
+        fl.select(features, examples=40, memory=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["random", "heavy-tailed", "common mean", "duplicated"])
@@ -374,3 +387,70 @@ def test_cuda_gives_the_same_selection():
     features = make_pool("heavy-tailed", 11, 80, 12, 10)
     on_gpu, on_cpu = (fl.select(features, examples=30, device=device) for device in ("cuda", "cpu"))
     assert on_gpu.indices.tolist() == on_cpu.indices.tolist()
+
+
+# --- other people's picks, fewer dimensions, random samples, forecasts --------------------------------------------------
+
+
+def test_certify_bounds_the_optimum_for_any_picks():
+    features = make_pool("random", 6, 8, 3, 4)
+    for picks in ([0, 1, 2], [7, 3, 5]):
+        certified = fl.certify(features, fl.score_selection(features, picks), prior=0.5)
+        best = max(objective(features, s, 0.5 * np.eye(3)) for s in itertools.combinations(range(8), 3))
+        assert certified.objective == pytest.approx(objective(features, picks, 0.5 * np.eye(3)), abs=1e-9)
+        assert certified.objective <= best <= certified.upper_bound + 1e-9
+    chosen = fl.select(features, tokens=9)
+    again = fl.certify(features, chosen)
+    assert again.objective == pytest.approx(chosen.objective, abs=1e-9)
+    assert again.upper_bound == pytest.approx(chosen.upper_bound, abs=1e-9)
+
+
+def test_compression_costs_what_certify_says():
+    features = make_pool("random", 7, 80, 16, 5)
+    full = fl.select(features, examples=15)
+    for method in ("pca", "random"):
+        small = fl.compress(features, 8, method=method)
+        assert small.dim == 8 and torch.equal(small.offsets, features.offsets)
+        certified = fl.certify(features, fl.select(small, examples=15))
+        assert certified.objective <= full.objective + 1e-9  # on this pool
+        assert certified.upper_bound >= full.objective - 1e-9
+        assert certified.objective > 0.9 * full.objective
+    flat = fl.TokenFeatures.from_list([features[i] @ torch.eye(16)[:, :5] @ torch.ones(5, 16) for i in range(80)])
+    one = fl.compress(flat, 1)  # all tokens on one line: one direction keeps everything
+    assert fl.select(one, examples=5).indices.tolist() == fl.select(flat, examples=5).indices.tolist()
+    with pytest.raises(ValueError, match="a width from 1 to 15"):
+        fl.compress(features, 16)
+    with pytest.raises(ValueError, match="expected method"):
+        fl.compress(features, 4, method="svd")
+
+
+def test_stochastic_greedy_keeps_its_guarantee_on_average_and_looks_at_less():
+    features = make_pool("heavy-tailed", 8, 400, 8, 4)
+    full = fl.select(features, examples=20)
+    runs = [fl.select(features, examples=20, stochastic=0.1, seed=seed) for seed in range(8)]
+    assert all(len(set(run.indices.tolist())) == 20 for run in runs)
+    assert len({tuple(run.indices) for run in runs}) > 1
+    assert np.mean([run.objective for run in runs]) >= (1 - 1 / np.e - 0.1) * full.objective
+    assert all(run.objective <= full.upper_bound + 1e-9 for run in runs)
+    again = fl.select(features, examples=20, stochastic=0.1, seed=0)
+    assert again.indices.tolist() == runs[0].indices.tolist()
+    # a sample of everyone is the greedy itself
+    assert fl.select(features, examples=20, stochastic=1e-12).indices.tolist() == full.indices.tolist()
+    for wrong in ({"examples": 5, "stochastic": 1.5}, {"tokens": 50, "stochastic": 0.1}):
+        with pytest.raises(ValueError, match="expected stochastic between 0 and 1, with examples="):
+            fl.select(features, **wrong)
+
+
+def test_the_forecast_is_of_the_right_size():
+    features = make_pool("heavy-tailed", 9, 1500, 24, 8)
+    for budget in ({"examples": 150}, {"tokens": 600}):
+        expected = fl.forecast(features, **budget, sample=300)
+        selection = fl.select(features, **budget)
+        assert 0.3 < expected.evaluations / selection.evaluations < 3
+        assert expected.seconds > 0 and expected.gigabytes > 0
+    whole = fl.forecast(features, examples=150, sample=2000)
+    assert whole.evaluations == fl.select(features, examples=150).evaluations
+    with pytest.raises(ValueError, match="raise memory="):
+        fl.forecast(features, examples=10, memory=1e-6)
+    with pytest.raises(ValueError, match="exactly one of"):
+        fl.forecast(features)

@@ -16,9 +16,9 @@ from fisherlib.notebook import readme_with_tables
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
-    "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "encode", "extract_features", "fine_tune",
-    "fisher", "fit_heads", "held_out_nll", "load_model", "load_pool", "notebook", "paired_difference", "plotting",
-    "score_selection", "select", "selectors",
+    "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
+    "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "load_model", "load_pool",
+    "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors",
 ]  # fmt: skip
 
 
@@ -96,7 +96,10 @@ def test_data_flows_one_way():
         "blocks": {"token_features"},
         "information": {"blocks", "token_features"},
         "one_token": {"blocks", "information", "token_features"},
-        "greedy": {"features", "information", "one_token", "selection", "token_features"},
+        "race": {"information"},
+        "greedy": {"features", "information", "one_token", "race", "selection", "token_features"},
+        "compress": {"token_features"},
+        "forecast": {"blocks", "greedy", "token_features"},
         "fisher": set(),
         "selectors": {"selection", "greedy", "selectors", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},
