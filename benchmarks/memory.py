@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import fisherlib as fl
+from fisherlib import feature_folder
 
 TOKENS, DIM = 32, 256  # of each example: 32 KB in float32, eight pages of memory
 
@@ -33,9 +34,9 @@ def write(folder: Path, gigabytes: float) -> None:
             file.write((random.standard_normal((4, DIM), dtype=np.float32) * random.uniform(0.3, 1.5)).tobytes())
         file.truncate(examples * TOKENS * DIM * 4)
     offsets = torch.arange(examples + 1) * TOKENS
-    torch.save({"offsets": offsets, "trace_weights": None, "nll": None, "labels": None}, folder / "tokens.pt")
-    layout = {"dtype": "float32", "shape": [examples * TOKENS, DIM], "info": {"model": "synthetic"}}
-    (folder / "info.json").write_text(json.dumps(layout))
+    np.save(folder / "offsets.npy", offsets.numpy())
+    info = feature_folder.describe(torch.float32, DIM, offsets, {}, {"model": "synthetic"})
+    (folder / "info.json").write_text(json.dumps(info | {"done": examples}))
 
 
 def status(field: str) -> float:
