@@ -37,8 +37,11 @@ def forecast(
 
     Selects the same share of two random samples of the pool, of `sample` and of half as many examples, and continues the
     growth between them as a power law; a pool that is no larger than `sample` is simply selected from. `options` are those
-    of `select`. Raises `ValueError` for what `select` would refuse: a bad budget, or too little memory.
+    of `select`, but `costs` and `start`, which belong to the whole pool. Raises `ValueError` for these, and for what
+    `select` would refuse: a bad budget, or too little memory.
     """
+    if whole := {"costs", "start"} & set(options):
+        raise ValueError(f"expected options that hold for a sample of the pool too, got {sorted(whole)}: leave them out")
     n = len(features)
     check_budget(features, features.lengths.numpy().astype(float), examples, tokens)
     room = None if memory is None else int(memory * 1e9)
@@ -49,8 +52,10 @@ def forecast(
     for size in sizes:
         part = features.subset(np.sort(rng.choice(n, size, replace=False)))
         share = len(part.values) / max(len(features.values), 1)
-        budget = {"examples": max(round(examples * size / n), 1)} if tokens is None else {"tokens": max(tokens * share, 1)}
-        budget = {name: min(b, part.lengths.max().item() if b < 1 else b) for name, b in budget.items()}
+        if examples is not None:
+            budget = {"examples": max(round(examples * size / n), 1)}
+        else:  # an example at least
+            budget = {"tokens": max(tokens * share, float(part.lengths.max()))}
         selection = select(part, **budget, device=device, memory=memory, **options)
         found.append((selection.evaluations, selection.seconds))
 

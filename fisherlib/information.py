@@ -114,7 +114,7 @@ class Information:
         A change dW of W = X root moves the gain by <D, dW> with D = 2 (I + W W^T)^-1 W, whose column k has a squared norm of
         at most n_k = min(1, 4 |W_k|^2). Rounding X and root, relatively by u each, has a variance of
         at most 2 u^2 sum_k n_k q_k with q_k = sum_l root_lk^2 |X_l|^2; rounding W itself adds u^2 sum_k n_k |W_k|^2.
-        Products are summed in float32 or better: another u' sqrt(d) beside u, and for the Gram matrix G and its Cholesky.
+        Products are summed in float32 or better: another u' sqrt(d) beside u, and for the Gram matrix G and its LU.
         A coarse G, rounded entry by entry, moves the gain by <M, dG> with M = (I + G)^-1, which is at most 1 on the diagonal
         and at most half of e / (1 + e) beside it, e = tr G.
         """

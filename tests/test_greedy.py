@@ -454,3 +454,6 @@ def test_the_forecast_is_of_the_right_size():
         fl.forecast(features, examples=10, memory=1e-6)
     with pytest.raises(ValueError, match="exactly one of"):
         fl.forecast(features)
+    with pytest.raises(ValueError, match="hold for a sample of the pool too, got .'costs'."):
+        fl.forecast(features, examples=10, costs=np.ones(1500))
+    assert fl.forecast(features, tokens=8, sample=300).evaluations > 0  # a sample's share would not pay for one example
