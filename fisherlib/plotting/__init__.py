@@ -1,0 +1,25 @@
+"""One style, one colour per method everywhere, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
+
+from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
+from fisherlib.plotting.house import COLOURS, colour, save, style
+from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
+from fisherlib.plotting.theory import designs, line_panels, simplex
+
+__all__ = [
+    "COLOURS",
+    "colour",
+    "comparison",
+    "copies",
+    "designs",
+    "evaluation_raster",
+    "gain_fields",
+    "histogram",
+    "information_curves",
+    "length_scatter",
+    "line_panels",
+    "save",
+    "simplex",
+    "style",
+    "uncertainty_ellipses",
+    "upper_bounds",
+]

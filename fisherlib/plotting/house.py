@@ -1,0 +1,59 @@
+"""The house style: one look, one colour per method, files that change only when the figure does."""
+
+from pathlib import Path
+
+import numpy as np
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the same method has the same colour in every notebook.
+COLOURS = {
+    "FisherSFT": "#0072B2",
+    "FisherSFT, trace-weighted": "#56B4E9",
+    "uniform": "#E69F00",
+    "longest": "#CC79A7",
+    "no fine-tuning": "#7A7A7A",
+    "log det V": "#0072B2",  # FisherSFT's objective
+    "log det V_w": "#56B4E9",  # and its trace-weighted form
+}
+_SPARE = ("#009E73", "#D55E00", "#000000")
+
+
+def colour(method: str) -> str:
+    """The colour of a method; an unknown one gets a spare colour that depends only on its name."""
+    return COLOURS.get(method) or _SPARE[sum(map(ord, method)) % len(_SPARE)]
+
+
+def style() -> None:
+    """Apply the house style to matplotlib."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#E6E6E6",
+            "axes.axisbelow": True,
+            "legend.frameon": False,
+            "svg.hashsalt": "fisherlib",  # the same figure gives the same file
+        }
+    )
+
+
+def save(figure, path: str | Path) -> None:
+    """Write an SVG without a date, so that an unchanged figure is an unchanged file."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def ellipse(axis, root: np.ndarray, shade: str, centre=(0.0, 0.0)) -> None:
+    """The image of the unit circle under `root` [2, 2]: the ellipse of the covariance root root^T."""
+    angle = np.linspace(0, 2 * np.pi, 200)
+    x, y = np.asarray(centre)[:, None] + root @ np.stack([np.cos(angle), np.sin(angle)])
+    axis.fill(x, y, color=shade, alpha=0.2)
+    axis.plot(x, y, color=shade, lw=1.5)
