@@ -1,4 +1,4 @@
-"""One style, one colour per method everywhere, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
+"""One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
 
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
