@@ -17,25 +17,28 @@ import torch
 import fisherlib as fl
 from fisherlib import feature_folder
 
-TOKENS, DIM = 32, 256  # of each example: 32 KB in float32, eight pages of memory
+TOKENS, DIM = 32, 256  # of each example: 16 KB in bfloat16
+CHUNK = 4096  # examples written at once
 
 
 def write(folder: Path, gigabytes: float) -> None:
-    """A feature folder as `TokenFeatures.save` writes it, of any size: the first 4 tokens of each example are random.
+    """A feature folder as `TokenFeatures.save` writes it, of any size, in bfloat16.
 
-    They fill one page of the file; the other rows are zeros that are never written, so the disk holds an eighth of it.
+    Each example lies in a few directions of its own, with a shared spectrum, some noise and a size that varies widely.
     """
-    examples = max(int(gigabytes * 1e9 / (TOKENS * DIM * 4)), 1)
+    examples = max(int(gigabytes * 1e9 / (TOKENS * DIM * 2)), 1)
     folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
+    draw, shared = torch.Generator().manual_seed(0), torch.linspace(2.0, 0.2, DIM)
     with open(folder / "values.bin", "wb") as file:
-        for i in range(examples):
-            file.seek(i * TOKENS * DIM * 4)
-            file.write((random.standard_normal((4, DIM), dtype=np.float32) * random.uniform(0.3, 1.5)).tobytes())
-        file.truncate(examples * TOKENS * DIM * 4)
+        for begin in range(0, examples, CHUNK):
+            n = min(CHUNK, examples - begin)
+            own = torch.randn(n, 4, DIM, generator=draw) * shared / 2
+            X = torch.randn(n, TOKENS, 4, generator=draw) @ own + 0.3 * torch.randn(n, TOKENS, DIM, generator=draw)
+            X = (X * torch.randn(n, 1, 1, generator=draw).exp()).bfloat16()
+            file.write(X.view(torch.int16).numpy().tobytes())
     offsets = torch.arange(examples + 1) * TOKENS
     np.save(folder / "offsets.npy", offsets.numpy())
-    info = feature_folder.describe(torch.float32, DIM, offsets, {}, {"model": "synthetic"})
+    info = feature_folder.describe(torch.bfloat16, DIM, offsets, {}, {"model": "synthetic"})
     (folder / "info.json").write_text(json.dumps(info | {"done": examples}))
 
 

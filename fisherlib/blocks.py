@@ -1,4 +1,4 @@
-"""Blocks of token features, padded and on the device, wherever the features are: in memory or memory-mapped from a disk."""
+"""Blocks of token features, padded and on the device, wherever the features are: there, in memory or mapped from a disk."""
 
 import numpy as np
 import psutil
@@ -10,6 +10,7 @@ from fisherlib.token_features import Indices, TokenFeatures
 
 _LENGTH_STEP, _ROWS_STEP = 8, 128  # of padded lengths and of rows: bfloat16 kernels are compiled anew for each shape
 _RESIDENT = 2**28  # bytes of a memory-mapped file that may stay in memory: the system's own cache keeps the rest
+_CACHE = 2**28  # bytes at most, on a CPU, for blocks of a mapped file that were asked for again
 _TEMPORARY = 32  # bytes that a calculation holds at its height for each number in a part
 
 
@@ -36,16 +37,23 @@ class Blocks:
                 f"expected at least {least / 1e9:.2g} GB for {n:,} examples of width {d}, of up to {longest:,} tokens, "
                 f"got {left / 1e9:.2g} GB: raise memory=, drop the longest examples or reduce the width (fl.compress)"
             )
-        if self.device.type == "cuda" and 2 * self._values.nbytes < left:
+        on_gpu = self.device.type == "cuda"
+        if on_gpu and self._values.nbytes <= left - 2 * least:
             self._values = self._values.to(self.device)
             left -= self._values.nbytes
-        self.copies = not features.maps and self._values.numel() * 2 < left // 2
-        most = 2**26 if self.device.type == "cuda" else 2**21  # on a CPU, what its caches hold
+        near = self._values.device == self.device and (on_gpu or not features.maps)
+        row = d * self._values.itemsize
+        cached = 0 if near else min(left // 4, self._values.nbytes, left if on_gpu else _CACHE) // row
+        self._cache = torch.empty(cached, d, dtype=self._values.dtype, device=self.device)
+        self._cached_at, self._asked, self._cache_end = np.full(n, -1), np.zeros(n, dtype=bool), 0
+        is_narrow = self._values.dtype == torch.bfloat16
+        self.copies = near and not is_narrow and self._values.numel() * 2 < left // 2
+        most = 2**26 if on_gpu else 2**21  # on a CPU, what its caches hold
         self.elements = max(min(left // 4 // _TEMPORARY, most), self.widest * d)  # of one part
         self.gram_elements = min(left // 32, 2**22)  # of Gram matrices that are remembered, in float64
         self.resident = min(left // 4, _RESIDENT)
         copied = self._values.numel() * 2 if self.copies else 0
-        self.planned = least + self.elements * _TEMPORARY + self.gram_elements * 8 + copied  # bytes, at most
+        self.planned = least + self.elements * _TEMPORARY + self.gram_elements * 8 + copied + cached * row  # bytes, at most
 
     def parts(self, indices: Indices) -> list[np.ndarray]:
         """Positions in `indices`, cut into batches of similar length, so that padding is small, and of bounded memory."""
@@ -72,30 +80,68 @@ class Blocks:
 
         A product with the rows before they are padded wastes no work on padding: `pad(X @ A, place)`.
         """
-        lengths, begins = self.lengths[indices], self.begins[indices]
+        lengths = self.lengths[indices]
         B, T, m = len(lengths), max(int(lengths.max(initial=1)), 1), int(lengths.sum())
         many = B > 1 and T > 1
         T = -(-T // _LENGTH_STEP) * _LENGTH_STEP if many else T
         total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if many else m + 1
         starts = lengths.cumsum() - lengths
         place = np.where(np.arange(T) < lengths[:, None], starts[:, None] + np.arange(T), m)
-        rows = np.zeros(total, dtype=np.int64)
-        rows[:m] = np.repeat(begins - starts, lengths) + np.arange(m)
-        place, rows = (torch.from_numpy(index).to(self.device) for index in (place, rows))
+        place = torch.from_numpy(place).to(self.device)
         if m == 0:
             return torch.zeros(total, self.features.dim, dtype=dtype, device=self.device), place
-        values = self._values
-        if dtype == torch.bfloat16 and values.dtype != dtype and self.copies:
-            values = self._in_bfloat16 = values.to(dtype) if self._in_bfloat16 is None else self._in_bfloat16
-        X = values.index_select(0, rows.to(values.device)).to(self.device, dtype)
+        values, begins = self._source(np.asarray(indices, dtype=np.int64), m, dtype)
+        rows = _rows(begins, lengths, total).to(values.device)
+        X = values.index_select(0, rows).to(self.device, dtype)
         if self.root_weights is not None:
-            X *= self.root_weights[rows.cpu()].to(self.device, dtype)[:, None]
+            own_rows = _rows(self.begins[indices], lengths, total)
+            X *= self.root_weights[own_rows].to(self.device, dtype)[:, None]
         X[m:] = 0
-        self._read += X.numel() * self.features.values.itemsize
+        return X, place
+
+    def _source(
+        self, indices: Int[np.ndarray, " B"], tokens: int, dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "_ d"], Int[np.ndarray, " B"]]:
+        """A tensor that holds the blocks of these examples, and where each begins in it.
+
+        Features that are not on the device are cached there, from the second time that an example is asked for: laziness
+        asks for few, again and again, and a pass over all of them must not sweep these out.
+        """
+        if not len(self._cache):
+            values = self._values
+            if dtype == torch.bfloat16 and self.copies:
+                values = self._in_bfloat16 = values.to(dtype) if self._in_bfloat16 is None else self._in_bfloat16
+            return values, self.begins[indices]
+        again = bool(self._asked[indices].all())
+        self._asked[indices] = True
+        if not again or tokens > len(self._cache):
+            self._count(tokens)
+            return self._values, self.begins[indices]
+        new = indices[self._cached_at[indices] < 0]
+        if self._cache_end + self.lengths[new].sum() > len(self._cache):  # full: forget all, the useful ones soon return
+            self._cached_at[:], self._cache_end, new = -1, 0, indices
+        lengths = self.lengths[new]
+        size, end = int(lengths.sum()), self._cache_end
+        if size:
+            self._cache[end : end + size] = self._values[_rows(self.begins[new], lengths, size)].to(self.device)
+            self._count(size)
+        self._cached_at[new] = end + lengths.cumsum() - lengths
+        self._cache_end += size
+        return self._cache, self._cached_at[indices]
+
+    def _count(self, tokens: int) -> None:
+        """Give the pages of a mapped file back once enough of it has been read."""
+        self._read += tokens * self.features.dim * self.features.values.itemsize
         if self._read > self.resident:
             self.features.release()
             self._read = 0
-        return X, place
+
+
+def _rows(begins: Int[np.ndarray, " B"], lengths: Int[np.ndarray, " B"], total: int) -> Int[Tensor, " total"]:
+    """Row numbers of blocks that begin there, one after the other; the rest of `total` are 0."""
+    rows, m = np.zeros(total, dtype=np.int64), int(lengths.sum())
+    rows[:m] = np.repeat(begins - (lengths.cumsum() - lengths), lengths) + np.arange(m)
+    return torch.from_numpy(rows)
 
 
 def pad(X: Float[Tensor, "m d"], place: Int[Tensor, "B T"]) -> Float[Tensor, "B T d"]:

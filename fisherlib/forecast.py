@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fisherlib.arguments import check_budget
 from fisherlib.blocks import Blocks
-from fisherlib.greedy import check_budget, select
+from fisherlib.greedy import select
 from fisherlib.token_features import TokenFeatures
 
 

@@ -12,10 +12,13 @@ Gains are *screened* in a low precision with an estimate of their rounding error
 can rule an example out, never choose it. So the answer is the float64 greedy's, whatever the batch size and the device.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,12 +26,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fisherlib.arguments import check_options, check_weighting, costs_of
 from fisherlib.features import hidden
 from fisherlib.information import TIE, Information
 from fisherlib.one_token import OneToken
 from fisherlib.race import Race
-from fisherlib.selection import Selection
+from fisherlib.selection import Selection, plain
 from fisherlib.token_features import Indices, TokenFeatures
+
+_SAVE_EVERY = 30.0  # seconds between two savings of a checkpoint
 
 
 def select(
@@ -41,12 +47,13 @@ def select(
     weighting: str = "none",
     prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
     start: Selection | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     memory: float | int | None = None,
     stochastic: float | None = None,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Selection:
     """Choose the examples that together tell most about the model's last layer.
@@ -56,11 +63,13 @@ def select(
     "trace" multiplies each token's x x^T by 1 - ||p||^2 (extension). `prior`: sigma0^2, or a matrix V0 [d, d] of what is
     already known. `start`: an earlier selection to continue; its picks count towards the budget. Under a token budget,
     picking goes on with what still fits. `dtype` of the screening: "bfloat16", "float32", "float64" (no screening) or
-    "auto", the quickest of the device; `batch_size` examples are screened at once. Neither changes the answer. `memory`:
-    gigabytes to work with beside features that are in memory; by default half of what is free (four fifths of a GPU's).
+    "auto", the quickest of the device; `batch_size` examples are screened at once (by default 32, on CUDA 256). Neither
+    changes the answer. `memory`: gigabytes to work with beside features that are in memory; by default half of what is
+    free (four fifths of a GPU's).
     `stochastic`: an epsilon from 0 to 1, for pools that are too large even so: each pick looks at (N / n) log(1 / epsilon)
     random examples only (drawn with `seed`), and is worth 1 - 1/e - epsilon of the optimum in expectation (Mirzasoleiman et
-    al. 2015; needs `examples`). The certificate holds for such a selection too.
+    al. 2015; needs `examples`). The certificate holds for such a selection too. `checkpoint`: a file that keeps the picks so
+    far, twice a minute and when interrupted; the same call goes on from there. In the end it is the manifest of the whole.
 
     Returns a `Selection` whose certificate is a bound that holds for this very selection (see `upper_bound`).
     Ties go to the lowest index. Examples without tokens gain 0 and are picked last, under a token budget never.
@@ -68,12 +77,22 @@ def select(
     mapped from a disk (`TokenFeatures.load`). Source: paper, algorithms 1 and 2; token budgets, gain per token, weighting,
     screening and certificate are extensions.
     Raises `ValueError` for a budget that is missing, doubled, not positive or larger than the pool, for features or a
-    prior that are not finite, for too little memory, and for an unknown option.
+    prior that are not finite, for too little memory, for an unknown option, and for a checkpoint of another selection.
     """
     began = time.perf_counter()
-    costs = _costs(features, costs)
-    picks = [] if start is None else [int(i) for i in start.indices]
-    _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
+    costs = costs_of(features, costs)
+    check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
+    settings = {
+        "method": "FisherSFT" if weighting == "none" else "FisherSFT, trace-weighted",
+        "budget": {"examples": examples} if examples is not None else {"tokens": tokens},
+        "rule": rule,
+        "weighting": weighting,
+        "prior": float(prior) if np.ndim(prior) == 0 else f"matrix {_digest(prior)}",
+        **({"stochastic": stochastic, "seed": seed} if stochastic is not None else {}),
+        "features": features.info,
+    }
+    saved = None if checkpoint is None else _saved(Path(checkpoint), settings, len(features), start)
+    picks = [int(i) for i in (saved or start).indices] if saved or start else []
     n = len(features)
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
     price = costs if examples is None else np.ones(n)
@@ -85,47 +104,55 @@ def select(
         state = Information(features, prior, weighting, device, dtype, room)
         race = Race(state, divisor, price, picks, batch_size, sampled, seed)
     gains = _replay(state, picks)  # anew, since the start may have had another prior or weighting
+    if saved and not (np.allclose(gains, saved.gains) and np.array_equal(saved.costs, costs[picks])):
+        raise ValueError(f"expected a checkpoint of these features and costs, got other gains in {checkpoint}: remove it")
     budget = float(tokens if examples is None else examples)
     left = budget - price[picks].sum()
     if left < 0:
         raise ValueError(f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it")
+
+    def so_far(upper_bound: float | None = None) -> Selection:
+        return Selection(
+            indices=np.array(picks, dtype=np.int64),
+            gains=np.array(gains, dtype=np.float64),
+            costs=costs[picks],
+            pool_size=n,
+            upper_bound=upper_bound,
+            evaluations=state.evaluations,
+            seconds=time.perf_counter() - began,
+            settings=settings,
+        )
+
     bar = tqdm(
         total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=hidden(progress)
     )
-    with bar, state.threads():
-        while len(picks) != examples and (found := race.winner(left + TIE * budget)) is not None:
-            best, gain = found
-            if gain <= 0 and examples is None:
-                break  # nothing that fits adds anything
-            picks.append(best)
-            gains.append(gain)
-            state.add(best)
-            left -= price[best]
-            bar.update(price[best])
+    kept = time.perf_counter()
+    try:
+        with bar, state.threads():
+            while len(picks) != examples and (found := race.winner(left + TIE * budget)) is not None:
+                best, gain = found
+                if gain <= 0 and examples is None:
+                    break  # nothing that fits adds anything
+                state.add(best)
+                picks.append(best)
+                gains.append(gain)
+                left -= price[best]
+                bar.update(price[best])
+                if checkpoint is not None and time.perf_counter() - kept > _SAVE_EVERY:
+                    so_far().save(checkpoint)
+                    kept = time.perf_counter()
+    except BaseException:  # Ctrl-C above all
+        if checkpoint is not None and len(picks) == len(gains):
+            so_far().save(checkpoint)
+        raise
     if not picks and price.min() <= budget:
         raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
     if not picks:
         raise ValueError(f"expected a budget of at least the cheapest example ({price.min():g}), got {budget:g}: raise it")
-    settings = {
-        "method": "FisherSFT" if weighting == "none" else "FisherSFT, trace-weighted",
-        "budget": {"examples": examples} if examples is not None else {"tokens": tokens},
-        "rule": rule,
-        "weighting": weighting,
-        "prior": float(prior) if np.ndim(prior) == 0 else "matrix",
-        **({"stochastic": stochastic, "seed": seed} if stochastic is not None else {}),
-        "features": features.info,
-    }
-    objective = float(np.sum(gains))
-    return Selection(
-        indices=np.array(picks, dtype=np.int64),
-        gains=np.array(gains, dtype=np.float64),
-        costs=costs[picks],
-        pool_size=n,
-        upper_bound=objective + _slack(state, picks, price, budget),
-        evaluations=state.evaluations,
-        seconds=time.perf_counter() - began,
-        settings=settings,
-    )
+    selection = so_far(float(np.sum(gains)) + _slack(state, picks, price, budget))
+    if checkpoint is not None:
+        selection.save(checkpoint)
+    return selection
 
 
 def score_selection(
@@ -147,7 +174,7 @@ def score_selection(
         raise ValueError(f"expected indices as whole numbers, got {indices.dtype}: use np.flatnonzero for a mask")
     if bad := [int(i) for i in indices if not 0 <= i < len(features)]:
         raise ValueError(f"expected indices from 0 to {len(features) - 1}, got {bad[0]}")
-    _check_weighting(features, weighting)
+    check_weighting(features, weighting)
     state = Information(features, prior, weighting, device, "float64")
     indices = np.array(indices, dtype=np.int64)
     gains = _replay(state, indices.tolist())
@@ -173,7 +200,7 @@ def certify(
         raise ValueError(
             f"expected a selection from this pool of {len(features):,}, got one from {selection.pool_size:,} examples"
         )
-    _check_weighting(features, weighting)
+    check_weighting(features, weighting)
     began = time.perf_counter()
     state = Information(features, prior, weighting, device, "float64")
     picks = selection.indices.tolist()
@@ -199,6 +226,24 @@ def _replay(state: Information | OneToken, picks: Sequence[int]) -> list[float]:
         gains.append(float(state.exact([i])[0]))
         state.add(i)
     return gains
+
+
+def _saved(checkpoint: Path, settings: dict, pool_size: int, start: Selection | None) -> Selection | None:
+    """What a checkpoint holds. Raises `ValueError` unless it was made by the same call."""
+    if not checkpoint.exists():
+        return None
+    saved = Selection.load(checkpoint)
+    asked = json.loads(json.dumps(settings, default=plain)) | {"pool_size": pool_size}
+    made = saved.settings | {"pool_size": saved.pool_size}
+    if different := [name for name in sorted(asked | made) if asked.get(name) != made.get(name)]:
+        raise ValueError(f"expected a checkpoint of this call, got another {different[0]} in {checkpoint}: remove it")
+    if start is not None and saved.indices[: len(start)].tolist() != start.indices.tolist():
+        raise ValueError(f"expected a checkpoint that goes on from start, got other first picks in {checkpoint}: remove it")
+    return saved
+
+
+def _digest(prior) -> str:
+    return hashlib.sha256(np.ascontiguousarray(prior, dtype=np.float64).tobytes()).hexdigest()[:16]
 
 
 def _slack(state: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
@@ -230,60 +275,3 @@ def _fractional_knapsack(value: np.ndarray, price: np.ndarray, budget: float) ->
     order = np.flatnonzero(fits)[np.argsort(-value[fits] / price[fits], kind="stable")]
     bought = np.diff(np.minimum(price[order].cumsum(), budget), prepend=0.0) / price[order]
     return float((bought * value[order]).sum() + value[price == 0].sum())
-
-
-# --- checking the arguments ------------------------------------------------------------------------------------------
-
-
-def _costs(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " N"]:
-    lengths = features.lengths.numpy().astype(float)
-    if costs is None:
-        return lengths
-    costs = np.asarray(costs, dtype=float)
-    if costs.shape != lengths.shape:
-        raise ValueError(f"expected one cost for each of {len(lengths):,} examples, got shape {costs.shape}")
-    if not np.isfinite(costs).all() or (costs < 0).any() or (costs[lengths > 0] == 0).any():
-        raise ValueError("expected positive, finite costs (0 only for examples without tokens): check the costs")
-    return costs
-
-
-def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | None, tokens: float | int | None) -> None:
-    """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
-    if (examples is None) == (tokens is None):
-        raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
-    if examples is not None and not (isinstance(examples, int | np.integer) and 0 < examples <= len(features)):
-        raise ValueError(
-            f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}: change it"
-        )
-    if tokens is not None and not 0 < tokens <= costs.sum():
-        raise ValueError(
-            f"expected a budget from 1 to {costs.sum():,.0f} tokens (the whole pool), got {tokens:,}: change it"
-        )
-
-
-def _check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
-    if len(features) == 0:
-        raise ValueError("expected features of at least one example, got none")
-    check_budget(features, costs, examples, tokens)
-    for name, value, known in (
-        ("rule", rule, ("gain", "gain_per_token")),
-        ("dtype", dtype, ("auto", "bfloat16", "float32", "float64")),
-    ):
-        if value not in known:
-            raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
-    if batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
-    if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
-        raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic}")
-    if memory is not None and not memory > 0:
-        raise ValueError(f"expected a positive number of gigabytes as memory, got {memory}")
-    _check_weighting(features, weighting)
-    if start is not None and start.pool_size != len(features):
-        raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
-
-
-def _check_weighting(features: TokenFeatures, weighting: str) -> None:
-    if weighting not in ("none", "trace"):
-        raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
-    if weighting == "trace" and features.trace_weights is None:
-        raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")

@@ -27,18 +27,19 @@ class Race:
         divisor: np.ndarray,
         price: np.ndarray,
         picks: Sequence[int],
-        batch_size: int,
+        batch_size: int | None,
         sampled: int | None = None,
         seed: int = 0,
     ):
-        self.state, self.divisor, self.price, self.batch_size = state, divisor, price, batch_size
+        self.state, self.divisor, self.price = state, divisor, price
+        self.batch_size = batch_size or (256 if state.device.type == "cuda" else 32)
         self.bound = np.full(len(divisor), np.inf)
         self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
         self.exact: dict[int, float] = {}  # gains that were computed in float64 since then
         self.available = np.ones(len(divisor), dtype=bool)
         self.available[picks] = False
         self.front, self.behind = np.arange(len(divisor)), -np.inf
-        self.sampled, self.rng = sampled, np.random.default_rng(seed)
+        self.sampled, self.seed = sampled, seed
 
     def winner(self, left: float) -> tuple[int, float] | None:
         """Take the best example of at most this price, lowest index on ties, and return it with its gain."""
@@ -64,7 +65,8 @@ class Race:
     def _winner_of_a_sample(self, left: float) -> tuple[int | None, float]:
         runners = np.flatnonzero(self.available & (self.price <= left))
         if len(runners) > self.sampled:
-            runners = np.sort(self.rng.choice(runners, self.sampled, replace=False))
+            rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
+            runners = np.sort(rng.choice(runners, self.sampled, replace=False))
         return self._search(runners)[:2] if len(runners) else (None, 0.0)
 
     def _draw_front(self, score: float) -> None:

@@ -100,7 +100,7 @@ class Selection:
         manifest |= {name: getattr(self, name).tolist() for name in ("indices", "gains", "costs")}
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            scratch.write_text(json.dumps(manifest, indent=1, default=_plain))
+            scratch.write_text(json.dumps(manifest, indent=1, default=plain))
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ class Selection:
             raise ValueError(f"expected a manifest written by Selection.save, got {path} ({error})") from error
 
 
-def _plain(value):
+def plain(value):
     """For json: numbers of numpy and torch as numbers, anything else (a path, say) as text."""
     return value.item() if hasattr(value, "item") else str(value)
 

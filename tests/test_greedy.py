@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
+from fisherlib import blocks
+from fisherlib.blocks import Blocks
 from fisherlib.information import TIE, Information
 
 POOLS = ("random", "duplicated", "heavy-tailed", "wide", "with empty rows", "one direction", "all equal")
@@ -174,6 +176,27 @@ def test_memory_changes_the_batches_and_not_the_answer(tmp_path):
             assert np.allclose(selection.gains, expected.gains, rtol=1e-9)
     with pytest.raises(ValueError, match="expected at least .* GB for 200 examples of width 12.* raise memory="):
         fl.select(features, examples=40, memory=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["none", "trace"])
+def test_blocks_that_are_far_away_are_read_once_and_kept(tmp_path, monkeypatch, weighting):
+    """A mapped file stands for features that do not fit on a GPU: the second time a block comes from the cache."""
+    features = make_pool("with empty rows", 5, 60, 6, 9)
+    weights = torch.rand(len(features.values), generator=torch.Generator().manual_seed(0))
+    features = fl.TokenFeatures(features.values, features.offsets, trace_weights=weights)
+    features.save(tmp_path / "features")
+    near = Blocks(features, weighting, "cpu")
+    monkeypatch.setattr(blocks, "_CACHE", 100 * 6 * 4)  # 100 rows
+    far = Blocks(fl.TokenFeatures.load(tmp_path / "features"), weighting, "cpu")
+    rng = np.random.default_rng(0)
+    for size in (1, 3, 60, 8, 20, 60, 12, 12, 5):  # more than fits, too, and with some that were never asked for
+        some = rng.choice(60, size, replace=False)
+        for _ in range(3):
+            assert torch.equal(far.padded(some, torch.float64), near.padded(some, torch.float64))
+    monkeypatch.setattr(far, "_values", torch.full_like(far._values, torch.nan))  # the file is out of reach
+    assert torch.equal(far.padded(some, torch.float64), near.padded(some, torch.float64))
+    other = np.setdiff1d(np.flatnonzero(features.lengths.numpy()), some)
+    assert far.padded(other, torch.float64).isnan().any()
 
 
 @pytest.mark.parametrize("kind", ["random", "heavy-tailed", "common mean", "duplicated"])

@@ -2,7 +2,8 @@
 
 import time
 
-from fisherlib.greedy import check_budget, score_selection
+from fisherlib.arguments import check_budget
+from fisherlib.greedy import score_selection
 from fisherlib.selection import Selection
 from fisherlib.token_features import Indices, TokenFeatures
 
