@@ -75,11 +75,32 @@ def claims_01_solutions(r):
     assert r["pdet"] == pytest.approx(3 * 0.7 * 0.2 * 0.1)
 
 
+def claims_03(r):
+    assert r["mapped"] == r["picks"] and len(set(r["picks"])) == len(r["picks"])
+    for alone, engine in r["right"].values():
+        assert alone < engine == 20  # low precision alone misses larger twins, the engine none
+    assert r["caution"] > 1
+    assert all(0 < error < 0.01 for errors in r["wrong"].values() for error in errors)
+    naive = r["looks"]["algorithm 1"]
+    assert naive == 5 * 20 - 10 and all(5 <= count <= naive for name, count in r["looks"].items() if name != "fl.select")
+    assert r["kept"]["everything"][0] == 1
+    assert all(0.63 < share <= 1.01 and 0 < least <= 1 + 1e-9 for share, least in r["kept"].values())
+    assert all(seconds > 0 for seconds in [*r["took"].values(), *r["clock"].values(), *r["peaks"].values()])
+    assert 5 <= r["forecast"] <= 5 * naive
+
+
+def claims_03_solutions(r):
+    assert r["finalists"] == [0, 1, 2, 4] and r["batch"] == 16 and r["error"] < 1e-12
+    assert 1000 / 3 <= r["intensity"] < 576
+
+
 CLAIMS = {
     "00_quickstart.ipynb": claims_00,
     "solutions/00_quickstart.ipynb": claims_00_solutions,
     "02_greedy_selection.ipynb": claims_02,
     "solutions/02_greedy_selection.ipynb": claims_02_solutions,
+    "03_gpu_selection.ipynb": claims_03,
+    "solutions/03_gpu_selection.ipynb": claims_03_solutions,
     "01_softmax_fisher.ipynb": claims_01,
     "solutions/01_softmax_fisher.ipynb": claims_01_solutions,
 }

@@ -1,5 +1,6 @@
 """One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
 
+from fisherlib.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
@@ -7,16 +8,20 @@ from fisherlib.plotting.theory import designs, line_panels, simplex
 
 __all__ = [
     "COLOURS",
+    "batch_sizes",
     "colour",
     "comparison",
     "copies",
     "designs",
+    "error_estimates",
     "evaluation_raster",
     "gain_fields",
     "histogram",
     "information_curves",
     "length_scatter",
     "line_panels",
+    "race_bars",
+    "roofline",
     "save",
     "simplex",
     "style",

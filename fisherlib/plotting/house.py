@@ -24,6 +24,9 @@ COLOURS = {
     "no fine-tuning": "#7A7A7A",
     "log det V": "#0072B2",  # FisherSFT's objective
     "log det V_w": "#56B4E9",  # and its trace-weighted form
+    "float64": "#000000",
+    "float32": "#009E73",
+    "bfloat16": "#D55E00",
 }
 _SPARE = ("#009E73", "#442244", "#000000")
 
