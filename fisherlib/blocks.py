@@ -10,6 +10,7 @@ from fisherlib.token_features import Indices, TokenFeatures
 
 _LENGTH_STEP, _ROWS_STEP = 8, 128  # of padded lengths and of rows: bfloat16 kernels are compiled anew for each shape
 _RESIDENT = 2**28  # bytes of a memory-mapped file that may stay in memory: the system's own cache keeps the rest
+_PAGE = 2**21  # bytes that a system may map around each block that is read: its pages are up to this large
 _CACHE = 2**28  # bytes at most, on a CPU, for blocks of a mapped file that were asked for again
 _TEMPORARY = 32  # bytes that a calculation holds at its height for each number in a part
 
@@ -115,7 +116,7 @@ class Blocks:
         again = bool(self._asked[indices].all())
         self._asked[indices] = True
         if not again or tokens > len(self._cache):
-            self._count(tokens)
+            self._count(indices, tokens)
             return self._values, self.begins[indices]
         new = indices[self._cached_at[indices] < 0]
         if self._cache_end + self.lengths[new].sum() > len(self._cache):  # full: forget all, the useful ones soon return
@@ -124,14 +125,15 @@ class Blocks:
         size, end = int(lengths.sum()), self._cache_end
         if size:
             self._cache[end : end + size] = self._values[_rows(self.begins[new], lengths, size)].to(self.device)
-            self._count(size)
+            self._count(new, size)
         self._cached_at[new] = end + lengths.cumsum() - lengths
         self._cache_end += size
         return self._cache, self._cached_at[indices]
 
-    def _count(self, tokens: int) -> None:
-        """Give the pages of a mapped file back once enough of it has been read."""
-        self._read += tokens * self.features.dim * self.features.values.itemsize
+    def _count(self, indices: Int[np.ndarray, " B"], tokens: int) -> None:
+        """Give the pages of a mapped file back once enough of it may be in memory."""
+        runs = 1 + int((np.diff(np.sort(indices)) > 1).sum())  # neighbours share their pages
+        self._read += tokens * self.features.dim * self.features.values.itemsize + runs * _PAGE
         if self._read > self.resident:
             self.features.release()
             self._read = 0
