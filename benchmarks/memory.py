@@ -67,22 +67,25 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--examples", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--memory", type=float, help="gigabytes that the selection may work with; by default its own choice")
     parser.add_argument("--in-memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     features = fl.TokenFeatures.load(options.folder)
     if options.in_memory:
         features = fl.TokenFeatures(features.values.clone(), features.offsets)
-    before, peak = status("RssAnon"), Peak()
+    fl.select(fl.TokenFeatures(torch.eye(32).repeat(9, 1), torch.arange(10) * 32), examples=2)  # libraries load on first use
+    before, before_resident, peak = status("RssAnon"), status("VmHWM"), Peak()
     peak.start()
     began = time.perf_counter()
-    selection = fl.select(features, examples=options.examples, device="cpu")
+    selection = fl.select(features, examples=options.examples, device="cpu", memory=options.memory)
     seconds = time.perf_counter() - began
     peak.done.set()
     peak.join()
     result = {
         "seconds": seconds,
-        "before_gb": before,  # with torch and the library imported (and the features, if in memory)
+        "before_gb": before,  # with torch and the library loaded (and the features, if in memory)
+        "before_resident_gb": before_resident,
         "anonymous_gb": max(peak.highest, before),
         "resident_gb": status("VmHWM"),
         "evaluations": int(selection.evaluations),

@@ -1,13 +1,17 @@
 """The benchmark compares like with like: rivals pick what a naive greedy picks, and the tables are those of the files."""
 
+import json
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import fisherlib as fl
-from benchmarks import peers, report, vectors
+from benchmarks import memory, peers, report, vectors
 
 
 def naive_greedy(blocks, n):
@@ -76,6 +80,18 @@ def test_every_exact_package_is_the_greedy_on_one_vector_each(name):
         pytest.skip(f"{package} comes with the bench extra: make bench installs it")
     X = vectors.synthetic(40, 8)
     assert rival(X, 20).tolist() == naive_greedy(list(X[:, None]), 20).tolist()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_a_selection_from_a_mapped_file_stays_within_its_memory(tmp_path):
+    """Measured in a process of its own: what it holds, and what it has mapped of a file that is larger than its bound."""
+    memory.write(tmp_path / "features", 0.4)
+    command = [sys.executable, "-m", "benchmarks.memory", str(tmp_path / "features"), "--examples=2", "--threads=1"]
+    done = subprocess.run([*command, "--memory=0.1"], capture_output=True, text=True, cwd=report.FOLDER.parent, check=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    slack = 0.1  # for what libraries keep for themselves
+    assert measured["anonymous_gb"] - measured["before_gb"] < 0.1 + slack
+    assert measured["resident_gb"] - measured["before_resident_gb"] < 0.2 + slack  # with what is mapped of the 0.4 GB
 
 
 def test_committed_results_are_whole_and_the_readme_shows_them():
