@@ -1,5 +1,6 @@
 """Each baseline does what its definition says."""
 
+import importlib
 import itertools
 
 import numpy as np
@@ -33,6 +34,7 @@ from fisherlib.selectors._priority import priority_sample
 from fisherlib.selectors.clustered import sensitivities
 from fisherlib.selectors.length_matched import length_buckets
 
+ask_llm_module = importlib.import_module("fisherlib.selectors.ask_llm")  # the package's attribute is the function
 some = settings(max_examples=30, deadline=None)
 
 
@@ -426,7 +428,7 @@ def test_ask_llm_cuts_what_is_too_long_and_refuses_what_cannot_work(tiny):
     with pytest.raises(ValueError, match="expected {document} once"):
         ask_llm_scores(rows_of("a"), tiny, tokenizer, question="good?")
     with pytest.raises(ValueError, match="'yes' and 'no' to begin with different tokens"):
-        ask_llm_scores(rows_of("a"), tiny, letters([w for w in ALPHABET if w not in (" yes", " no")]), **ASK)
+        ask_llm_scores(rows_of("a"), tiny, letters(ALPHABET[8:]), **ASK)
     with pytest.raises(ValueError, match="a model and its tokenizer to ask"):
         ask_llm(rows_of("a"), points([[1.0]]), examples=1)
     with pytest.raises(ValueError, match="a finite score for each of 1 examples, got 2"):
@@ -438,3 +440,22 @@ def test_ask_llm_leaves_the_model_as_it_was(tiny):
     ask_llm_scores(rows_of("a"), tiny, letters(), **ASK)
     assert tiny.training
     tiny.eval()
+
+
+def test_what_begins_both_answers_is_left_out(tiny):
+    tokenizer = letters([w for w in ALPHABET if w not in (" yes", " no")])  # both are the unknown token now
+    score = ask_llm_scores(rows_of("abc"), tiny, tokenizer, **ASK)[0]
+    with torch.no_grad():
+        p = tiny(torch.tensor([tokenizer("abc good?")["input_ids"]])).logits[0, -1].softmax(0).double()
+    assert score == pytest.approx(float(p[1:4].sum() / p[1:7].sum()), abs=1e-6)
+    with pytest.raises(ValueError, match="no more options beside scores=, got .'question'.: they were"):
+        ask_llm(None, points([[1.0]]), examples=1, scores=np.ones(1), question="x")
+
+
+def test_a_chat_model_is_asked_in_a_users_turn(real, plays):
+    model, tokenizer = real
+    rows = plays.train.select(range(3))
+    prompt = tokenizer.decode(ask_llm_module._prompt(rows[0]["response"], tokenizer, ask_llm_module.QUESTION, None))
+    assert prompt.startswith("<|im_start|>") and prompt.endswith("<|im_start|>assistant\n") and rows[0]["response"] in prompt
+    scores = ask_llm_scores(rows, model, tokenizer)
+    assert ((scores > 0) & (scores < 1)).all() and len(set(scores)) == 3

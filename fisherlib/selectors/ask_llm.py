@@ -47,16 +47,19 @@ def ask_llm(
     """
     began = time.perf_counter()
     check_call(pool, features, examples, tokens)
+    asked = options.get("question", QUESTION) if scores is None else "scores given"
     if scores is None:
         if model is None or tokenizer is None:
             raise ValueError("expected a model and its tokenizer to ask, or scores= of ask_llm_scores, got neither")
         scores = ask_llm_scores(pool, model, tokenizer, **options)
+    elif options:
+        raise ValueError(f"expected no more options beside scores=, got {sorted(options)}: they were for the scoring")
     if len(scores) != len(features) or not np.isfinite(scores).all():
         raise ValueError(
             f"expected a finite score for each of {len(features):,} examples, got {len(scores):,}: check scores="
         )
     order = np.argsort(-scores, kind="stable")
-    return fill_in_order(features, order, method="AskLLM", examples=examples, tokens=tokens, began=began)
+    return fill_in_order(features, order, method="AskLLM", examples=examples, tokens=tokens, began=began, question=asked)
 
 
 def ask_llm_scores(
@@ -73,20 +76,16 @@ def ask_llm_scores(
     """P(yes) / (P(yes) + P(no)) of the next token after a question about each example: in (0, 1), float64.
 
     `question` holds `{document}`, where the example's text goes; it is asked in a user's turn if the tokenizer has a chat
-    template. Both probabilities are sums over the first tokens of the word with and without a space and a capital. A
-    document that is too long for the model's context is cut at its end until the question fits. The other options are
-    those of `fl.extract_features`, and do not change the scores beyond rounding. Time: one forward pass over all texts.
-    Raises `ValueError` for a pool without text, a tokenizer that begins "yes" and "no" with the same token, a question
-    without `{document}`, or one that is too long by itself.
+    template. Both probabilities are sums over the first tokens of the word with and without a space and a capital, less
+    those with which both words may begin (a lone space, with some tokenizers): these do not tell them apart. A document
+    that is too long for the model's context is cut at its end until the question fits. The other options are those of
+    `fl.extract_features`, and do not change the scores beyond rounding. Time: one forward pass over all texts.
+    Raises `ValueError` for a pool without text, a tokenizer that begins every form of "yes", or every form of "no", as it
+    may begin the other word, a question without `{document}`, or one that is too long by itself.
     """
     if question.count("{document}") != 1:
         raise ValueError("expected {document} once in the question: it marks the place of the example's text")
-    yes, no = (sorted({tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words}) for words in (_YES, _NO))
-    if shared := set(yes) & set(no):
-        raise ValueError(
-            f"expected 'yes' and 'no' to begin with different tokens, but both may begin with token {min(shared)}: "
-            "choose a model with another tokenizer"
-        )
+    yes, no = _answers(tokenizer)
     context = context_length(model)
     # A last token stands in for the answer: the position before it is the one whose prediction is read.
     prompts = [[*_prompt(text, tokenizer, question, context), yes[0]] for text in texts(pool)]
@@ -103,6 +102,17 @@ def ask_llm_scores(
     finally:
         model.train(was_training)
     return scores.numpy()
+
+
+def _answers(tokenizer) -> tuple[list[int], list[int]]:
+    """The tokens that begin a yes, and those that begin a no."""
+    yes, no = ({tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words} for words in (_YES, _NO))
+    if yes <= no or no <= yes:
+        raise ValueError(
+            f"expected 'yes' and 'no' to begin with different tokens, but both begin with token {min(yes & no)}: "
+            "choose a model with another tokenizer"
+        )
+    return sorted(yes - no), sorted(no - yes)
 
 
 def _prompt(document: str, tokenizer, question: str, context: int | None) -> list[int]:

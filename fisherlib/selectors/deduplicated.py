@@ -76,6 +76,7 @@ def near_duplicates(
     similarity of at least `threshold` with its own; otherwise it begins a group. So a member is always similar to the
     first of its group, however long a chain of variants is. Candidates come from MinHash with locality-sensitive hashing
     and are checked exactly: no wrong pair is joined, and near the threshold a true one may be missed; exact copies never.
+    All of a row's text counts, so a long prompt that all rows share makes them alike: raise the threshold then.
     Time and memory O(characters), more with many variants of one text. Raises `ValueError` for a pool without text and for
     a threshold outside (0, 1].
     """
