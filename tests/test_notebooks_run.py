@@ -185,6 +185,22 @@ def test_a_flipped_sign_stops_notebook_01_at_the_right_check(tmp_path, wrong, cl
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, progress=False)
 
 
+def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
+    """An engine that is too sure of its screens must stop at the check of its error estimate."""
+    node = nbformat.read(NOTEBOOKS / "03_gpu_selection.ipynb", as_version=4)
+    wrong = (
+        "screen = fl.information.Information.screen\n"
+        "fl.information.Information.screen = lambda *a: (lambda gains, errors: (gains, 1e-4 * errors))(*screen(*a))"
+    )
+    guarded = next(i for i, cell in enumerate(node.cells) if "state.screen" in cell.source)
+    node.cells.insert(guarded, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="AssertionError: no gain in bfloat16 lies outside its margin"
+    ):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+
+
 def needs_the_model(cell):
     return cell.cell_type == "code" and ("load_model" in cell.source or "numel" in cell.source)
 
