@@ -145,10 +145,10 @@ def select(
         if checkpoint is not None and len(picks) == len(gains):
             so_far().save(checkpoint)
         raise
-    if not picks and price.min() <= budget:
-        raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
+    if not picks and (cheapest := price[costs > 0].min()) > budget:
+        raise ValueError(f"expected a budget of at least the cheapest example ({cheapest:g}), got {budget:g}: raise it")
     if not picks:
-        raise ValueError(f"expected a budget of at least the cheapest example ({price.min():g}), got {budget:g}: raise it")
+        raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
     selection = so_far(float(np.sum(gains)) + _slack(state, picks, price, budget))
     if checkpoint is not None:
         selection.save(checkpoint)

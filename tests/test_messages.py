@@ -55,6 +55,13 @@ def one_line(error):
     assert "\n" not in message and len(message) < 450, message
 
 
+def test_a_budget_below_the_cheapest_example_in_a_pool_with_empty_ones():
+    features = fl.TokenFeatures.from_list([torch.zeros(0, 2), torch.ones(3, 2), torch.ones(2, 2)])
+    with pytest.raises(ValueError, match="at least the cheapest example \\(2\\), got 1: raise it") as error:
+        fl.select(features, tokens=1)
+    one_line(error)
+
+
 @pytest.mark.parametrize(("arguments", "message"), SELECT)
 def test_select(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
