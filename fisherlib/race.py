@@ -81,15 +81,19 @@ class Race:
             reach = floor - 2 * TIE * abs(floor) if np.isfinite(floor) else -np.inf
             return runners[self.bound[runners] >= reach]
 
-        # 1. screen: evaluate old gains again, the most promising first, until no old one can win
+        # 1. screen: evaluate old gains again, the most promising first, until no old one can win. Each batch may be twice as
+        # large as the one before: what can still win after a few batches mostly has to be evaluated anyway.
+        most = self.batch_size
         while len(stale := (group := hopeful())[~self.fresh[group]]):
             if np.isposinf(self.bound[stale]).all():
                 batch = stale  # the first pass
             else:
-                if self.state.dtype == torch.bfloat16:  # always full: its kernels are compiled anew for each shape
+                size = min(most, len(stale))
+                if self.state.dtype == torch.bfloat16:  # always full batches: its kernels are compiled anew for each shape
+                    size = -(-size // self.batch_size) * self.batch_size
                     stale = runners[~self.fresh[runners]]
-                order = np.argpartition(-self.bound[stale], min(self.batch_size, len(stale)) - 1)
-                batch = stale[order[: self.batch_size]]
+                batch = np.sort(stale[np.argpartition(-self.bound[stale], min(size, len(stale)) - 1)[:size]])
+                most *= 2
             for part in self.state.blocks.parts(batch):
                 floor = max(floor, self._evaluate(batch[part]))
         # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
