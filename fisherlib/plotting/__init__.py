@@ -2,6 +2,7 @@
 
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
+from fisherlib.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.plotting.theory import designs, line_panels, simplex
 
@@ -11,15 +12,19 @@ __all__ = [
     "comparison",
     "copies",
     "designs",
+    "error_curves",
     "evaluation_raster",
     "gain_fields",
     "histogram",
     "information_curves",
     "length_scatter",
     "line_panels",
+    "predicted_and_measured",
+    "ratios",
     "save",
     "simplex",
     "style",
     "uncertainty_ellipses",
     "upper_bounds",
+    "verdict_map",
 ]
