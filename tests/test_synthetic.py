@@ -202,6 +202,8 @@ def test_redundant_pools_keep_their_size_and_hold_near_copies(seed, share):
     assert int((distance.min(1).values < 0.1).sum()) == (0 if share == 0 else round(share * 40) + 4)
     exact = synthetic.redundant(pool, share, originals=4, noise=0.0, seed=seed)
     assert {tuple(row) for row in exact.values.tolist()} <= {tuple(row) for row in pool.values.tolist()}
+    kept = (exact.values == pool.values).all(1).reshape(40, -1).all(1)
+    assert int(kept.sum()) == 40 - round(share * 40)  # in their place
     assert len({tuple(block.flatten().tolist()) for block in exact.values.reshape(40, -1)}) == 40 - round(share * 40)
 
 

@@ -79,8 +79,9 @@ def ratios(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str, *, xlab
                 axis.plot([line.low, line.high], [y, y], color=colour(line.method), lw=2, alpha=0.5, solid_capstyle="round")
                 label = line.method if at == 0 else None
                 axis.plot(line.value, y, _MARKERS[k % 10], color=colour(line.method), ms=5, label=label)
-        axis.set_xscale("log")
-        plain_ticks(axis.xaxis)
+        values = np.concatenate([table["value"] for table in tables.values()] + [[1.0]])
+        axis.set(xscale="log", xlim=(values.min() / 2, values.max() * 2))  # a longer interval says no more than this
+        plain_ticks(axis.xaxis, (1, 2, 5) if values.max() / values.min() < 20 else (1,))
         axis.set_title(metric, fontsize=10, loc="center")
         axis.set_xlabel(xlabel)
     axes[0][0].set_yticks(range(len(rows)), rows)

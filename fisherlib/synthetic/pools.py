@@ -66,20 +66,21 @@ def redundant(
 ) -> TokenFeatures:
     """The pool with a `share` of its sentences replaced by near-copies of `originals` others.
 
-    A near-copy is its original plus Gaussian noise, `noise` times as large as the pool's vectors. Raises `ValueError` for a
+    A near-copy is its original plus Gaussian noise, `noise` times as large as the pool's vectors; all others keep their
+    place. Raises `ValueError` for a
     share outside of [0, 1], or one that leaves fewer than `originals` sentences. Source: our choice.
     """
     copies = _count("share", share, len(features))
     if copies and not 1 <= originals <= len(features) - copies:
         raise ValueError(f"expected 1 to {len(features) - copies} originals, the sentences that stay, got {originals}")
     rng = rng_for("copies", seed)
-    kept = rng.permutation(len(features))[: len(features) - copies]
-    indices = np.concatenate([kept, np.resize(kept[:originals], copies)])
-    rows = rng.permutation(len(features))
-    pool = features.subset(indices[rows])
-    size = noise * pool.values.double().square().mean().sqrt()
-    copied = np.repeat(rows >= len(kept), pool.lengths.numpy())
+    order = rng.permutation(len(features))
+    replaced, indices = order[:copies], np.arange(len(features))
+    indices[replaced] = np.resize(order[copies : copies + originals], copies)
+    pool = features.subset(indices)
+    copied = np.repeat(np.isin(np.arange(len(features)), replaced), pool.lengths.numpy())
     noisy = torch.from_numpy(rng.standard_normal(pool.values.shape) * copied[:, None])
+    size = noise * features.values.double().square().mean().sqrt()
     return replace(pool, values=pool.values.double() + size * noisy)
 
 
