@@ -1,5 +1,8 @@
 """Where the truth is known: are the pools, the fit and the errors what they claim to be?"""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,7 +61,8 @@ def newton(features, classes, ridge):
 def test_the_fit_is_newton_s_and_stationary(seed, classes, scale, ridge, sentences):
     problem = small_problem(seed, classes, scale, sentences=sentences)
     Theta = synthetic.fit_mle(problem.features, classes=classes, ridge=ridge, tolerance=1e-7)
-    _, gradient = loss_and_gradient(Theta.numpy(), problem.features.values.numpy(), problem.features.labels.numpy(), ridge)
+    X, y = problem.features.values.numpy(), problem.features.labels.numpy()
+    _, gradient = loss_and_gradient(Theta.numpy(), X, y, np.ones(len(y)), ridge)
     assert np.abs(gradient).max() < 1e-5
     torch.testing.assert_close(Theta, newton(problem.features, classes, ridge), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(Theta.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-7)
@@ -67,11 +71,12 @@ def test_the_fit_is_newton_s_and_stationary(seed, classes, scale, ridge, sentenc
 def test_the_gradient_is_autograd_s():
     problem = small_problem(3)
     X, y, Theta = problem.features.values, problem.features.labels, torch.randn(5, 3, dtype=torch.float64)
+    w = torch.rand(len(y), dtype=torch.float64)
 
     def loss(head):
-        return torch.nn.functional.cross_entropy(X @ head.T, y, reduction="sum") + 0.35 * head.square().sum()
+        return w @ torch.nn.functional.cross_entropy(X @ head.T, y, reduction="none") + 0.35 * head.square().sum()
 
-    value, gradient = loss_and_gradient(Theta.numpy(), X.numpy(), y.numpy(), 0.7)
+    value, gradient = loss_and_gradient(Theta.numpy(), X.numpy(), y.numpy(), w.numpy(), 0.7)
     assert value == pytest.approx(float(loss(Theta)), rel=1e-12)
     np.testing.assert_allclose(gradient, torch.autograd.functional.jacobian(loss, Theta), rtol=0, atol=1e-10)
 
@@ -94,9 +99,21 @@ def test_the_fit_is_scikit_learn_s_in_hard_cases():
         np.testing.assert_allclose(*errors, rtol=1e-3)
 
 
+def test_a_weight_of_two_is_a_token_twice():
+    problem = small_problem(2)
+    w = np.random.default_rng(0).integers(0, 3, len(problem.features.labels))
+    rows = np.repeat(np.arange(len(w)), w)
+    copied = fl.TokenFeatures(
+        problem.features.values[rows], torch.tensor([0, len(rows)]), labels=problem.features.labels[rows]
+    )
+    one = synthetic.fit_mle(problem.features, classes=5, weights=w.astype(float), tolerance=1e-7)
+    other = synthetic.fit_mle(copied, classes=5, tolerance=1e-7)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_large_head_is_fitted_too():
-    problem = small_problem(0, classes=300, sentences=60, tokens=10, dimensions=40)
-    assert synthetic.fit_mle(problem.features, classes=300).shape == (300, 40)
+    problem = small_problem(0, classes=200, sentences=40, tokens=10, dimensions=20)
+    assert synthetic.fit_mle(problem.features, classes=200).shape == (200, 20)
 
 
 def test_without_data_the_ridge_alone_decides():
@@ -245,6 +262,20 @@ def test_a_row_of_the_curves_is_one_fit():
     pd.testing.assert_frame_equal(curves, again)  # seeds repeat, and greedy's prefixes are greedy's picks
 
 
+def test_a_weighted_sample_is_fitted_with_its_weights():
+    def method(pool, features, *, examples, seed=0, weights):
+        chosen = fl.selectors.uniform(pool, features, examples=examples, seed=seed)
+        return replace(chosen, weights=weights(examples))
+
+    def errors(weights):
+        methods = {"uniform": partial(method, weights=weights)}
+        return synthetic.error_curves(small_problem, methods, [10], runs=1)["mean"][0]
+
+    plain = synthetic.error_curves(small_problem, {"uniform": fl.selectors.uniform}, [10], runs=1)["mean"][0]
+    assert errors(lambda n: np.full(n, 7.0)) == pytest.approx(plain, rel=1e-6)  # only their ratios count
+    assert errors(lambda n: np.arange(1.0, n + 1)) != pytest.approx(plain, rel=1e-3)
+
+
 def test_token_budgets_are_kept():
     def ragged(seed):
         rng = np.random.default_rng(seed)
@@ -304,6 +335,7 @@ BAD = [
     (lambda: synthetic.fit_mle(synthetic.isotropic(), classes=3), "expected features with labels, got none"),
     (lambda: synthetic.fit_mle(FINE.features, classes=2), "expected labels from 0 to 1, got 0 to 4"),
     (lambda: synthetic.fit_mle(FINE.features, classes=5, ridge=0.0), "expected a ridge > 0, got 0.0"),
+    (lambda: synthetic.fit_mle(FINE.features, classes=5, weights=np.ones(3)), "weight of at least 0 for each of 120 tokens"),
     (lambda: synthetic.error_curves(small_problem, {}, [5], runs=0), "expected at least 1 run, got 0"),
     (lambda: synthetic.error_curves(small_problem, {}, [5], unit="words"), "expected unit to be one of"),
     (lambda: synthetic.error_curves(small_problem, {}, [5], nested=["x"]), "expected nested to name methods out of"),

@@ -31,8 +31,9 @@ def error_curves(
     Each run draws a new problem, `make_problem(s)` with a new seed s, which all methods share: compare them pairwise. A
     method is called with the same s, as `method(None, features, examples=n, seed=s)`, or with `tokens=n` for
     `unit="tokens"`; `tokens` in a row is what it took. For a method named in `nested` the smaller selections are the
-    prefixes of its largest, and it is called once in a run. `max` and `mean` are over the sentences of the whole pool, the
-    chosen ones included. Raises `ValueError` for no runs, an unknown unit, or a `nested` method that is not there.
+    prefixes of its largest, and it is called once in a run. A weighted sample is fitted with its weights. `max` and `mean`
+    are over the sentences of the whole pool, the chosen ones included. Raises `ValueError` for no runs, an unknown unit,
+    or a `nested` method that is not there.
     Source: paper (max and mean error over 20 runs); new problems in each run and the KL are our choice.
     """
     if runs < 1:
@@ -58,7 +59,11 @@ def error_curves(
 
 def _measure(problem, chosen, ridge):
     picked = problem.features.subset(chosen.indices)
-    Theta = fit_mle(picked, classes=len(problem.Theta), ridge=ridge)
+    weights = None
+    if chosen.weights is not None:
+        weights = np.repeat(chosen.weights, picked.lengths.numpy())
+        weights = weights / weights.mean()  # so that the ridge weighs the same for every method
+    Theta = fit_mle(picked, classes=len(problem.Theta), weights=weights, ridge=ridge)
     errors = prediction_errors(Theta, problem)
     return len(picked.values), errors.max(), errors.mean(), mean_kl(Theta, problem)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from torch import Tensor
@@ -11,16 +11,23 @@ from fisherlib.token_features import TokenFeatures
 
 
 def fit_mle(
-    features: TokenFeatures, *, classes: int, ridge: float = 1e-3, tolerance: float = 1e-5, steps: int = 5000
+    features: TokenFeatures,
+    *,
+    classes: int,
+    weights: Float[np.ndarray, " M"] | None = None,
+    ridge: float = 1e-3,
+    tolerance: float = 1e-5,
+    steps: int = 5000,
 ) -> Float[Tensor, "L d"]:
     """The head [L, d] that minimises the summed negative log-likelihood of `features.labels` + ridge / 2 * ||Theta||^2.
 
-    The ridge (our choice) makes the optimum finite and unique, and its class mean zero. L-BFGS (SciPy) in coordinates in
-    which the Hessian is about the identity, V / L + ridge: the largest entry of the gradient there, which ends below
-    `tolerance`, is the distance from the optimum in standard errors, where the classes are about equally likely.
-    O(M L d) a step; some 20 steps where the data decide, some hundreds where the ridge has to. Raises `ValueError` without
-    labels, for labels outside of the classes, features that are not finite or a ridge that is not positive;
-    `RuntimeError` if `steps` steps do not reach the tolerance.
+    `weights` multiply the tokens' terms of the sum, for methods that sample with weights; 1 by default. The ridge (our
+    choice) makes the optimum finite and unique, and its class mean zero. L-BFGS (SciPy) in coordinates in which the
+    Hessian is about the identity, V / L + ridge: the largest entry of the gradient there, which ends below `tolerance`, is
+    the distance from the optimum in standard errors, where the classes are about equally likely. O(M L d) a step; some 20
+    steps where the data decide, some hundreds where the ridge has to.
+    Raises `ValueError` without labels, for labels outside of the classes, features or weights that are not finite, or a
+    ridge that is not positive; `RuntimeError` if `steps` steps do not reach the tolerance.
     """
     if features.labels is None:
         raise ValueError("expected features with labels, got none: use those of a Problem")
@@ -29,15 +36,18 @@ def fit_mle(
         raise ValueError("expected finite features, got NaN or infinity: check the features")
     if len(y) and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"expected labels from 0 to {classes - 1}, got {y.min()} to {y.max()}: raise classes")
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=float)
+    if w.shape != y.shape or not (np.isfinite(w).all() and (w >= 0).all()):
+        raise ValueError(f"expected a finite weight of at least 0 for each of {len(y):,} tokens, got shape {w.shape}")
     if not 0 < ridge < np.inf:
         raise ValueError(f"expected a ridge > 0, got {ridge}: without one, classes that were never seen run off to infinity")
-    root = np.linalg.cholesky(X.T @ X / classes + ridge * np.eye(X.shape[1]))
+    root = np.linalg.cholesky(X.T @ (w[:, None] * X) / classes + ridge * np.eye(X.shape[1]))
 
     def to_head(flat):
         return solve_triangular(root, flat.reshape(classes, -1).T, lower=True, trans="T", check_finite=False).T
 
     def whitened(flat):
-        loss, gradient = loss_and_gradient(to_head(flat), X, y, ridge)
+        loss, gradient = loss_and_gradient(to_head(flat), X, y, w, ridge)
         return loss, solve_triangular(root, gradient.T, lower=True, check_finite=False).T.ravel()
 
     options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": tolerance, "ftol": 0.0, "maxcor": 20}
@@ -51,15 +61,20 @@ def fit_mle(
 
 
 def loss_and_gradient(
-    Theta: Float[np.ndarray, "L d"], X: Float[np.ndarray, "M d"], y: np.ndarray, ridge: float
+    Theta: Float[np.ndarray, "L d"],
+    X: Float[np.ndarray, "M d"],
+    y: Int[np.ndarray, " M"],
+    w: Float[np.ndarray, " M"],
+    ridge: float,
 ) -> tuple[float, Float[np.ndarray, "L d"]]:
-    """The summed negative log-likelihood of labels `y` [M] + ridge / 2 * ||Theta||^2, and its gradient."""
+    """The negative log-likelihood of labels `y` [M] with weights `w` [M], + ridge / 2 * ||Theta||^2, and its gradient."""
     logits = X @ Theta.T
     logits -= logits.max(1, keepdims=True)
     rows, own = np.arange(len(y)), logits[np.arange(len(y)), y]
     P = np.exp(logits, out=logits)
     total = P.sum(1, keepdims=True)
-    loss = np.log(total).sum() - own.sum() + ridge / 2 * np.square(Theta).sum()
+    loss = w @ (np.log(total[:, 0]) - own) + ridge / 2 * np.square(Theta).sum()
     P /= total
     P[rows, y] -= 1
+    P *= w[:, None]
     return float(loss), P.T @ X + ridge * Theta
