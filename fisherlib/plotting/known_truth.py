@@ -21,7 +21,8 @@ def predicted_and_measured(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     ends = [min(p.min() for p, _ in groups.values()), max(p.max() for p, _ in groups.values())]
     axis.plot(ends, ends, color="#444", lw=1, label="measured = predicted")
     axis.legend()
-    axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     plain_ticks(axis.xaxis)
     plain_ticks(axis.yaxis)
     return figure

@@ -42,13 +42,11 @@ def fit_mle(
     if not 0 < ridge < np.inf:
         raise ValueError(f"expected a ridge > 0, got {ridge}: without one, classes that were never seen run off to infinity")
     root = np.linalg.cholesky(X.T @ (w[:, None] * X) / classes + ridge * np.eye(X.shape[1]))
-
-    def to_head(flat):
-        return solve_triangular(root, flat.reshape(classes, -1).T, lower=True, trans="T", check_finite=False).T
+    inverse = solve_triangular(root, np.eye(len(root)), lower=True)  # Theta = Phi @ inverse
 
     def whitened(flat):
-        loss, gradient = loss_and_gradient(to_head(flat), X, y, w, ridge)
-        return loss, solve_triangular(root, gradient.T, lower=True, check_finite=False).T.ravel()
+        loss, gradient = loss_and_gradient(flat.reshape(classes, -1) @ inverse, X, y, w, ridge)
+        return loss, (gradient @ inverse.T).ravel()
 
     options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": tolerance, "ftol": 0.0, "maxcor": 20}
     found = minimize(whitened, np.zeros(classes * X.shape[1]), jac=True, method="L-BFGS-B", options=options)
@@ -57,7 +55,7 @@ def fit_mle(
             f"expected a gradient of at most {tolerance:g}, got {np.abs(found.jac).max():.2g} after {found.nit} steps: "
             "raise steps, tolerance or ridge"
         )
-    return torch.from_numpy(to_head(found.x).copy())
+    return torch.from_numpy(found.x.reshape(classes, -1) @ inverse)
 
 
 def loss_and_gradient(
@@ -68,13 +66,12 @@ def loss_and_gradient(
     ridge: float,
 ) -> tuple[float, Float[np.ndarray, "L d"]]:
     """The negative log-likelihood of labels `y` [M] with weights `w` [M], + ridge / 2 * ||Theta||^2, and its gradient."""
-    logits = X @ Theta.T
-    logits -= logits.max(1, keepdims=True)
-    rows, own = np.arange(len(y)), logits[np.arange(len(y)), y]
+    logits = Theta @ X.T  # [L, M]: sums over classes run along whole rows, which is quicker
+    logits -= logits.max(0)
+    own = logits[y, np.arange(len(y))]
     P = np.exp(logits, out=logits)
-    total = P.sum(1, keepdims=True)
-    loss = w @ (np.log(total[:, 0]) - own) + ridge / 2 * np.square(Theta).sum()
-    P /= total
-    P[rows, y] -= 1
-    P *= w[:, None]
-    return float(loss), P.T @ X + ridge * Theta
+    total = P.sum(0)
+    loss = w @ (np.log(total) - own) + ridge / 2 * np.square(Theta).sum()
+    P *= w / total
+    P[y, np.arange(len(y))] -= w
+    return float(loss), P @ X + ridge * Theta
