@@ -31,6 +31,7 @@ def predicted_and_measured(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], 
 def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *, columns: int = 2):
     """Error against the size of the selection, a panel for each table of `fl.synthetic.intervals`. Returns the figure.
 
+    Tables of `fl.synthetic.versus` are drawn with a line at 1, uniform, in place of the slope of theory.
     Bands are the 95 % intervals of FisherSFT and uniform; the other methods are thin lines, to keep the figure readable.
     """
     import matplotlib.pyplot as plt
@@ -45,12 +46,16 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
             style = {"lw": 2.2, "ms": 5, "zorder": 3} if main else {"lw": 1, "ms": 4, "alpha": 0.85}
             axis.plot(line["n"], line["value"], marker=_MARKERS[k % 10], color=colour(method), label=method, **style)
         sizes, top = np.sort(table["n"].unique()), table["value"].max()
-        axis.plot(sizes, 1.25 * top * np.sqrt(sizes[0] / sizes), ":", color="#444", lw=1.5, label=r"slope $-\frac{1}{2}$")
+        rate = 1.25 * top * np.sqrt(sizes[0] / sizes)
+        if "verdict" in table:
+            axis.axhline(1, color=colour("uniform"), lw=2.2, label="uniform")
+        else:
+            axis.plot(sizes, rate, ":", color="#444", lw=1.5, label=r"slope $-\frac{1}{2}$")
         axis.set(xscale="log", yscale="log")
         axis.set_title(name, fontsize=10, loc="center")
         axis.set_xticks(sizes, [f"{n:g}" for n in sizes])
         axis.minorticks_off()
-        plain_ticks(axis.yaxis)
+        plain_ticks(axis.yaxis, (1, 2, 5) if "verdict" not in table else (7, 8, 9, 10, 11, 12, 13, 15, 20))
     for axis in axes[-1]:
         axis.set_xlabel(xlabel)
     handles, labels = axes[0][0].get_legend_handles_labels()
