@@ -9,6 +9,7 @@ from fisherlib.plotting.house import colour
 
 VERDICTS = {"better": "#0072B2", "tie": "#F2F2F2", "worse": "#E69F00"}
 _MARKERS = "os^Dv<>PX*"
+_LIGHT = 75  # dots per inch of the large figures: a notebook holds them as pixels, and should stay small
 
 
 def predicted_and_measured(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, xlabel: str, ylabel: str):
@@ -37,7 +38,7 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
     import matplotlib.pyplot as plt
 
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(7.4, 2.7 * rows + 0.5), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(7.4, 2.7 * rows + 0.5), dpi=_LIGHT, sharex=True, squeeze=False)
     for axis, (name, table) in zip(axes.flat, panels.items(), strict=True):
         for k, (method, line) in enumerate(table.groupby("method", sort=False)):
             main = method in ("FisherSFT", "uniform")
@@ -113,7 +114,7 @@ def verdict_map(
 
     down, across = (list(dict.fromkeys(key[k] for key in panels)) for k in (0, 1))
     figure, axes = plt.subplots(
-        len(down), len(across), figsize=(7.4, 1.9 * len(down) + 1.0), sharex=True, sharey=True, squeeze=False
+        len(down), len(across), figsize=(7.4, 1.9 * len(down) + 1.0), dpi=_LIGHT, sharex=True, sharey=True, squeeze=False
     )
     for (row, column), table in panels.items():
         axis = axes[down.index(row)][across.index(column)]
