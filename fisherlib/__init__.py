@@ -10,7 +10,7 @@
 
 import importlib
 
-from fisherlib import fisher, selectors
+from fisherlib import fisher, selectors, synthetic
 from fisherlib.assets import AssetError, load_model
 from fisherlib.compress import compress
 from fisherlib.data import MaskAudit, Pool, encode, load_pool
@@ -46,6 +46,7 @@ __all__ = [
     "score_selection",
     "select",
     "selectors",
+    "synthetic",
 ]
 __version__ = "0.1.0"
 

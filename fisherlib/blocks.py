@@ -124,7 +124,7 @@ class Blocks:
         lengths = self.lengths[new]
         size, end = int(lengths.sum()), self._cache_end
         if size:
-            self._cache[end : end + size] = self._values[_rows(self.begins[new], lengths, size)].to(self.device)
+            self._cache[end : end + size] = self._values.index_select(0, _rows(self.begins[new], lengths, size))
             self._count(new, size)
         self._cached_at[new] = end + lengths.cumsum() - lengths
         self._cache_end += size

@@ -94,6 +94,25 @@ def claims_03_solutions(r):
     assert 1000 / 3 <= r["intensity"] < 576
 
 
+def claims_04(r):
+    assert r["agree"] > 0.98  # theory ranks the errors
+    slope, low, high = r["slopes"]["isotropic / max / all n / FisherSFT"]
+    assert low <= slope <= high and -0.65 < slope < -0.4
+    assert r["gain"]["rare directions"][0] > 1.8  # uniform's largest error over FisherSFT's, 25 sentences
+    assert r["ends"]["FisherSFT"][0] < r["ends"]["uniform"][0] / 1.8
+    assert set(r["map"]) == {"FisherSFT", "placebo"}
+    cells = {name: sum(counts.values()) for name, counts in r["map"].items()}
+    assert cells == {"FisherSFT": 144, "placebo": 144}
+    assert r["map"]["FisherSFT"]["better"] > r["map"]["placebo"]["better"]
+    assert r["plain"]["mean logit error"][0] > 1.3 and r["plain"]["mean KL"][2] < 0.95  # certain predictions
+
+
+def claims_04_solutions(r):
+    assert r["measured"] == pytest.approx(r["square"], rel=0.15)
+    assert 1 < r["on_the_curve"] < r["factor"] and r["verdict"] == "worse"
+    assert r["outliers"][0] > 1 > r["outliers"][1]
+
+
 CLAIMS = {
     "00_quickstart.ipynb": claims_00,
     "solutions/00_quickstart.ipynb": claims_00_solutions,
@@ -101,6 +120,8 @@ CLAIMS = {
     "solutions/02_greedy_selection.ipynb": claims_02_solutions,
     "03_gpu_selection.ipynb": claims_03,
     "solutions/03_gpu_selection.ipynb": claims_03_solutions,
+    "04_known_truth.ipynb": claims_04,
+    "solutions/04_known_truth.ipynb": claims_04_solutions,
     "01_softmax_fisher.ipynb": claims_01,
     "solutions/01_softmax_fisher.ipynb": claims_01_solutions,
 }

@@ -19,6 +19,7 @@ PUBLIC = [
     "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
     "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "load_model", "load_pool",
     "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors",
+    "synthetic",
 ]  # fmt: skip
 
 
@@ -103,13 +104,14 @@ def test_data_flows_one_way():
         "forecast": {"arguments", "blocks", "greedy", "token_features"},
         "fisher": set(),
         "selectors": {"arguments", "data", "features", "greedy", "selection", "selectors", "token_features"},
+        "synthetic": {"fisher", "selection", "synthetic", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},
         "evaluate": {"data", "features", "token_features"},
         "plotting": {"plotting", "selection"},
         "notebook": {"assets", "plotting"},
     }
     files = {p.stem: [p] for p in (ROOT / "fisherlib").glob("*.py") if p.stem != "__init__"}
-    for folder in ("plotting", "selectors"):
+    for folder in ("plotting", "selectors", "synthetic"):
         files[folder] = list((ROOT / "fisherlib" / folder).glob("*.py"))
     assert set(files) == set(allowed)
     for room, paths in files.items():

@@ -3,6 +3,7 @@
 from fisherlib.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
+from fisherlib.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.plotting.theory import designs, line_panels, simplex
 
@@ -13,6 +14,7 @@ __all__ = [
     "comparison",
     "copies",
     "designs",
+    "error_curves",
     "error_estimates",
     "evaluation_raster",
     "gain_fields",
@@ -20,11 +22,14 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "predicted_and_measured",
     "race_bars",
+    "ratios",
     "roofline",
     "save",
     "simplex",
     "style",
     "uncertainty_ellipses",
     "upper_bounds",
+    "verdict_map",
 ]
