@@ -24,13 +24,7 @@ COLOURS = {
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",
-    "density": "#D55E00",
-    "clustered": "#B8A900",
-    "uniform in clusters": "#8C564B",
-    "farthest point": "#7B4FA3",
-    "sentence optimal": "#000000",
-    "nearest to centre": "#5FBF9F",
-    "length-matched": "#9A9A9A",
+    "sentence optimal": "#0000BB",
     "log det V": "#0072B2",  # FisherSFT's objective
     "log det V_w": "#56B4E9",  # and its trace-weighted form
     "float64": "#000000",
