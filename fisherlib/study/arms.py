@@ -1,0 +1,54 @@
+"""The arms of the study: what each method chooses from a pool for a budget."""
+
+from collections.abc import Callable
+from functools import partial
+
+from datasets import Dataset
+
+from fisherlib import selectors
+from fisherlib.greedy import score_selection, select
+from fisherlib.selection import Selection
+from fisherlib.token_features import TokenFeatures
+
+REFERENCE = "uniform"
+# The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
+NONE, ALL = "no_fine_tuning", "all_data"
+SELECTORS = ("uniform", "longest")
+
+
+def _fisher(rows: Dataset, features: TokenFeatures, *, seed: int, rule: str, weighting: str = "none", **budget) -> Selection:
+    return select(features, rule=rule, weighting=weighting, **budget)
+
+
+def _everything(rows: Dataset, features: TokenFeatures, *, seed: int, **budget) -> Selection:
+    return score_selection(features, range(len(features)), settings={"method": ALL})
+
+
+# Each is called as arm(rows, features, seed=..., examples=... or tokens=...).
+ARMS: dict[str, Callable[..., Selection]] = {
+    **{name: getattr(selectors, name) for name in SELECTORS},
+    "fisher_gain": partial(_fisher, rule="gain"),
+    "fisher_per_token": partial(_fisher, rule="gain_per_token"),
+    "fisher_weighted": partial(_fisher, rule="gain_per_token", weighting="trace"),
+    ALL: _everything,
+}
+# How they are called in tables and figures.
+TITLES = {
+    "fisher_gain": "FisherSFT, gain",
+    "fisher_per_token": "FisherSFT, gain per token",
+    "fisher_weighted": "FisherSFT, trace-weighted, per token",
+    NONE: "no fine-tuning",
+    ALL: "all the data",
+}
+
+
+def title(method: str) -> str:
+    """The name of an arm for a reader."""
+    return TITLES.get(method) or method.replace("_", " ")
+
+
+def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **budget) -> Selection:
+    """The selection of an arm. Raises `ValueError` for an unknown method, and what the method raises."""
+    if method not in ARMS:
+        raise ValueError(f"expected method to be one of {(*ARMS, NONE)}, got {method!r}")
+    return ARMS[method](rows, features, seed=seed, **budget)
