@@ -93,7 +93,7 @@ def test_the_head_is_at_the_optimum_of_its_objective():
     (head,) = fl.fit_heads(features, [chosen], classes=8, dimensions=4, ridge=3.0)
     part = features.subset(chosen)
     known = np.isin(part.labels.numpy(), head.classes)
-    X = (part.values.numpy()[known].astype(float) - head.mean) @ head.whitening
+    X = (part.values.numpy()[known].astype(float) - head.frame.mean) @ head.frame.whitening
     X = np.column_stack([X, np.ones(len(X))])
     onehot = np.eye(8)[np.searchsorted(head.classes, part.labels.numpy()[known])]
     scores = X @ head.classifier.coef_.T

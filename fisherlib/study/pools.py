@@ -24,7 +24,7 @@ class Sizes:
     """How large the pools are, and what they are made of."""
 
     pool_examples: int = 1000
-    test_examples: int = 125  # the imbalanced pool has equally many of each domain
+    test_examples: int = 100  # the imbalanced pool has equally many of each domain
     bases: int = 12  # dialogues that the variants of the redundant pool are made of
     variants: float = 0.89  # their share
     rare: float = 0.05  # the share of the rare domains, together
@@ -32,7 +32,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Replicate:
-    """One draw of a pool: rows to choose from and rows to judge by, with the columns `domain` and `base` (-1: no variant)."""
+    """One draw of a pool: rows to choose from and to judge by, with the columns `domain` and `base` (-1: no variant)."""
 
     train: Dataset
     test: Dataset

@@ -1,0 +1,12 @@
+"""A fair study: which examples are worth fine-tuning on, at equal tokens and equal steps, with intervals.
+
+`pools` draws what there is to choose from, `arms` are the methods, `heads` and `fisherlib.fine_tune` train, `rows` runs one
+configuration or many (resumable), `profiles` says which, `store` keeps the results, `statistics` turns them into differences
+with intervals, and `claims` those into a table. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+"""
+
+from fisherlib.study.arms import ARMS, title
+from fisherlib.study.pools import POOLS, Sizes, draw_pool
+from fisherlib.study.rows import Row, Settings, run_row, run_rows
+
+__all__ = ["ARMS", "POOLS", "Row", "Settings", "Sizes", "draw_pool", "run_row", "run_rows", "title"]

@@ -1,0 +1,73 @@
+"""Which rows are run: the sizes, seeds, budgets and arms of each profile, the most telling rows first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fisherlib.study.arms import ALL, ARMS, NONE, REFERENCE
+from fisherlib.study.pools import POOLS, Sizes
+from fisherlib.study.rows import Row, Settings
+
+# The arms of the leads; the others are controls and baselines, and come after them.
+CORE = (REFERENCE, "longest", "fisher_gain", "fisher_per_token", "fisher_weighted")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All of it our choice. `tokens` is the budget of full fine-tuning, `curve` those of uniform picks beside it."""
+
+    settings: Settings
+    seeds: tuple[int, ...]
+    tokens: int
+    curve: tuple[int, ...]
+    head_budgets: tuple[int, ...]
+    examples: int  # a budget of examples: what the methods are given when examples are counted
+    everything: int  # seeds for which full fine-tuning sees all the data, which is what costs most
+    pools: tuple[str, ...] = POOLS
+    methods: tuple[str, ...] = tuple(m for m in ARMS if m != ALL)
+
+    def rows(self) -> list[Row]:
+        """Without repetition, in the order in which they are run."""
+        return list(dict.fromkeys(self._rows()))
+
+    def _rows(self) -> Iterator[Row]:
+        draws = [(pool, seed) for seed in self.seeds for pool in self.pools]
+        core = [m for m in self.methods if m in CORE]
+        for pool, seed in draws:  # the leads
+            yield Row(pool, "full", NONE, seed)
+            yield from (Row(pool, "full", m, seed, self.tokens) for m in core)
+        for pool, seed in draws:  # heads take no time
+            for training in ("head", "head_weak", "head_update"):
+                yield Row(pool, training, ALL, seed)
+                yield from (Row(pool, training, m, seed, t) for t in self.head_budgets for m in self.methods)
+                yield from (Row(pool, training, m, seed, examples=self.examples) for m in self.methods)
+            yield Row(pool, "head_update", NONE, seed)
+        for pool, seed in draws:  # the other arms
+            yield from (Row(pool, "full", m, seed, self.tokens) for m in self.methods)
+        for pool, seed in draws:  # how many tokens does uniform need to match?
+            yield from (Row(pool, "full", REFERENCE, seed, t) for t in self.curve)
+        for seed in self.seeds:  # what length does: equal examples
+            yield from (Row(self.pools[0], "full", m, seed, examples=self.examples) for m in core)
+        for pool, seed in draws[: self.everything * len(self.pools)]:
+            yield Row(pool, "full", ALL, seed)
+
+
+PROFILES = {
+    "smoke": Profile(
+        Settings(Sizes(pool_examples=40, test_examples=10, bases=3, rare=0.2), epochs=1, tokens_per_step=64, classes=50),
+        seeds=(0, 1), tokens=150, curve=(75,), head_budgets=(150, 300), examples=5, everything=0,
+    ),
+    "demo": Profile(
+        Settings(Sizes(pool_examples=200, test_examples=40)),
+        seeds=(0,), tokens=800, curve=(), head_budgets=(800,), examples=20, everything=0,
+    ),
+    "full": Profile(
+        Settings(),
+        seeds=(0, 1, 2, 3, 4), tokens=2000, curve=(500, 1000, 4000), head_budgets=(500, 1000, 2000, 4000, 8000),
+        examples=60, everything=1,
+    ),
+    "gpu": Profile(  # a larger model is given as a folder or an id: --model
+        Settings(Sizes(pool_examples=5000, test_examples=500), device="cuda"),
+        seeds=tuple(range(10)), tokens=20_000, curve=(5_000, 10_000, 50_000), head_budgets=(1_000, 4_000, 16_000, 50_000),
+        examples=600, everything=10,
+    ),
+}  # fmt: skip
