@@ -1,4 +1,4 @@
-"""The arms of the study: what each method chooses from a pool for a budget."""
+"""The arms of the study: what each method chooses from a pool for a budget. Their options are our choice."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,6 @@ from fisherlib.token_features import TokenFeatures
 REFERENCE = "uniform"
 # The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
 NONE, ALL = "no_fine_tuning", "all_data"
-SELECTORS = ("uniform", "longest")
 
 
 def _fisher(rows: Dataset, features: TokenFeatures, *, seed: int, rule: str, weighting: str = "none", **budget) -> Selection:
@@ -24,19 +23,27 @@ def _everything(rows: Dataset, features: TokenFeatures, *, seed: int, **budget) 
     return score_selection(features, range(len(features)), settings={"method": ALL})
 
 
-# Each is called as arm(rows, features, seed=..., examples=... or tokens=...).
+_per_token = partial(_fisher, rule="gain_per_token")
+# Each is called as arm(rows, features, seed=..., examples=... or tokens=...), and two of them with one argument more:
+# length_matched with the selection that it is `like`, ask_llm with its `scores`.
 ARMS: dict[str, Callable[..., Selection]] = {
-    **{name: getattr(selectors, name) for name in SELECTORS},
+    REFERENCE: selectors.uniform,
     "fisher_gain": partial(_fisher, rule="gain"),
-    "fisher_per_token": partial(_fisher, rule="gain_per_token"),
+    "fisher_per_token": _per_token,
     "fisher_weighted": partial(_fisher, rule="gain_per_token", weighting="trace"),
+    "longest": selectors.longest,
     ALL: _everything,
 }
-# How they are called in tables and figures.
+# How they are called in tables and figures, where that is not the name.
 TITLES = {
     "fisher_gain": "FisherSFT, gain",
-    "fisher_per_token": "FisherSFT, gain per token",
-    "fisher_weighted": "FisherSFT, trace-weighted, per token",
+    "fisher_per_token": "FisherSFT, per token",
+    "fisher_weighted": "FisherSFT, trace-weighted",
+    "dedup_uniform": "dedup, then uniform",
+    "dedup_fisher": "dedup, then FisherSFT",
+    "length_matched": "length-matched",
+    "sentence_optimal": "sentence D-optimal",
+    "ask_llm": "AskLLM",
     NONE: "no fine-tuning",
     ALL: "all the data",
 }
@@ -44,11 +51,11 @@ TITLES = {
 
 def title(method: str) -> str:
     """The name of an arm for a reader."""
-    return TITLES.get(method) or method.replace("_", " ")
+    return TITLES.get(method, method.replace("_", " "))
 
 
-def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **budget) -> Selection:
+def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
     """The selection of an arm. Raises `ValueError` for an unknown method, and what the method raises."""
     if method not in ARMS:
         raise ValueError(f"expected method to be one of {(*ARMS, NONE)}, got {method!r}")
-    return ARMS[method](rows, features, seed=seed, **budget)
+    return ARMS[method](rows, features, seed=seed, **call)

@@ -8,7 +8,7 @@ from fisherlib.study.pools import POOLS, Sizes
 from fisherlib.study.rows import Row, Settings
 
 # The arms of the leads; the others are controls and baselines, and come after them.
-CORE = (REFERENCE, "longest", "fisher_gain", "fisher_per_token", "fisher_weighted")
+CORE = (REFERENCE, "fisher_gain", "fisher_per_token", "fisher_weighted", "longest", "dedup_uniform", "dedup_fisher")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,16 @@ class Profile:
 
     def rows(self) -> list[Row]:
         """Without repetition, in the order in which they are run."""
-        return list(dict.fromkeys(self._rows()))
+        return list(dict.fromkeys(row for row in self._rows() if self._makes_sense(row)))
+
+    def _makes_sense(self, row: Row) -> bool:
+        """Without copies, dedup is uniform or FisherSFT again; without its copies, the redundant pool is soon used up.
+
+        To ask the model about every example takes longer than to fine-tune on the picks: it is asked about one pool.
+        """
+        if row.method.startswith("dedup"):
+            return row.pool == "redundant" and row.tokens <= self.tokens
+        return row.method != "ask_llm" or row.pool == self.pools[0]
 
     def _rows(self) -> Iterator[Row]:
         draws = [(pool, seed) for seed in self.seeds for pool in self.pools]

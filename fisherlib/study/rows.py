@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -103,24 +103,36 @@ class Bench:
             self.model.to(self.settings.device)
         self.drawn, self.made = None, {}
         self.replicate = draw_pool(pool, seed, self.settings.sizes)
-        began = time.perf_counter()
         shape = json.dumps([VERSION, asdict(self.settings.sizes), self.settings.model, self.settings.device])
-        place = self.folder / "features" / f"{pool}-{seed}-{hashlib.sha256(shape.encode()).hexdigest()[:8]}"
+        self.place = self.folder / "features" / f"{pool}-{seed}-{hashlib.sha256(shape.encode()).hexdigest()[:8]}"
         self.features, self.test_features = (
-            extract_features(self.model, self.tokenizer, rows, out_dir=place / side, progress=False)
+            extract_features(self.model, self.tokenizer, rows, out_dir=self.place / side, progress=False)
             for side, rows in (("train", self.replicate.train), ("test", self.replicate.test))
         )
-        self.feature_seconds = time.perf_counter() - began
         self.drawn = (pool, seed)
 
     def selection(self, row: Row) -> Selection:
         """The picks of a row, made once for all trainings."""
-        wanted = ("selection", row.method, row.tokens, row.examples)
+        wanted = (row.method, row.tokens, row.examples)
         if wanted not in self.made:
-            began = time.perf_counter()
-            chosen = choose(row.method, self.replicate.train, self.features, seed=row.seed, **row.budget)
-            self.made[wanted] = chosen, time.perf_counter() - began
-        return self.made[wanted][0]
+            more = {}
+            if row.method == "length_matched":
+                more["like"] = self.selection(replace(row, method="fisher_per_token"))
+            elif row.method == "ask_llm":
+                more["scores"] = self.answers()
+            self.made[wanted] = choose(row.method, self.replicate.train, self.features, seed=row.seed, **row.budget, **more)
+        return self.made[wanted]
+
+    def answers(self) -> np.ndarray:
+        """What the model says of each example when it is asked whether to train on it; kept beside the features."""
+        path = self.place / "answers.npy"
+        if not path.exists():
+            scratch = path.with_suffix(".new.npy")
+            from fisherlib.selectors import ask_llm_scores
+
+            np.save(scratch, ask_llm_scores(self.replicate.train, self.model, self.tokenizer, progress=False))
+            os.replace(scratch, path)
+        return np.load(path)
 
     def reference(self, training: str) -> tuple[heads.Tokens, heads.Tokens, np.ndarray]:
         """The pool's and the test's tokens for heads, and the head of the full pool."""
