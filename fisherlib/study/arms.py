@@ -13,6 +13,8 @@ from fisherlib.token_features import TokenFeatures
 REFERENCE = "uniform"
 # The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
 NONE, ALL = "no_fine_tuning", "all_data"
+# Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and nothing in the others.
+_THRESHOLD = 0.5
 
 
 def _fisher(rows: Dataset, features: TokenFeatures, *, seed: int, rule: str, weighting: str = "none", **budget) -> Selection:
@@ -32,6 +34,16 @@ ARMS: dict[str, Callable[..., Selection]] = {
     "fisher_per_token": _per_token,
     "fisher_weighted": partial(_fisher, rule="gain_per_token", weighting="trace"),
     "longest": selectors.longest,
+    "dedup_uniform": partial(selectors.deduplicated, threshold=_THRESHOLD),
+    "dedup_fisher": partial(selectors.deduplicated, threshold=_THRESHOLD, then=_per_token),
+    "length_matched": selectors.length_matched,
+    "uniform_in_clusters": selectors.uniform_in_clusters,
+    "nearest_to_centre": selectors.nearest_to_centre,
+    "clustered": selectors.clustered,
+    "density": selectors.density,
+    "farthest_point": selectors.farthest_point,
+    "sentence_optimal": selectors.sentence_optimal,
+    "ask_llm": selectors.ask_llm,
     ALL: _everything,
 }
 # How they are called in tables and figures, where that is not the name.

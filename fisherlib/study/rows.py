@@ -23,6 +23,7 @@ from fisherlib.evaluate import HeldOut, held_out_nll
 from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune
 from fisherlib.selection import Selection
+from fisherlib.selectors import ask_llm_scores
 from fisherlib.study import heads
 from fisherlib.study.arms import ALL, NONE, choose
 from fisherlib.study.pools import Sizes, draw_pool
@@ -128,8 +129,6 @@ class Bench:
         path = self.place / "answers.npy"
         if not path.exists():
             scratch = path.with_suffix(".new.npy")
-            from fisherlib.selectors import ask_llm_scores
-
             np.save(scratch, ask_llm_scores(self.replicate.train, self.model, self.tokenizer, progress=False))
             os.replace(scratch, path)
         return np.load(path)
