@@ -18,7 +18,8 @@ class Selection:
     `indices` [n] into the pool; `gains` [n], what each pick added to the objective (natural log, so nats); `costs` [n]
     (response tokens unless other costs were given); `objective` = log det(V) - log det(V0); `upper_bound` on the
     objective of *any* selection within the budget, where known; `evaluations` of a gain; `seconds` of selection;
-    `settings` that led here.
+    `settings` that led here; `weights` [n], where the picks are a weighted sample: a sum over the picks with these
+    weights is an unbiased estimate of the sum over the pool.
     """
 
     indices: np.ndarray
@@ -29,19 +30,25 @@ class Selection:
     evaluations: int = 0
     seconds: float = 0.0
     settings: dict = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def __post_init__(self):
-        for name in ("indices", "gains", "costs"):
+        for name in self._arrays():
             array = getattr(self, name).copy()
             array.setflags(write=False)  # frozen means frozen, and a prefix must not be a door into its parent
             object.__setattr__(self, name, array)
         if not len(self.indices) == len(self.gains) == len(self.costs):
             raise ValueError(f"expected as many gains and costs as the {len(self.indices)} indices")
+        if self.weights is not None and not (len(self.weights) == len(self) and (self.weights > 0).all()):
+            raise ValueError(f"expected a positive weight for each of the {len(self.indices)} indices, got {self.weights}")
         if len(np.unique(self.indices)) < len(self.indices) or not all(0 <= i < self.pool_size for i in self.indices):
             raise ValueError(f"expected different indices from 0 to {self.pool_size - 1}, got {self.indices.tolist()[:20]}")
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def _arrays(self) -> tuple[str, ...]:
+        return ("indices", "gains", "costs") if self.weights is None else ("indices", "gains", "costs", "weights")
 
     def __repr__(self) -> str:
         text = (
@@ -66,6 +73,8 @@ class Selection:
     def prefix(self, *, examples: int | None = None, tokens: float | int | None = None) -> "Selection":
         """The first picks: `examples` of them, or as many as cost at most `tokens`. Gives no certificate of its own.
 
+        It has no weights either: those of a weighted sample are for the whole of it.
+
         Raises `ValueError` unless exactly one budget is given and it lies within this selection.
         """
         if (examples is None) == (tokens is None):
@@ -83,6 +92,7 @@ class Selection:
             gains=self.gains[:n],
             costs=self.costs[:n],
             upper_bound=None,
+            weights=None,
             settings=settings,
         )
 
@@ -97,7 +107,7 @@ class Selection:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **asdict(self)}
-        manifest |= {name: getattr(self, name).tolist() for name in ("indices", "gains", "costs")}
+        manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             scratch.write_text(json.dumps(manifest, indent=1, default=_plain))
@@ -117,6 +127,8 @@ class Selection:
                 "gains": np.array(manifest["gains"], dtype=np.float64),
                 "costs": np.array(manifest["costs"], dtype=np.float64),
             }
+            if manifest.get("weights") is not None:  # manifests of before there were any have none
+                arrays["weights"] = np.array(manifest["weights"], dtype=np.float64)
             rest = {k: manifest[k] for k in ("pool_size", "upper_bound", "evaluations", "seconds", "settings")}
             return cls(**arrays, **rest)
         except (OSError, ValueError, KeyError, TypeError) as error:

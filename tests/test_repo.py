@@ -101,7 +101,7 @@ def test_data_flows_one_way():
         "compress": {"token_features"},
         "forecast": {"blocks", "greedy", "token_features"},
         "fisher": set(),
-        "selectors": {"selection", "greedy", "selectors", "token_features"},
+        "selectors": {"data", "features", "greedy", "selection", "selectors", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},
         "evaluate": {"data", "features", "token_features"},
         "plotting": {"plotting", "selection"},

@@ -28,6 +28,22 @@ def test_save_and_load(selection, tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["s.json"]
 
 
+def test_weights_are_saved_and_belong_to_the_whole_sample(selection, tmp_path):
+    from dataclasses import replace
+
+    weighted = replace(selection, weights=np.array([1.0, 2.5, 1.0, 1e9 / 3]))
+    weighted.save(tmp_path / "s.json")
+    assert np.array_equal(fl.Selection.load(tmp_path / "s.json").weights, weighted.weights)
+    assert weighted.prefix(examples=4).weights is None
+    for bad in ([1.0, 1.0], [1.0, 0.0, 1.0, 1.0], [1.0, np.nan, 1.0, 1.0]):
+        with pytest.raises(ValueError, match="a positive weight for each of the 4 indices"):
+            replace(selection, weights=np.array(bad))
+    manifest = json.loads((tmp_path / "s.json").read_text())
+    del manifest["weights"]  # as they were written before there were weights
+    (tmp_path / "old.json").write_text(json.dumps(manifest))
+    assert fl.Selection.load(tmp_path / "old.json").weights is None
+
+
 def test_a_failed_save_leaves_the_old_manifest(selection, tmp_path, monkeypatch):
     path = tmp_path / "s.json"
     selection.save(path)

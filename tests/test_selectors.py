@@ -1,54 +1,191 @@
-"""The baselines keep the budget and their definition."""
+"""What all selectors have in common: budgets, order, seeds, memory-mapped features, and what they refuse."""
+
+import inspect
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
-from fisherlib.selectors import longest, uniform
+from fisherlib import selectors
+from fisherlib.selectors import _pooled
 
 
-def pool(seed, n=20):
+def draw_pool(seed, n=20):
     rng = np.random.default_rng(seed)
-    return fl.TokenFeatures.from_list([torch.randn(int(t), 5) for t in rng.integers(0, 7, n)])
+    lengths = rng.integers(0, 7, n)
+    lengths[0] = 3  # never a pool without tokens
+    blocks = [torch.from_numpy(rng.normal(size=(t, 5)) + 10) for t in lengths]
+    nll = torch.from_numpy(rng.exponential(size=lengths.sum()))
+    rows = Dataset.from_list([{"text": " ".join(map(str, rng.integers(0, 10**6, 9)))} for _ in lengths])
+    return rows, fl.TokenFeatures.from_list(blocks, nll=nll)
 
 
-@pytest.mark.parametrize("selector", [uniform, longest])
-@settings(max_examples=30, deadline=None)
+def scores_of(features):
+    """Something for `ask_llm` that follows an example wherever it stands."""
+    return np.array([float(X.sum()) % 1 for X in (features[i] for i in range(len(features)))])
+
+
+def like_the_longest(pool, features, **call):
+    tenth = selectors.longest(None, features, examples=max(len(features) // 4, 1))
+    return selectors.length_matched(pool, features, like=tenth, **call)
+
+
+def ask_with_scores(pool, features, **call):
+    return selectors.ask_llm(pool, features, scores=scores_of(features), **call)
+
+
+SELECTORS = {
+    "uniform": selectors.uniform,
+    "longest": selectors.longest,
+    "length_matched": like_the_longest,
+    "density": selectors.density,
+    "clustered": selectors.clustered,
+    "uniform_in_clusters": selectors.uniform_in_clusters,
+    "nearest_to_centre": selectors.nearest_to_centre,
+    "ask_llm": ask_with_scores,
+    "sentence_optimal": selectors.sentence_optimal,
+    "sentence_optimal, sum": partial(selectors.sentence_optimal, pooling="sum", rule="gain_per_token"),
+    "farthest_point": selectors.farthest_point,
+    "deduplicated": selectors.deduplicated,
+}
+NAMES = [name for name in selectors.__all__ if name not in ("ask_llm_scores", "density_scores", "near_duplicates")]
+every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
+some = settings(max_examples=12, deadline=None)
+
+
+def test_all_have_the_same_call_and_are_tested_here():
+    assert set(NAMES) == {name.split(",")[0] for name in SELECTORS}
+    for name in NAMES:
+        parameters = inspect.signature(getattr(selectors, name)).parameters
+        assert list(parameters)[:2] == ["pool", "features"]
+        assert [parameters[k].default for k in ("examples", "tokens", "seed")] == [None, None, 0]
+        assert all(p.kind == p.KEYWORD_ONLY for p in list(parameters.values())[2:] if p.kind != p.VAR_KEYWORD)
+
+
+@every
+@some
 @given(seed=st.integers(0, 1000), share=st.floats(0.1, 1.0))
-def test_budgets_are_kept_and_filled(selector, seed, share):
-    features = pool(seed)
+def test_budgets_are_kept_and_filled(select, seed, share):
+    rows, features = draw_pool(seed)
     costs = features.lengths.numpy()
     budget = max(int(share * costs.sum()), int(costs[costs > 0].min()))
-    chosen = selector(None, features, tokens=budget, seed=seed)
+    chosen = select(rows, features, tokens=budget, seed=seed)
     left = budget - chosen.costs.sum()
     rest = np.setdiff1d(np.flatnonzero(costs), chosen.indices)
-    assert left >= 0 and len(set(chosen.indices)) == len(chosen)
+    assert left >= 0 and len(set(chosen.indices)) == len(chosen) and (costs[chosen.indices] > 0).all()
     assert (costs[rest] > left).all()  # nothing that fits was left out
-    assert len(selector(None, features, examples=7, seed=seed)) == 7
+    assert chosen.settings["budget"] == {"tokens": budget}
+    n = max(int(share * len(features)), 1)
+    chosen = select(rows, features, examples=n, seed=seed)
+    filled = int((costs[chosen.indices] > 0).sum())
+    assert len(chosen) == n and filled == min(n, int((costs > 0).sum()))
+    assert (costs[chosen.indices[:filled]] > 0).all()  # examples without tokens come last
+    assert np.array_equal(chosen.costs, costs[chosen.indices])
+
+
+@every
+def test_a_seed_is_an_answer(select, tmp_path):
+    rows, features = draw_pool(3)
+    for budget in ({"examples": 6}, {"tokens": 30}):
+        first = select(rows, features, seed=5, **budget)
+        np.random.seed(1)  # nobody else's dice
+        torch.manual_seed(1)
+        again = select(rows, features, seed=5, **budget)
+        assert np.array_equal(first.indices, again.indices)
+        first.save(tmp_path / "s.json")
+        loaded = fl.Selection.load(tmp_path / "s.json")
+        assert loaded.settings == first.settings and np.array_equal(loaded.indices, first.indices)
+        rescored = fl.score_selection(features, first.indices)
+        assert first.objective == pytest.approx(rescored.objective, abs=1e-10) and first.upper_bound is None
+
+
+@pytest.mark.parametrize(
+    "name", ["uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated"]
+)
+def test_another_seed_is_another_answer(name):
+    rows, features = draw_pool(3)
+    picks = {tuple(SELECTORS[name](rows, features, examples=6, seed=seed).indices) for seed in range(8)}
+    assert len(picks) > 4
+
+
+@every
+def test_features_on_a_disk_and_in_small_parts_give_the_same(select, tmp_path, monkeypatch):
+    rows, features = draw_pool(4)
+    whole = select(rows, features, examples=7)
+    features.save(tmp_path / "f")
+    monkeypatch.setattr(_pooled, "_AT_ONCE", 17)
+    mapped = select(rows, fl.TokenFeatures.load(tmp_path / "f"), examples=7)
+    assert np.array_equal(whole.indices, mapped.indices)
+
+
+@pytest.mark.parametrize("name", ["longest", "ask_llm", "sentence_optimal", "sentence_optimal, sum", "farthest_point"])
+@some
+@given(seed=st.integers(0, 1000))
+def test_another_order_of_the_pool_gives_the_same_examples(name, seed):
+    rows, features = draw_pool(seed)
+    rng = np.random.default_rng(seed)
+    if name == "longest":  # ties go to the lowest index: no ties here
+        features = fl.TokenFeatures.from_list([torch.ones(int(t), 2) for t in rng.permutation(20)])
+    moved = rng.permutation(20)
+    for budget in ({"examples": 6}, {"tokens": 25}):
+        before = SELECTORS[name](rows, features, **budget)
+        after = SELECTORS[name](rows.select(moved), features.subset(moved), **budget)
+        if before.costs.min() > 0:
+            assert np.array_equal(moved[after.indices], before.indices)
+
+
+@pytest.mark.parametrize(
+    "name", ["longest", "nearest_to_centre", "ask_llm", "sentence_optimal", "sentence_optimal, sum", "farthest_point"]
+)
+def test_of_equals_the_first_are_taken(name):
+    features = fl.TokenFeatures.from_list([torch.full((2, 3), 0.1)] * 9, nll=torch.ones(18))
+    assert SELECTORS[name](None, features, examples=5).indices.tolist() == [0, 1, 2, 3, 4]
+    assert SELECTORS[name](None, features, tokens=7).indices.tolist() == [0, 1, 2]
+
+
+@every
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_tiny_pools(select, n):
+    rows = Dataset.from_list([{"text": f"{i}{i}{i}{i}{i}{i}"} for i in range(n)])
+    features = fl.TokenFeatures.from_list([torch.randn(2, 3) for _ in range(n)], nll=torch.ones(2 * n))
+    assert sorted(select(rows, features, examples=n).indices) == list(range(n))
+    assert len(select(rows, features, tokens=2)) == 1
+
+
+@every
+def test_what_is_refused(select):
+    rows, features = draw_pool(5)
+    with pytest.raises(ValueError, match="expected exactly one of examples= and tokens="):
+        select(rows, features, examples=2, tokens=3)
+    with pytest.raises(ValueError, match="from 1 to 20"):
+        select(rows, features, examples=21)
+    with pytest.raises(ValueError, match="whole pool"):
+        select(rows, features, tokens=10_000)
+    with pytest.raises(ValueError, match="the 20 rows that the features are of, got 19 rows"):
+        select(rows.select(range(19)), features, examples=2)
+    with pytest.raises(ValueError, match="at least the cheapest example"):
+        select(rows, features, tokens=0.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["density", "clustered", "uniform_in_clusters", "nearest_to_centre", "sentence_optimal", "farthest_point"]
+)
+def test_features_that_cannot_be_pooled_are_refused(name):
+    bad = fl.TokenFeatures.from_list([torch.ones(1, 2), torch.tensor([[1.0, float("nan")]])], nll=torch.ones(2))
+    with pytest.raises(ValueError, match="NaN or infinity in example 1: extract"):
+        SELECTORS[name](None, bad, examples=1)
+    empty = fl.TokenFeatures.from_list([torch.ones(0, 2)] * 2, nll=torch.ones(0))
+    with pytest.raises(ValueError, match="an example with tokens, got none in 2"):
+        SELECTORS[name](None, empty, examples=1)
 
 
 def test_information_is_that_of_the_definition():
-    features = pool(1)
-    chosen = uniform(None, features, examples=6, seed=2)
+    _, features = draw_pool(1)
+    chosen = selectors.uniform(None, features, examples=6, seed=2)
     X = features.subset(chosen.indices).values.double().numpy()
     assert chosen.objective == pytest.approx(np.linalg.slogdet(np.eye(5) + X.T @ X)[1], abs=1e-10)
-    again = fl.score_selection(features, fl.select(features, examples=6).indices)
-    assert again.objective == pytest.approx(fl.select(features, examples=6).objective, abs=1e-10)
-
-
-def test_uniform_is_uniform_and_seeded():
-    features = pool(2, n=6)
-    counts = np.zeros(6)
-    for seed in range(600):
-        counts[uniform(None, features, examples=2, seed=seed).indices] += 1
-    assert np.abs(counts - 200).max() < 55  # 4.8 standard deviations of a binomial(600, 1/3)
-    assert np.array_equal(*(uniform(None, features, examples=3, seed=5).indices for _ in range(2)))
-
-
-def test_longest_takes_the_longest_and_the_first_of_equals():
-    features = fl.TokenFeatures.from_list([torch.ones(t, 2) for t in (2, 5, 3, 5, 1)])
-    assert longest(None, features, examples=3).indices.tolist() == [1, 3, 2]
-    assert longest(None, features, tokens=7).indices.tolist() == [1, 0]

@@ -1,10 +1,25 @@
-"""Fill a budget in a given order: what the selectors that only rank examples share."""
+"""Check a call and fill a budget in a given order: what all selectors share."""
 
 import time
+
+import numpy as np
+from datasets import Dataset
 
 from fisherlib.greedy import check_budget, score_selection
 from fisherlib.selection import Selection
 from fisherlib.token_features import Indices, TokenFeatures
+
+
+def check_call(pool: Dataset | None, features: TokenFeatures, examples: int | None, tokens: float | int | None) -> None:
+    """Raise `ValueError` for a bad budget, or if `pool`, where given, is not what the features were extracted from."""
+    if pool is not None and len(pool) != len(features):
+        raise ValueError(
+            f"expected the {len(features):,} rows that the features are of, got {len(pool):,} rows: give the same dataset"
+        )
+    costs = features.lengths.numpy().astype(float)
+    check_budget(features, costs, examples, tokens)
+    if tokens is not None and tokens < (cheapest := costs[costs > 0].min()):
+        raise ValueError(f"expected a budget of at least the cheapest example ({cheapest:g}), got {tokens:g}: raise it")
 
 
 def fill_in_order(
@@ -15,15 +30,19 @@ def fill_in_order(
     examples: int | None,
     tokens: float | int | None,
     seed: int | None = None,
+    began: float | None = None,
+    **options,
 ) -> Selection:
     """Take examples in `order` until the budget is met; under a token budget, skip what no longer fits.
 
-    The information of the result is computed as for FisherSFT (prior 1), and its time is not counted as selection.
-    Raises `ValueError` for a bad budget, or if nothing fits.
+    Examples without tokens come last whatever the order, under a token budget never. The information of the result is
+    computed as for FisherSFT (prior 1), and its time is not counted as selection. `began`: `time.perf_counter()` at the
+    start of the call; `options` are noted in the settings.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     costs = features.lengths.numpy().astype(float)
-    check_budget(features, costs, examples, tokens)
+    order = np.asarray(order)
+    order = np.concatenate([order[costs[order] > 0], order[costs[order] == 0]])
     if examples is not None:
         picks = [int(i) for i in order[:examples]]
     else:
@@ -32,9 +51,12 @@ def fill_in_order(
             if 0 < costs[i] <= left:
                 picks.append(int(i))
                 left -= costs[i]
-    if not picks:
-        raise ValueError(f"expected a budget of at least the cheapest example ({costs[costs > 0].min():g}), got {tokens:g}")
     seconds = time.perf_counter() - began
     budget = {"examples": examples} if examples is not None else {"tokens": tokens}
-    settings = {"method": method, "budget": budget, "seed": seed, "features": features.info}
+    settings = {"method": method, "budget": budget, "seed": seed, **options, "features": features.info}
     return score_selection(features, picks, seconds=seconds, settings=settings)
+
+
+def without_tokens(features: TokenFeatures) -> Indices:
+    """The examples without tokens: the end of every order."""
+    return np.flatnonzero(features.lengths.numpy() == 0)

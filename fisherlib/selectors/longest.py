@@ -4,7 +4,7 @@ import numpy as np
 from datasets import Dataset
 
 from fisherlib.selection import Selection
-from fisherlib.selectors._budget import fill_in_order
+from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.token_features import TokenFeatures
 
 
@@ -17,5 +17,6 @@ def longest(
     seed: int = 0,
 ) -> Selection:
     """Examples by falling number of response tokens, lowest index on ties. `seed` is not used. Source: our control."""
+    check_call(pool, features, examples, tokens)
     order = np.argsort(-features.lengths.numpy(), kind="stable")
     return fill_in_order(features, order, method="longest", examples=examples, tokens=tokens)

@@ -4,7 +4,7 @@ import numpy as np
 from datasets import Dataset
 
 from fisherlib.selection import Selection
-from fisherlib.selectors._budget import fill_in_order
+from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.token_features import TokenFeatures
 
 
@@ -17,5 +17,6 @@ def uniform(
     seed: int = 0,
 ) -> Selection:
     """Examples in random order, without replacement, until the budget is met. Source: paper's baseline."""
+    check_call(pool, features, examples, tokens)
     order = np.random.default_rng(seed).permutation(len(features))
     return fill_in_order(features, order, method="uniform", examples=examples, tokens=tokens, seed=seed)

@@ -1,0 +1,122 @@
+"""Ask the language model itself whether an example is worth training on (Sachdeva et al. 2024)."""
+
+import time
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+
+from fisherlib.data import Encoded
+from fisherlib.features import at_responses, batches, context_length, progress_bar
+from fisherlib.selection import Selection
+from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._text import texts
+from fisherlib.token_features import TokenFeatures
+
+# Our own wording: the paper's was not available to us.
+QUESTION = """Here is an example from a collection of texts:
+
+###
+{document}
+###
+
+Is this example informative and well written, so that a language model would learn something useful from it? \
+Answer with one word, yes or no.
+Answer:"""
+_YES, _NO = (" yes", " Yes", "yes", "Yes"), (" no", " No", "no", "No")
+
+
+def ask_llm(
+    pool: Dataset | None,
+    features: TokenFeatures,
+    *,
+    model=None,
+    tokenizer=None,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    scores: Float[np.ndarray, " N"] | None = None,
+    **options,
+) -> Selection:
+    """The examples with the highest P(yes), lowest index on ties. `seed` is not used.
+
+    `model` and `tokenizer` are needed unless `scores` [N] are given, which `ask_llm_scores` returned before; `options`
+    are its options. A small model that was never taught to answer says nearly the same of every example: look at the
+    spread of the scores before you trust their order. Source: Sachdeva et al., arXiv 2402.09668; the question is ours.
+    """
+    began = time.perf_counter()
+    check_call(pool, features, examples, tokens)
+    if scores is None:
+        if model is None or tokenizer is None:
+            raise ValueError("expected a model and its tokenizer to ask, or scores= of ask_llm_scores, got neither")
+        scores = ask_llm_scores(pool, model, tokenizer, **options)
+    if len(scores) != len(features) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"expected a finite score for each of {len(features):,} examples, got {len(scores):,}: check scores="
+        )
+    order = np.argsort(-scores, kind="stable")
+    return fill_in_order(features, order, method="AskLLM", examples=examples, tokens=tokens, began=began)
+
+
+def ask_llm_scores(
+    pool: Dataset | None,
+    model,
+    tokenizer,
+    *,
+    question: str = QUESTION,
+    tokens_per_batch: int = 2048,
+    precision: str = "bfloat16",
+    progress: bool | None = None,
+    padding_side: str = "right",
+) -> Float[np.ndarray, " N"]:
+    """P(yes) / (P(yes) + P(no)) of the next token after a question about each example: in (0, 1), float64.
+
+    `question` holds `{document}`, where the example's text goes; it is asked in a user's turn if the tokenizer has a chat
+    template. Both probabilities are sums over the first tokens of the word with and without a space and a capital. A
+    document that is too long for the model's context is cut at its end until the question fits. The other options are
+    those of `fl.extract_features`, and do not change the scores beyond rounding. Time: one forward pass over all texts.
+    Raises `ValueError` for a pool without text, a tokenizer that begins "yes" and "no" with the same token, a question
+    without `{document}`, or one that is too long by itself.
+    """
+    if question.count("{document}") != 1:
+        raise ValueError("expected {document} once in the question: it marks the place of the example's text")
+    yes, no = (sorted({tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words}) for words in (_YES, _NO))
+    if shared := set(yes) & set(no):
+        raise ValueError(
+            f"expected 'yes' and 'no' to begin with different tokens, but both may begin with token {min(shared)}: "
+            "choose a model with another tokenizer"
+        )
+    context = context_length(model)
+    # A last token stands in for the answer: the position before it is the one whose prediction is read.
+    prompts = [[*_prompt(text, tokenizer, question, context), yes[0]] for text in texts(pool)]
+    encoded = [Encoded(ids, [False] * (len(ids) - 1) + [True]) for ids in prompts]
+    scores, was_training = torch.empty(len(encoded), dtype=torch.float64), model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
+            for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
+                logits, _ = at_responses(model, batch, precision, compute_logits=True)
+                margin = (logits[:, yes].float().logsumexp(1) - logits[:, no].float().logsumexp(1)).cpu().double()
+                scores[indices] = margin.clamp(-36, 36).sigmoid()  # beyond that, 1 - score is lost in float64
+                bar.update(len(indices))
+    finally:
+        model.train(was_training)
+    return scores.numpy()
+
+
+def _prompt(document: str, tokenizer, question: str, context: int | None) -> list[int]:
+    """Token ids of the question about one document, whose end is cut off as far as the context requires."""
+    while True:
+        text, templated = question.replace("{document}", document), tokenizer.chat_template is not None
+        if templated:
+            turn = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=not templated)["input_ids"]
+        if context is None or len(ids) < context:
+            return list(ids)
+        if not document:
+            raise ValueError(f"expected a context of more than {len(ids)} tokens, the question alone, got {context}")
+        spans = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        keep = len(spans) - (len(ids) - context + 1)
+        document = document[: min(spans[keep - 1][1], len(document) - 1)] if keep > 0 else ""

@@ -1,0 +1,86 @@
+"""Sensitivity sampling around k-means centres: far from a centre, or where the loss is high (Axiotis et al. 2024)."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Float
+
+from fisherlib.selection import Selection
+from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._pooled import centred, clusters
+from fisherlib.selectors._priority import priority_sample
+from fisherlib.token_features import TokenFeatures
+
+
+def clustered(
+    pool: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    n_clusters: int | None = None,
+    z: float | int = 2,
+    scale: float | int | None = None,
+    losses: Float[np.ndarray, " N"] | None = None,
+) -> Selection:
+    """A weighted sample with p(x) proportional to scale * dist(x, c)^z + loss(c), c being the centre nearest to x.
+
+    k-means runs on the centred means of the examples' token vectors. The loss at a centre is that of the example nearest
+    to it: its mean `nll` per token, or its entry in `losses` [N]. `scale`, the paper's lambda: by default such that both
+    terms have the same mean over the pool; `n_clusters`: by default round(sqrt(N)). Both are our choice. Sampling is
+    without replacement and within the budget (priority sampling): the result's `weights` make weighted sums over the
+    picks unbiased for sums over the examples with tokens.
+    Source: Axiotis et al., arXiv 2402.17327; priority sampling in place of independent draws is our choice.
+    Raises `ValueError` for features without `nll` if no losses are given, and for losses that are negative or not finite.
+    """
+    began = time.perf_counter()
+    check_call(pool, features, examples, tokens)
+    if losses is None and features.nll is None:
+        raise ValueError("expected features with nll, got none: extract them with fl.extract_features, or give losses=")
+    if losses is not None and not (len(losses) == len(features) and np.isfinite(losses).all() and (losses >= 0).all()):
+        raise ValueError(f"expected a finite loss of at least 0 for each of {len(features):,} examples: check losses=")
+    if not (0 < z < np.inf and (scale is None or 0 <= scale < np.inf)):
+        raise ValueError(f"expected a positive z and a scale of at least 0, got z={z}, scale={scale}")
+    ids, X = centred(features)
+    labels, distances = clusters(X, n_clusters, seed)
+    loss = np.empty(len(ids))
+    for cluster in np.unique(labels):
+        members = np.flatnonzero(labels == cluster)
+        nearest = int(ids[members[distances[members].argmin()]])
+        loss[members] = _mean_nll(features, nearest) if losses is None else losses[nearest]
+    p = sensitivities(distances**z, loss, scale)
+    by_tokens = examples is None
+    costs = features.lengths.numpy()[ids].astype(float) if by_tokens else np.ones(len(ids))
+    picks, weights, order = priority_sample(p, costs, tokens if by_tokens else examples, np.random.default_rng(seed))
+    rest = [] if by_tokens else without_tokens(features)
+    options = {"n_clusters": n_clusters, "z": z, "scale": scale, "losses": "nll" if losses is None else "given"}
+    selection = fill_in_order(
+        features,
+        np.concatenate([ids[order], rest]).astype(np.int64),
+        method="clustered",
+        examples=examples,
+        tokens=tokens,
+        seed=seed,
+        began=began,
+        **options,
+    )
+    # picks are a prefix of the selection: after them come only examples without tokens, which stand for themselves
+    return replace(selection, weights=np.concatenate([weights, np.ones(len(selection) - len(picks))]))
+
+
+def sensitivities(
+    spread: Float[np.ndarray, " n"], loss: Float[np.ndarray, " n"], scale: float | int | None
+) -> Float[np.ndarray, " n"]:
+    """Unnormalised p. What is at its centre and has no loss still has a chance: without one, no weight would be right."""
+    if scale is None:
+        scale = loss.mean() / spread.mean() if spread.any() and loss.any() else 1.0
+    p = scale * spread + loss
+    return np.maximum(p, 1e-9 * p.max()) if p.any() else np.ones(len(p))
+
+
+def _mean_nll(features: TokenFeatures, i: int | np.integer) -> float:
+    begin, end = (int(o) for o in features.offsets[i : i + 2])
+    return max(float(features.nll[begin:end].double().mean()), 0.0)  # rounding may take a certain token below 0

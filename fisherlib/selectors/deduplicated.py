@@ -1,0 +1,105 @@
+"""Take near-duplicates out of the pool, then choose from what is left with any other selector."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from datasets import Dataset
+from datasketch import MinHash, MinHashLSH
+from jaxtyping import Int
+
+from fisherlib.selection import Selection
+from fisherlib.selectors._budget import check_call
+from fisherlib.selectors._text import texts
+from fisherlib.selectors.uniform import uniform
+from fisherlib.token_features import TokenFeatures
+
+_PERMUTATIONS = 128
+
+
+def deduplicated(
+    pool: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    then: Callable[..., Selection] = uniform,
+    threshold: float = 0.8,
+    **options,
+) -> Selection:
+    """What `then` selects from the first example of each group of near-duplicates; indices are those of the whole pool.
+
+    `then` is any selector of this package, or any callable with their call; `options` are passed on to it. FisherSFT:
+    `then=lambda pool, features, **call: fl.select(features, rule="gain_per_token", **call)`. Upper bounds are dropped, as
+    they would be for the smaller pool; `weights`, if any, are for sums over the smaller pool. The features of what is left
+    are copied into memory. Source: our control for pools with copies. Raises `ValueError` for a pool without text, a
+    threshold outside (0, 1], or a budget beyond what is left.
+    """
+    began = time.perf_counter()
+    check_call(pool, features, examples, tokens)
+    groups = near_duplicates(pool, threshold=threshold, seed=seed)
+    kept = np.flatnonzero(groups == np.arange(len(groups)))
+    left, unit = (len(kept), "examples") if tokens is None else (int(features.lengths.numpy()[kept].sum()), "tokens")
+    budget = examples if tokens is None else tokens
+    if budget > left:
+        raise ValueError(
+            f"expected a budget of at most the {left:,} {unit} that are left without near-duplicates, got {budget:,}: "
+            "lower it, or raise the threshold"
+        )
+    removal = time.perf_counter() - began
+    chosen = then(pool.select(kept), features.subset(kept), examples=examples, tokens=tokens, seed=seed, **options)
+    settings = {
+        **chosen.settings,
+        "method": f"deduplicated, then {chosen.settings.get('method', 'selection')}",
+        "threshold": threshold,
+        "removed": len(groups) - len(kept),
+        "features": features.info,
+    }
+    return replace(
+        chosen,
+        indices=kept[chosen.indices],
+        pool_size=len(features),
+        upper_bound=None,
+        seconds=removal + chosen.seconds,
+        settings=settings,
+    )
+
+
+def near_duplicates(
+    pool: Dataset | None, threshold: float = 0.8, seed: int = 0, *, shingle: int = 5
+) -> Int[np.ndarray, " N"]:
+    """For each example the index of the first example of its group, its own index if it is the first.
+
+    An example joins the group of the earliest first example whose set of character n-grams (n = `shingle`) has a Jaccard
+    similarity of at least `threshold` with its own; otherwise it begins a group. So a member is always similar to the
+    first of its group, however long a chain of variants is. Candidates come from MinHash with locality-sensitive hashing
+    and are checked exactly: no wrong pair is joined, and near the threshold a true one may be missed; exact copies never.
+    Time and memory O(characters), more with many variants of one text. Raises `ValueError` for a pool without text and for
+    a threshold outside (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"expected a threshold above 0 and at most 1, got {threshold}")
+    if shingle < 1:
+        raise ValueError(f"expected shingles of at least 1 character, got {shingle}")
+    documents = texts(pool)
+    # What is missed is lost, what is found in error is checked: so misses weigh more in the choice of bands.
+    index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+    groups = np.arange(len(documents))
+    for i, document in enumerate(documents):
+        grams = _shingles(document, shingle)
+        sketch = MinHash(num_perm=_PERMUTATIONS, seed=seed)
+        sketch.update_batch([gram.encode() for gram in sorted(grams)])
+        for first in sorted(index.query(sketch)):
+            other = _shingles(documents[first], shingle)
+            if len(grams & other) / len(grams | other) >= threshold:
+                groups[i] = first
+                break
+        else:
+            index.insert(i, sketch)
+    return groups
+
+
+def _shingles(text: str, n: int) -> set[str]:
+    return {text[i : i + n] for i in range(max(len(text) - n + 1, 1))}

@@ -1,0 +1,57 @@
+"""Farthest-point sampling, the greedy k-centre algorithm: no example of the pool is far from a pick (Gonzalez 1985)."""
+
+import time
+
+import numpy as np
+from datasets import Dataset
+from scipy.spatial.distance import cdist
+
+from fisherlib.selection import Selection
+from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._pooled import pooled
+from fisherlib.token_features import TokenFeatures
+
+
+def farthest_point(
+    pool: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    start: int | np.integer | str = "centre",
+) -> Selection:
+    """Each pick is the example farthest from all picks so far, among those that fit. Ties go to the lowest index.
+
+    Distances are between the means of the examples' token vectors (the same, centred or not). `start`: "centre", the
+    example nearest to the mean of all; "random", drawn with `seed`; or an index. With n examples as the budget, the
+    largest distance to a pick is at most twice the least possible for n. Time O(picks N d), memory O(N d). Source:
+    Gonzalez 1985. Raises `ValueError` for a start that does not exist, has no tokens or exceeds the budget.
+    """
+    began = time.perf_counter()
+    check_call(pool, features, examples, tokens)
+    ids, X, lengths = pooled(features)
+    costs = np.ones(len(ids)) if tokens is None else lengths.astype(float)
+    left = examples if tokens is None else tokens
+    if isinstance(start, str):
+        if start not in ("centre", "random"):
+            raise ValueError(f"expected start to be 'centre', 'random' or an index, got {start!r}")
+        centre = X.mean(axis=0, keepdims=True)
+        away = cdist(X, centre)[:, 0] if start == "centre" else np.random.default_rng(seed).random(len(ids))
+        score = -away
+    else:
+        if start not in ids[costs <= left]:
+            raise ValueError(f"expected a start with tokens that fits the budget of {left:g}, got example {start}")
+        score = (ids == start).astype(float)
+    distance = np.full(len(ids), np.inf)
+    picks, free = [], np.ones(len(ids), dtype=bool)
+    while (fits := free & (costs <= left)).any():
+        best = int(np.where(fits, score, -np.inf).argmax())  # the first of equals
+        picks.append(best)
+        free[best] = False
+        left -= costs[best]
+        score = distance = np.minimum(distance, cdist(X, X[best : best + 1], "sqeuclidean")[:, 0])
+    order = np.concatenate([ids[picks], without_tokens(features)]).astype(np.int64)
+    return fill_in_order(
+        features, order, method="farthest point", examples=examples, tokens=tokens, seed=seed, began=began, start=start
+    )
