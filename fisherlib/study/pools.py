@@ -23,7 +23,7 @@ MAJORITY = "dialogue"
 class Sizes:
     """How large the pools are, and what they are made of."""
 
-    pool_examples: int = 1000
+    pool_examples: int = 800
     test_examples: int = 100  # the imbalanced pool has equally many of each domain
     bases: int = 12  # dialogues that the variants of the redundant pool are made of
     variants: float = 0.89  # their share

@@ -9,6 +9,8 @@ from fisherlib.study.rows import Row, Settings
 
 # The arms of the leads; the others are controls and baselines, and come after them.
 CORE = (REFERENCE, "fisher_gain", "fisher_per_token", "fisher_weighted", "longest", "dedup_uniform", "dedup_fisher")
+BY_EXAMPLES = (REFERENCE, "fisher_gain", "longest")  # what a budget of examples is shown with
+ONE_POOL = ("ask_llm", "farthest_point", "sentence_optimal")  # fully fine-tuned in the first pool only, to save time
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Profile:
     curve: tuple[int, ...]
     head_budgets: tuple[int, ...]
     examples: int  # a budget of examples: what the methods are given when examples are counted
-    everything: int  # seeds for which full fine-tuning sees all the data, which is what costs most
+    everything: int  # rows of full fine-tuning on all the data, which is what costs most
     pools: tuple[str, ...] = POOLS
     methods: tuple[str, ...] = tuple(m for m in ARMS if m != ALL)
 
@@ -36,7 +38,9 @@ class Profile:
         """
         if row.method.startswith("dedup"):
             return row.pool == "redundant" and row.tokens <= self.tokens
-        return row.method != "ask_llm" or row.pool == self.pools[0]
+        if row.method == "ask_llm" or (row.method in ONE_POOL and row.training == "full"):
+            return row.pool == self.pools[0]
+        return True
 
     def _rows(self) -> Iterator[Row]:
         draws = [(pool, seed) for seed in self.seeds for pool in self.pools]
@@ -45,18 +49,18 @@ class Profile:
             yield Row(pool, "full", NONE, seed)
             yield from (Row(pool, "full", m, seed, self.tokens) for m in core)
         for pool, seed in draws:  # heads take no time
-            for training in ("head", "head_weak", "head_update"):
+            for training, methods in (("head", self.methods), ("head_weak", core), ("head_update", self.methods)):
                 yield Row(pool, training, ALL, seed)
-                yield from (Row(pool, training, m, seed, t) for t in self.head_budgets for m in self.methods)
-                yield from (Row(pool, training, m, seed, examples=self.examples) for m in self.methods)
+                yield from (Row(pool, training, m, seed, t) for t in self.head_budgets for m in methods)
+                yield from (Row(pool, training, m, seed, examples=self.examples) for m in methods if m in BY_EXAMPLES)
             yield Row(pool, "head_update", NONE, seed)
         for pool, seed in draws:  # the other arms
             yield from (Row(pool, "full", m, seed, self.tokens) for m in self.methods)
         for pool, seed in draws:  # how many tokens does uniform need to match?
             yield from (Row(pool, "full", REFERENCE, seed, t) for t in self.curve)
         for seed in self.seeds:  # what length does: equal examples
-            yield from (Row(self.pools[0], "full", m, seed, examples=self.examples) for m in core)
-        for pool, seed in draws[: self.everything * len(self.pools)]:
+            yield from (Row(self.pools[0], "full", m, seed, examples=self.examples) for m in BY_EXAMPLES)
+        for pool, seed in draws[: self.everything]:
             yield Row(pool, "full", ALL, seed)
 
 
@@ -77,6 +81,6 @@ PROFILES = {
     "gpu": Profile(  # a larger model is given as a folder or an id: --model
         Settings(Sizes(pool_examples=5000, test_examples=500), device="cuda"),
         seeds=tuple(range(10)), tokens=20_000, curve=(5_000, 10_000, 50_000), head_budgets=(1_000, 4_000, 16_000, 50_000),
-        examples=600, everything=10,
+        examples=600, everything=30,
     ),
 }  # fmt: skip
