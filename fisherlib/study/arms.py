@@ -13,7 +13,8 @@ from fisherlib.token_features import TokenFeatures
 REFERENCE = "uniform"
 # The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
 NONE, ALL = "no_fine_tuning", "all_data"
-# Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and nothing in the others.
+# Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and next to nothing in
+# the others.
 _THRESHOLD = 0.5
 
 

@@ -66,11 +66,11 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(
-        Settings(Sizes(pool_examples=40, test_examples=10, bases=3, rare=0.2), epochs=1, tokens_per_step=64, classes=50),
+        Settings(Sizes(pool_examples=40, test_examples=10, bases=3, variants=0.7, rare=0.2), epochs=1, tokens_per_step=64, classes=50),
         seeds=(0, 1), tokens=150, curve=(75,), head_budgets=(150, 300), examples=5, everything=0,
     ),
     "demo": Profile(
-        Settings(Sizes(pool_examples=200, test_examples=40)),
+        Settings(Sizes(pool_examples=200, test_examples=40, variants=0.8)),
         seeds=(0,), tokens=800, curve=(), head_budgets=(800,), examples=20, everything=0,
     ),
     "full": Profile(
@@ -79,7 +79,7 @@ PROFILES = {
         examples=60, everything=1,
     ),
     "gpu": Profile(  # a larger model is given as a folder or an id: --model
-        Settings(Sizes(pool_examples=5000, test_examples=500), device="cuda"),
+        Settings(Sizes(pool_examples=5000, test_examples=500, variants=0.8), device="cuda"),
         seeds=tuple(range(10)), tokens=20_000, curve=(5_000, 10_000, 50_000), head_budgets=(1_000, 4_000, 16_000, 50_000),
         examples=600, everything=30,
     ),

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def run_row(row: Row, bench: Bench) -> dict:
         "nll_sums": held_out.nll_sums.tolist(),
         "scored_tokens": held_out.tokens.tolist(),
         "domains": list(bench.replicate.test["domain"]),
-        **origin(bench.settings),
+        **origin(bench.settings.device),
     }
 
 
@@ -223,12 +224,13 @@ def _head(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, di
     return HeldOut(heads.nll_sums(test, D), scored), numbers
 
 
-def origin(settings: Settings) -> dict[str, str]:
+@cache  # the commit is that of the code which this process runs, whatever is committed meanwhile
+def origin(device: str) -> dict[str, str]:
     """Where a number comes from: machine, versions, commit."""
     names = ("torch", "transformers", "numpy", "scipy")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine())
-    machine = torch.cuda.get_device_name() if settings.device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return {"machine": machine, "versions": f"fisherlib {version('fisherlib')}, {versions}", "commit": commit or "unknown"}
 
