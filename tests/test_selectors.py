@@ -189,3 +189,11 @@ def test_information_is_that_of_the_definition():
     chosen = selectors.uniform(None, features, examples=6, seed=2)
     X = features.subset(chosen.indices).values.double().numpy()
     assert chosen.objective == pytest.approx(np.linalg.slogdet(np.eye(5) + X.T @ X)[1], abs=1e-10)
+
+
+@every
+def test_every_method_has_a_colour_of_its_own(select):
+    rows, features = draw_pool(6)
+    method = select(rows, features, examples=2).settings["method"]
+    colours = {name: shade for name, shade in fl.plotting.COLOURS.items() if not name.startswith("log det")}
+    assert method in colours and list(colours.values()).count(colours[method]) == 1

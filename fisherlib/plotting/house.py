@@ -4,17 +4,28 @@ from pathlib import Path
 
 import numpy as np
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the same method has the same colour in every notebook.
+# The same method has the same colour in every notebook. The first are Okabe and Ito's, the others as far from these and from
+# each other as they can be in normal vision and in three kinds of colour blindness. So many in one figure need markers too.
 COLOURS = {
     "FisherSFT": "#0072B2",
     "FisherSFT, trace-weighted": "#56B4E9",
     "uniform": "#E69F00",
     "longest": "#CC79A7",
+    "length-matched": "#D55E00",
+    "density": "#99CCAA",
+    "clustered": "#9900FF",
+    "uniform in clusters": "#8877FF",
+    "nearest to centre": "#991188",
+    "AskLLM": "#550000",
+    "sentence-optimal": "#0000BB",
+    "farthest point": "#335500",
+    "deduplicated, then uniform": "#CCBB77",
+    "deduplicated, then FisherSFT": "#CC0033",
     "no fine-tuning": "#7A7A7A",
     "log det V": "#0072B2",  # FisherSFT's objective
     "log det V_w": "#56B4E9",  # and its trace-weighted form
 }
-_SPARE = ("#009E73", "#D55E00", "#000000")
+_SPARE = ("#009E73", "#442244", "#000000")
 
 
 def colour(method: str) -> str:
