@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
     "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
     "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "load_model", "load_pool",
-    "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors",
+    "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors", "study",
 ]  # fmt: skip
 
 
@@ -88,6 +88,7 @@ def test_data_flows_one_way():
     allowed = {
         "assets": set(),
         "shakespeare": {"assets"},
+        "project_files": {"assets"},
         "data": {"assets", "shakespeare"},
         "feature_folder": {"assets"},
         "token_features": {"feature_folder"},
@@ -105,10 +106,23 @@ def test_data_flows_one_way():
         "finetune": {"data", "evaluate", "features", "token_features"},
         "evaluate": {"data", "features", "token_features"},
         "plotting": {"plotting", "selection"},
+        "study": {
+            "assets",
+            "data",
+            "evaluate",
+            "features",
+            "finetune",
+            "greedy",
+            "project_files",
+            "selection",
+            "selectors",
+            "study",
+            "token_features",
+        },
         "notebook": {"assets", "plotting"},
     }
     files = {p.stem: [p] for p in (ROOT / "fisherlib").glob("*.py") if p.stem != "__init__"}
-    for folder in ("plotting", "selectors"):
+    for folder in ("plotting", "selectors", "study"):
         files[folder] = list((ROOT / "fisherlib" / folder).glob("*.py"))
     assert set(files) == set(allowed)
     for room, paths in files.items():

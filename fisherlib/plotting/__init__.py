@@ -1,5 +1,6 @@
 """One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
 
+from fisherlib.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
@@ -10,9 +11,12 @@ __all__ = [
     "colour",
     "comparison",
     "copies",
+    "coverage",
     "designs",
     "evaluation_raster",
+    "forest",
     "gain_fields",
+    "gaps",
     "histogram",
     "information_curves",
     "length_scatter",
@@ -20,6 +24,7 @@ __all__ = [
     "save",
     "simplex",
     "style",
+    "tokens_to_match",
     "uncertainty_ellipses",
     "upper_bounds",
 ]

@@ -49,13 +49,13 @@ ARMS: dict[str, Callable[..., Selection]] = {
 }
 # How they are called in tables and figures, where that is not the name.
 TITLES = {
-    "fisher_gain": "FisherSFT, gain",
-    "fisher_per_token": "FisherSFT, per token",
+    "fisher_gain": "FisherSFT, by gain",
+    "fisher_per_token": "FisherSFT",
     "fisher_weighted": "FisherSFT, trace-weighted",
-    "dedup_uniform": "dedup, then uniform",
-    "dedup_fisher": "dedup, then FisherSFT",
+    "dedup_uniform": "deduplicated, then uniform",
+    "dedup_fisher": "deduplicated, then FisherSFT",
     "length_matched": "length-matched",
-    "sentence_optimal": "sentence D-optimal",
+    "sentence_optimal": "sentence-optimal",
     "ask_llm": "AskLLM",
     NONE: "no fine-tuning",
     ALL: "all the data",

@@ -244,7 +244,7 @@ def _cpu_lines() -> list[str]:
 
 
 def run_rows(
-    rows: Iterable[Row], settings: Settings, folder: str | Path, *, progress: bool = True, seconds: float | None = None
+    rows: Iterable[Row], settings: Settings, folder: str | Path, *, progress: bool = True, seconds: float | int | None = None
 ) -> pd.DataFrame:
     """Run the rows that `folder` does not hold yet; returns the table of all of them, in the given order.
 
