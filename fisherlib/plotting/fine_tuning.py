@@ -38,24 +38,21 @@ def forest(panels: Mapping[str, Mapping[str, tuple[float, float, float, bool]]],
 
 
 def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], title: str, ylabel: str):
-    """One panel per key: a method's difference from uniform at each budget of tokens, with a band. Returns the figure."""
+    """One panel per key: a method's difference from uniform at each budget, with its interval. Returns the figure."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels) + 0.9, 3.3), squeeze=False)
     for axis, (name, methods) in zip(axes[0], panels.items(), strict=True):
         axis.axhline(0, color="#444", lw=1)
-        for method, at in methods.items():
+        for row, (method, at) in enumerate(methods.items()):
             budgets = sorted(at)
             mean, low, high = np.array([at[budget] for budget in budgets]).T
-            axis.fill_between(budgets, low, high, color=colour(method), alpha=0.13, lw=0)
-            axis.plot(budgets, mean, "o-", color=colour(method), lw=1.8, ms=4, label=method)
-        axis.set_xscale("log")
-        axis.set_xticks(budgets, [f"{budget:,}" for budget in budgets], fontsize=8)
-        axis.minorticks_off()
-        axis.set_title(name, fontsize=10, loc="center")
-        axis.set_xlabel("response tokens")
+            shifted = np.array(budgets) * 1.06 ** (row - (len(methods) - 1) / 2)  # side by side, not on top of each other
+            axis.vlines(shifted, low, high, color=colour(method), lw=2, alpha=0.4)
+            axis.plot(shifted, mean, "o-", color=colour(method), lw=1.4, ms=4, label=method)
+        _budget_axis(axis, budgets, name)
     axes[0][0].set_ylabel(ylabel)
-    axes[0][-1].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
@@ -76,15 +73,20 @@ def tokens_to_match(panels: Mapping[str, tuple[Mapping[int, float], int, Mapping
             reached = np.exp(np.interp(-value, -levels, np.log(budgets)))
             axis.plot([budget, reached], [value, value], color=colour(method), lw=1.2)
             axis.plot(budget, value, "D", color=colour(method), ms=5, label=method)
-        axis.set_xscale("log")
-        axis.set_xticks(budgets, [f"{b:,}" for b in budgets], fontsize=8)
-        axis.minorticks_off()
-        axis.set_title(name, fontsize=10, loc="center")
-        axis.set_xlabel("response tokens")
+        _budget_axis(axis, budgets, name)
     axes[0][0].set_ylabel("held-out NLL")
-    axes[0][0].legend(fontsize=8)
+    shown = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=5, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
+
+
+def _budget_axis(axis, budgets: Sequence[int], name: str) -> None:
+    axis.set_xscale("log")
+    axis.set_xticks(budgets, [f"{budget:,}" for budget in budgets], fontsize=8)
+    axis.minorticks_off()
+    axis.set_title(name, fontsize=10, loc="center")
+    axis.set_xlabel("response tokens")
 
 
 def coverage(seeds: Sequence[int], covers: Mapping[str, Sequence[float]], title: str):
@@ -93,8 +95,8 @@ def coverage(seeds: Sequence[int], covers: Mapping[str, Sequence[float]], title:
 
     figure, axis = plt.subplots(figsize=(5.6, 2.9))
     axis.axhline(0.95, color="#444", lw=1, ls="--")
-    for name, shares in covers.items():
-        axis.plot(seeds, shares, "o-", color=colour(name), lw=2, label=name)
+    for (name, shares), shade in zip(covers.items(), ("FisherSFT", "uniform"), strict=False):
+        axis.plot(seeds, shares, "o-", color=colour(shade), lw=2, label=name)
     axis.set(title=title, xlabel="seeds", ylabel="share of intervals that cover", xticks=list(seeds))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.legend()

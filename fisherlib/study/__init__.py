@@ -5,8 +5,27 @@ configuration or many (resumable), `profiles` says which, `store` keeps the resu
 with intervals, and `claims` those into a table. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
+from fisherlib.study import claims, heads, statistics, store
 from fisherlib.study.arms import ARMS, title
 from fisherlib.study.pools import POOLS, Sizes, draw_pool
+from fisherlib.study.profiles import PROFILES, Profile, papermill_command
 from fisherlib.study.rows import Row, Settings, run_row, run_rows
 
-__all__ = ["ARMS", "POOLS", "Row", "Settings", "Sizes", "draw_pool", "run_row", "run_rows", "title"]
+__all__ = [
+    "ARMS",
+    "POOLS",
+    "PROFILES",
+    "Profile",
+    "Row",
+    "Settings",
+    "Sizes",
+    "claims",
+    "draw_pool",
+    "heads",
+    "papermill_command",
+    "run_row",
+    "run_rows",
+    "statistics",
+    "store",
+    "title",
+]

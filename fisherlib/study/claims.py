@@ -21,6 +21,14 @@ METRICS = {
 }
 
 
+_TRAININGS = {
+    "head": "head from scratch",
+    "head_weak": "head from scratch, weak ridge",
+    "head_update": "update of the pretrained head",
+    "full": "full fine-tuning",
+}
+
+
 @dataclass(frozen=True)
 class Claim:
     """`method` is below the reference in `metric`, or above it if `above`. It must hold at every budget that was run."""
@@ -44,7 +52,8 @@ class Claim:
 _HEAD = "FisherSFT per token beats uniform where the theory applies: a head from scratch"
 _WEAK = "The same with a ridge so weak that the heads overfit"
 _UPDATE = "It beats uniform in an update of the pretrained head"
-_EXAMPLES = "At equal examples, FisherSFT by gain beats uniform in full fine-tuning"
+_EXAMPLES = "At equal examples, FisherSFT by gain beats uniform"
+_LENGTH = "and so does taking the longest: it is length"
 CLAIMS = (
     Claim(_HEAD, "clean", "head", "fisher_per_token"),
     Claim(_HEAD, "clean", "head", "fisher_per_token", "kl"),
@@ -64,8 +73,10 @@ CLAIMS = (
     ),
     Claim("and the rare domains gain", "imbalanced", "full", "fisher_per_token", domains=RARE),
     Claim("and the majority loses", "imbalanced", "full", "fisher_per_token", above=True, domains=(MAJORITY,)),
+    Claim(_EXAMPLES, "clean", "head", "fisher_gain", by="examples"),
+    Claim(_LENGTH, "clean", "head", "longest", by="examples"),
     Claim(_EXAMPLES, "clean", "full", "fisher_gain", by="examples"),
-    Claim("and so does taking the longest: it is length", "clean", "full", "longest", by="examples"),
+    Claim(_LENGTH, "clean", "full", "longest", by="examples"),
 )  # fmt: skip
 
 
@@ -73,32 +84,36 @@ def judge(claim: Claim, table: pd.DataFrame) -> dict:
     """What the table says of a claim.
 
     `verdict`: "holds" if every budget agrees, "fails" if any contradicts, else "tie"; of each budget the difference counts
-    that is left after Holm's correction over the arms. The numbers are those of the budget that agrees least.
-    Raises `ValueError` if the table has no rows for it.
+    that is left after Holm's correction over the arms. The numbers are those of the budget that agrees least. Without rows
+    of two seeds the verdict is "not run".
     """
     sign = -1.0 if claim.above else 1.0
     rows = table[(table["pool"] == claim.pool) & (table["training"] == claim.training)]
     budgets = sorted(set(rows.loc[rows["method"] == claim.method, claim.by]) - {0})
+    about = {
+        "claim": claim.text,
+        "metric": METRICS[claim.metric] + (f" of {_domains(claim.domains)}" if claim.domains else ""),
+        "setting": f"{_TRAININGS[claim.training]}, {claim.pool} pool",
+        "method": title(claim.method),
+        "reference": title(claim.reference),
+        "command": claim.command,
+    }
     found = {}
     for budget in budgets:
         compared = rows_of(table, claim.pool, claim.training, **{claim.by: int(budget)})
-        results = against(compared, metric=claim.metric, domains=claim.domains, reference=claim.reference)
-        if claim.method in results.index:
+        seeds = {m: set(compared.loc[compared["method"] == m, "seed"]) for m in (claim.method, claim.reference)}
+        if len(set.intersection(*seeds.values())) > 1:
+            results = against(compared, metric=claim.metric, domains=claim.domains, reference=claim.reference)
             found[int(budget)] = results.loc[claim.method]
     if not found:
-        raise ValueError(f"expected rows of {claim.method} and {claim.reference} for {claim.text!r}, got none: run them")
+        return about | {"budget": f"no {claim.by}", "budgets_that_hold": "–", "verdict": "not run"}
     agrees = {budget: sign * row["mean"] < 0 for budget, row in found.items()}
     sure = {budget: row["verdict"] != "tie" for budget, row in found.items()}
     holds = [agrees[b] and sure[b] for b in found]
     fails = [sure[b] and not agrees[b] for b in found]
     weakest = max(found, key=lambda b: sign * found[b]["mean"] / max(found[b]["high"] - found[b]["low"], 1e-12))
     row = found[weakest]
-    return {
-        "claim": claim.text,
-        "metric": METRICS[claim.metric] + (f" of {_domains(claim.domains)}" if claim.domains else ""),
-        "pool": claim.pool,
-        "method": title(claim.method),
-        "reference": title(claim.reference),
+    return about | {
         "budget": f"{weakest:,} {claim.by}",
         "mean": float(row["mean"]),
         "low": float(row["low"]),
@@ -107,7 +122,6 @@ def judge(claim: Claim, table: pd.DataFrame) -> dict:
         "seeds": int(row["seeds"]),
         "budgets_that_hold": f"{sum(holds)} of {len(found)}",
         "verdict": "holds" if all(holds) else "fails" if any(fails) else "tie",
-        "command": claim.command,
     }
 
 
@@ -116,19 +130,19 @@ def _domains(domains: Sequence[str]) -> str:
 
 
 def judge_all(table: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """One row for each claim that the table can say something of."""
+    """One row for each claim."""
     return pd.DataFrame([judge(claim, table) for claim in claims])
 
 
 def markdown(judged: pd.DataFrame) -> str:
     """The table of claims for a reader: claim, metric, difference with its interval, verdict, command."""
     lines = [
-        "| claim | metric (budget) | difference [95 % interval] | budgets that agree | verdict | rows made by |",
+        "| claim | metric | difference [95 % interval] | budgets that agree | verdict | rows made by |",
         "|---|---|---|---|---|---|",
     ]
     for row in judged.itertuples():
-        difference = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        what = f"{row.metric} ({row.budget})"
+        difference = "–" if row.verdict == "not run" else f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        what = f"{row.metric}: {row.setting}, {row.budget}"
         lines.append(
             f"| {row.claim} | {what} | {difference} | {row.budgets_that_hold} | **{row.verdict}** | `{row.command}` |"
         )

@@ -64,6 +64,15 @@ class Profile:
             yield Row(pool, "full", ALL, seed)
 
 
+def papermill_command(row: Row, profile: str) -> str:
+    """The command that runs one row again, in notebook 05, and compares it with the committed table."""
+    unit = "examples" if row.examples else "tokens"
+    values = {"profile": profile, "pool": row.pool, "training": row.training, "methods": row.method, "seed": row.seed}
+    values |= {"budget": row.examples or row.tokens, "unit": unit}
+    options = " ".join(f"-p {name} {value}" for name, value in values.items())
+    return f".venv/bin/papermill notebooks/05_fine_tuning.ipynb out.ipynb -k python3 {options}"
+
+
 PROFILES = {
     "smoke": Profile(
         Settings(Sizes(40, 10, bases=3, variants=0.7, rare=0.2), epochs=1, tokens_per_step=64, classes=50),
