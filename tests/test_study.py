@@ -155,6 +155,7 @@ ROWS = [
     Row("imbalanced", "head_weak", ALL, 0),
     Row("imbalanced", "head", "length_matched", 0, tokens=150),
     Row("imbalanced", "full", "longest", 0, examples=4),
+    Row("imbalanced", "lora", "longest", 0, examples=4),
 ]
 TIMED = ["seconds", "training_seconds", "selection_seconds"]
 
@@ -196,7 +197,7 @@ def test_rows_hold_what_they_promise(small, tmp_path):
     assert alone == full["nll"]["fisher_per_token"]
     written = store.write(table.reset_index(), tmp_path / "results", small, "a command", wanted=12)
     read, about = store.read(tmp_path / "results")
-    assert len(written) == 5 and about["rows"] == len(read) == len(ROWS) and about["rows_wanted"] == 12
+    assert len(written) == 6 and about["rows"] == len(read) == len(ROWS) and about["rows_wanted"] == 12
     assert sorted(read["key"]) == sorted(table["key"]) == sorted(key(row, small) for row in ROWS)
     assert json.loads(json.dumps(about)) == about and about["settings"]["sizes"]["bases"] == 4
 
@@ -209,7 +210,7 @@ def test_the_time_limit_stops_before_the_next_row(small, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"training": "lora"}, "expected training to be one of"),
+        ({"training": "prompt"}, "expected training to be one of"),
         ({"tokens": 0}, "expected one budget"),
         ({"examples": 3}, "expected one budget"),
         ({"method": NONE}, "expected one budget"),

@@ -26,6 +26,7 @@ _TRAININGS = {
     "head_weak": "head from scratch, weak ridge",
     "head_update": "update of the pretrained head",
     "full": "full fine-tuning",
+    "lora": "low-rank updates",
 }
 
 

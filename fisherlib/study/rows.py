@@ -30,7 +30,8 @@ from fisherlib.study.arms import ALL, NONE, choose
 from fisherlib.study.pools import Sizes, draw_pool
 
 VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused
-TRAININGS = ("head", "head_weak", "head_update", "full")
+TRAININGS = ("head", "head_weak", "head_update", "full", "lora")
+_LORA = {"lora_rank": 16, "learning_rate": 5e-4}  # our choice
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def run_row(row: Row, bench: Bench) -> dict:
     bench.load(row.pool, row.seed)
     chosen = None if row.method == NONE else bench.selection(row)
     ready = time.perf_counter()
-    held_out, numbers = (_full if row.training == "full" else _head)(row, chosen, bench)
+    held_out, numbers = (_tuned if row.training in ("full", "lora") else _head)(row, chosen, bench)
     trained = time.perf_counter()
     if not np.isfinite(held_out.nll_sums).all():
         raise ValueError(f"expected finite losses, got NaN or infinity for {row}: an arm diverged; lower the learning rate")
@@ -188,18 +189,19 @@ def run_row(row: Row, bench: Bench) -> dict:
     }
 
 
-def _full(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, dict]:
-    """Full fine-tuning at equal steps, and the held-out loss."""
+def _tuned(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, dict]:
+    """Fine-tuning of all weights or of low-rank updates at equal steps, and the held-out loss."""
     if chosen is None:
         return HeldOut.from_features(bench.test_features), {"steps": 0}
     settings, test = bench.settings, bench.replicate.test
     steps = row.tokens / settings.tokens_per_step if row.tokens else row.examples / settings.examples_per_step
+    options = {"learning_rate": settings.learning_rate} if row.training == "full" else _LORA
     tuned = fine_tune(
         bench.model,
         bench.tokenizer,
         chosen.to_dataset(bench.replicate.train),
         epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
+        **options,
         tokens_per_step=settings.tokens_per_step,
         steps_per_epoch=max(round(steps), 1) if row.budget else None,
         seed=row.seed,
@@ -263,7 +265,7 @@ def run_rows(
         scratch = path.with_suffix(".new")
         scratch.write_text(json.dumps(result))
         os.replace(scratch, path)
-        spent.append((row.training == "full", result["seconds"]))
+        spent.append((row.training.startswith("head"), result["seconds"]))
         if progress:
             left = _expected(spent, open_rows[number:])
             what = f"{row.pool} {row.training} {row.method} {row.tokens or row.examples} seed {row.seed}"
@@ -283,7 +285,7 @@ def _file(folder: Path, row: Row, settings: Settings) -> Path:
 
 
 def _expected(spent: list[tuple[bool, float]], left: list[Row]) -> float:
-    """Seconds for the rows that are left, from those that were done; full fine-tuning is a matter of its own."""
+    """Seconds for the rows that are left, from those that were done; heads take far less than fine-tuning."""
     everything = np.mean([seconds for _, seconds in spent])
-    mean = {full: np.mean([s for kind, s in spent if kind == full] or [everything]) for full in (True, False)}
-    return float(sum(mean[row.training == "full"] for row in left))
+    mean = {head: np.mean([s for kind, s in spent if kind == head] or [everything]) for head in (True, False)}
+    return float(sum(mean[row.training.startswith("head")] for row in left))
