@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import fisherlib as fl
 from fisherlib import project_files
 from fisherlib.study import claims, heads, statistics, store
+from fisherlib.study.__main__ import main
 from fisherlib.study.arms import ALL, ARMS, NONE, choose, title
 from fisherlib.study.pools import MAJORITY, POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES
@@ -205,6 +206,29 @@ def test_rows_hold_what_they_promise(small, tmp_path):
 def test_the_time_limit_stops_before_the_next_row(small, tmp_path):
     assert len(run_rows(ROWS, small, tmp_path, progress=False, seconds=0)) == 0
     assert len(run_rows(ROWS[:1], small, tmp_path, progress=False)) == 1
+
+
+def test_the_command_writes_what_is_done_and_no_path(tmp_path, capsys):
+    main(["--profile", "smoke", "--folder", str(tmp_path / "a"), "--seconds", "0"])
+    assert f"0 of {len(PROFILES['smoke'].rows())} rows are done" in capsys.readouterr().out
+    main(
+        [
+            "--profile",
+            "smoke",
+            "--folder",
+            str(tmp_path / "a"),
+            "--training",
+            "head_update",
+            "--pool",
+            "clean",
+            "--seconds",
+            "1",
+        ]
+    )
+    table, about = store.read(tmp_path / "a")
+    assert len(table) >= 1 and set(table["training"]) == {"head_update"} and set(table["pool"]) == {"clean"}
+    assert about["command"] == ".venv/bin/python -m fisherlib.study --profile smoke --training head_update --pool clean"
+    assert str(tmp_path) not in json.dumps(about)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 
 from fisherlib.assets import AssetError
 from fisherlib.study.profiles import PROFILES
@@ -19,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", help="another model than the profile's: a folder or an id")
     parser.add_argument("--training", nargs="*", help="only these trainings")
     parser.add_argument("--pool", nargs="*", help="only these pools")
-    parser.add_argument("--seconds", type=float, help="begin no row later than this")
+    parser.add_argument("--seconds", type=float, help="begin no row later than this; 0: only write the tables")
     options = parser.parse_args(arguments)
     profile = PROFILES[options.profile]
     if options.model:
@@ -33,9 +32,12 @@ def main(arguments: list[str] | None = None) -> None:
         table = run_rows(rows, profile.settings, options.folder, seconds=options.seconds)
     except (AssetError, ValueError) as error:
         sys.exit(f"fisherlib: {error}")
-    command = "python -m fisherlib.study " + " ".join(arguments or sys.argv[1:])
-    paths = write(table, options.results or options.folder, profile.settings, command, wanted=len(rows))
-    print(f"{len(table):,} of {len(rows):,} rows are done: {', '.join(Path(path).name for path in paths)}")
+    decisive = {"profile": [options.profile], "model": [options.model], "training": options.training, "pool": options.pool}
+    chosen = [f"--{name} {' '.join(values)}" for name, values in decisive.items() if values and values[0]]
+    command = " ".join([".venv/bin/python -m fisherlib.study", *chosen])  # without folders, which are this machine's
+    if len(table):
+        write(table, options.results or options.folder, profile.settings, command, wanted=len(rows))
+    print(f"{len(table):,} of {len(rows):,} rows are done")
 
 
 if __name__ == "__main__":
