@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592
 RUN := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python
 
-.PHONY: setup assets quickstart test notebooks lab lint bench bench-gpu clean
+.PHONY: setup assets quickstart test notebooks lab lint bench bench-gpu study clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherlib needs Python 3.11 or newer, got %d.%d: try make PYTHON=python3.11" % sys.version_info[:2])'
@@ -43,6 +43,11 @@ lint: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps skmatter
 	@touch $@
+
+# Hours; may be killed and started again, it goes on where it was. `make study PROFILE=gpu` where there is one.
+PROFILE ?= full
+study: assets
+	$(RUN) -m fisherlib.study --profile $(PROFILE) --folder runs/study --results notebooks/results/05_fine_tuning
 
 bench: assets .venv/.bench
 	$(RUN) -m benchmarks.bench

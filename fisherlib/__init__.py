@@ -46,13 +46,14 @@ __all__ = [
     "score_selection",
     "select",
     "selectors",
+    "study",
     "synthetic",
 ]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    # On first use: these need the `notebooks` extra, and `python -m fisherlib.notebook` must not find itself imported.
-    if name in ("notebook", "plotting"):
+    # On first use: two need the `notebooks` extra, and `python -m fisherlib.notebook` must not find itself imported.
+    if name in ("notebook", "plotting", "study"):
         return importlib.import_module(f"fisherlib.{name}")
     raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")

@@ -44,6 +44,15 @@ def fetch_texts() -> Path:
     return _build_once("shakespeare", build)
 
 
+def fetch_files() -> Path:
+    """Folder of the files behind `fisherlib.project_files`, fetched on first use. Raises `AssetError`."""
+
+    def build(folder: Path) -> None:
+        _fetch_members("django", folder)
+
+    return _build_once("django", build)
+
+
 def fetch_model(name: str = "smollm2-135m") -> Path:
     """Folder of a shipped model in safetensors form, fetched and converted on first use. Raises `AssetError`."""
     if name not in MODELS:
@@ -306,6 +315,7 @@ def first_line(error: BaseException) -> str:
 if __name__ == "__main__":  # `make assets`
     try:
         fetch_texts()
+        fetch_files()
         fetch_model()
     except AssetError as error:
         sys.exit(f"fisherlib: {error}")

@@ -45,6 +45,7 @@ def fine_tune(
     tokens_per_step: int = 256,
     steps_per_epoch: int | None = None,
     precision: str = "bfloat16",
+    lora_rank: int | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> FineTuned:
@@ -54,9 +55,11 @@ def fine_tune(
     the same number of optimiser steps, name it as `steps_per_epoch`. The loss is the mean over the response tokens of a
     step (our choice: the paper leaves the normalisation open). AdamW, linear decay from `learning_rate` to 0 and no warm-up,
     which would waste the first of a handful of steps. `seed` orders the steps.
+    `lora_rank`: train low-rank updates of all linear layers but the head instead of the weights, merged into the weights
+    afterwards (needs the extra `lora`; a larger `learning_rate` suits them, ten times the default: our choice).
     Raises `ValueError` if no token of `rows` counts, or if there are more steps than examples.
     """
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments, set_seed
 
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     if epochs < 1:
@@ -71,6 +74,12 @@ def fine_tune(
     quiet = hidden(progress)
     began = time.perf_counter()
     tuned = copy.deepcopy(model).float().train()
+    if lora_rank is not None:
+        from peft import LoraConfig, get_peft_model
+
+        set_seed(seed)  # the updates begin at random
+        adapted = get_peft_model(tuned, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))
+        tuned = adapted.get_base_model()
     with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -92,6 +101,8 @@ def fine_tune(
 
             trainer.remove_callback(PrinterCallback)
         trainer.train()
+    if lora_rank is not None:
+        tuned = adapted.merge_and_unload().requires_grad_(True)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return FineTuned(
         model=tuned.eval(),
@@ -130,17 +141,51 @@ def equal_token_steps(
 
 
 @dataclass(frozen=True)
-class Head:
-    """A softmax regression from features to the most frequent target tokens, and the whitening in front of it."""
+class HeadFrame:
+    """What the heads of a pool share: the most frequent target tokens as classes, and the whitened principal axes."""
 
     classes: Int[np.ndarray, " L"]
     mean: Float[np.ndarray, " d"]
     whitening: Float[np.ndarray, "d k"]
+
+    def inputs(
+        self, features: TokenFeatures
+    ) -> tuple[Float[np.ndarray, "m _"], Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+        """Whitened features with a constant column, class numbers and example numbers of the tokens of known classes."""
+        labels = features.labels.numpy()
+        known = np.isin(labels, self.classes)
+        X = (features.values.double().numpy()[known] - self.mean) @ self.whitening
+        owner = np.repeat(np.arange(len(features)), features.lengths.numpy())[known]
+        return np.column_stack([X, np.ones(len(X))]), np.searchsorted(self.classes, labels[known]), owner
+
+
+def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int = 64) -> HeadFrame:
+    """The frame of a pool: its most frequent labels and its first principal axes. Raises `ValueError` without labels."""
+    from sklearn.decomposition import PCA
+
+    if features.labels is None:
+        raise ValueError("expected features with labels: extract them with extract_features")
+    frequent, counts = np.unique(features.labels.numpy(), return_counts=True)
+    kept = np.sort(frequent[np.argsort(-counts, kind="stable")[:classes]])
+    pca = PCA(min(dimensions, features.dim, len(features.values)), whiten=True, svd_solver="covariance_eigh")
+    pca.fit(features.values.float().numpy())
+    return HeadFrame(kept, pca.mean_, (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A softmax regression from features to the most frequent target tokens, and the frame in front of it."""
+
+    frame: HeadFrame
     classifier: object
+
+    @property
+    def classes(self) -> Int[np.ndarray, " L"]:
+        return self.frame.classes
 
     def held_out(self, features: TokenFeatures) -> HeldOut:
         """Negative log-likelihood of the tokens of `features` whose label is one of the head's classes."""
-        X, y, owner = _known_targets(features, self)
+        X, y, owner = self.frame.inputs(features)
         nll = -self.classifier.predict_log_proba(X)[np.arange(len(y)), y]
         count = len(features)
         return HeldOut(np.bincount(owner, nll, count), np.bincount(owner, minlength=count).astype(float))
@@ -161,42 +206,23 @@ def fit_heads(
     (penalty ridge / 2 * ||Theta||^2 on the summed loss; the default is our choice, the best of 1, 3, 10, 30 and 100 for
     *uniform* picks). Raises `ValueError` without labels or with too few of them.
     """
-    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    if features.labels is None:
-        raise ValueError("expected features with labels: extract them with extract_features")
-    frequent, counts = np.unique(features.labels.numpy(), return_counts=True)
-    kept = np.sort(frequent[np.argsort(-counts, kind="stable")[:classes]])
-    pca = PCA(min(dimensions, features.dim, len(features.values)), whiten=True, svd_solver="covariance_eigh")
-    pca.fit(features.values.float().numpy())
-    whitening = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T
+    frame = head_frame(features, classes=classes, dimensions=dimensions)
     heads = []
     for indices in selections:
         # The constant column is the intercept, under the same ridge: a free one would run off to minus infinity for the
         # classes that a selection never shows.
-        head = Head(
-            kept, pca.mean_, whitening, LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-4)
-        )
-        X, y, _ = _known_targets(features.subset(indices), head)
+        head = Head(frame, LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-4))
+        X, y, _ = frame.inputs(features.subset(indices))
         if len(np.unique(y)) < 2:
             raise ValueError(f"expected tokens of at least two of the {classes} classes in a selection, got {len(y)} tokens")
         # One row of weight zero for every class, so that the model knows the classes which this selection never shows.
-        X = np.concatenate([X, np.zeros((len(kept), X.shape[1]))])
-        weights = np.concatenate([np.ones(len(y)), np.zeros(len(kept))])
+        L = len(frame.classes)
+        X = np.concatenate([X, np.zeros((L, X.shape[1]))])
+        weights = np.concatenate([np.ones(len(y)), np.zeros(L)])
         with threadpool_limits(1):  # the matrices are so small that threads only wait for each other
-            head.classifier.fit(X, np.concatenate([y, np.arange(len(kept))]), sample_weight=weights)
+            head.classifier.fit(X, np.concatenate([y, np.arange(L)]), sample_weight=weights)
         heads.append(head)
     return heads
-
-
-def _known_targets(
-    features: TokenFeatures, head: Head
-) -> tuple[Float[np.ndarray, "m _"], Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
-    """Whitened features with a constant column, class numbers and example numbers of the tokens that the head knows."""
-    labels = features.labels.numpy()
-    known = np.isin(labels, head.classes)
-    X = (features.values.double().numpy()[known] - head.mean) @ head.whitening
-    owner = np.repeat(np.arange(len(features)), features.lengths.numpy())[known]
-    return np.column_stack([X, np.ones(len(X))]), np.searchsorted(head.classes, labels[known]), owner

@@ -80,6 +80,25 @@ def test_more_epochs_fit_better(tiny):
     assert tuned.response_tokens == 20 * 33 and tuned.all_tokens == 20 * 36
 
 
+def test_low_rank_updates_are_merged_and_leave_the_head_and_the_original_alone(tiny):
+    before = {name: p.clone() for name, p in tiny.state_dict().items()}
+    rows = rows_of(12, 12, 12)
+    first, again = (
+        fl.fine_tune(
+            tiny, None, rows, epochs=10, tokens_per_step=40, learning_rate=3e-2, precision="float32", lora_rank=2, seed=1
+        )
+        for _ in range(2)
+    )
+    after = first.model.state_dict()
+    assert set(after) == set(before) and all(torch.equal(before[name], p) for name, p in tiny.state_dict().items())
+    change = {name: after[name] - before[name] for name in before}
+    moved = {name for name, delta in change.items() if delta.abs().max() > 1e-4}
+    assert moved and all("proj" in name for name in moved)  # neither the head nor the embeddings
+    assert all(int(torch.linalg.matrix_rank(change[name], atol=1e-4)) <= 2 for name in moved)
+    assert first.losses == again.losses and first.losses[-1] < 0.9 * first.losses[0]
+    assert all(p.requires_grad for p in first.model.parameters())
+
+
 def labelled_pool(n=40, d=6, seed=0):
     rng = np.random.default_rng(seed)
     blocks = [torch.tensor(rng.normal(size=(int(t), d)), dtype=torch.float32) for t in rng.integers(2, 9, n)]
@@ -93,7 +112,7 @@ def test_the_head_is_at_the_optimum_of_its_objective():
     (head,) = fl.fit_heads(features, [chosen], classes=8, dimensions=4, ridge=3.0)
     part = features.subset(chosen)
     known = np.isin(part.labels.numpy(), head.classes)
-    X = (part.values.numpy()[known].astype(float) - head.mean) @ head.whitening
+    X = (part.values.numpy()[known].astype(float) - head.frame.mean) @ head.frame.whitening
     X = np.column_stack([X, np.ones(len(X))])
     onehot = np.eye(8)[np.searchsorted(head.classes, part.labels.numpy()[known])]
     scores = X @ head.classifier.coef_.T

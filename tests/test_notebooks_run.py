@@ -113,7 +113,25 @@ def claims_04_solutions(r):
     assert r["outliers"][0] > 1 > r["outliers"][1]
 
 
+def claims_05(r):
+    assert len(r["verdicts"]) == len(fl.study.claims.CLAIMS)
+    assert {verdict for *_, verdict in r["verdicts"]} <= {"holds", "tie", "fails", "not run"}
+    assert all(low <= mean <= high for mean, low, high in r["differences"])
+    assert all(text in r["summary"] for text, *_ in r["verdicts"])
+    # five seeds: what the intervals promise, and what the bootstrap keeps of it
+    assert r["covers"]["Student's t"][1] > r["covers"]["percentile bootstrap"][1]
+    assert set(r["live"]) == {"uniform", "fisher_per_token", "dedup_uniform"} and len(r["commands"]) == 3
+    assert set(r["needed"]) == set(fl.study.POOLS)
+
+
+def claims_05_solutions(r):
+    assert r["interval"][0] < r["interval"][1] and 0 < r["ratio"] < 1
+    assert r["sizes"][0] > 2 * r["sizes"][1] > 0
+
+
 CLAIMS = {
+    "05_fine_tuning.ipynb": claims_05,
+    "solutions/05_fine_tuning.ipynb": claims_05_solutions,
     "00_quickstart.ipynb": claims_00,
     "solutions/00_quickstart.ipynb": claims_00_solutions,
     "02_greedy_selection.ipynb": claims_02,
@@ -145,6 +163,20 @@ def executed(tmp_path_factory):
 @pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL])
 def test_runs_and_its_claims_hold(executed, name):
     CLAIMS[name](json.loads(json.dumps(executed(name)[1])))
+
+
+def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
+    """The command that the notebook prints, in a fresh process and another folder, gives the number of the library."""
+    row = fl.study.Row("redundant", "head", "fisher_per_token", 1, tokens=150)
+    command = fl.study.papermill_command(row, "smoke").split()
+    assert command[0] == ".venv/bin/papermill" and command[2] == "out.ipynb"
+    command = [sys.executable, "-m", "papermill", command[1], str(tmp_path / "out.ipynb"), *command[3:]]
+    small = ["-p", "trials", "40", "-p", "out_dir", str(tmp_path / "rows")]
+    done = subprocess.run([*command, *small], cwd=NOTEBOOKS.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    settings = fl.study.PROFILES["smoke"].settings
+    (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
+    assert results(tmp_path / "out.ipynb")["live"] == {"fisher_per_token": expected}
 
 
 def test_the_quickstart_leaves_what_it_promises(executed):

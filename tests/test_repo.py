@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
     "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
     "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "load_model", "load_pool",
-    "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors",
+    "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors", "study",
     "synthetic",
 ]  # fmt: skip
 
@@ -45,7 +45,7 @@ def test_conda_installs_the_same_and_pins_only_python():
     *conda, pip = environment["dependencies"]
     assert [re.split("[<>=]", name)[0] for name in conda] == ["python", "pip"] and conda[1] == "pip"
     assert pip == {"pip": ["-c constraints.txt", "-e .[notebooks,test]"]}
-    assert set(PROJECT["optional-dependencies"]) == {"bench", "notebooks", "test"}
+    assert set(PROJECT["optional-dependencies"]) == {"bench", "lora", "notebooks", "test"}
 
 
 def test_readme_commands_exist_and_its_tables_are_fresh():
@@ -89,6 +89,7 @@ def test_data_flows_one_way():
     allowed = {
         "assets": set(),
         "shakespeare": {"assets"},
+        "project_files": {"assets"},
         "data": {"assets", "shakespeare"},
         "feature_folder": {"assets"},
         "token_features": {"feature_folder"},
@@ -108,10 +109,23 @@ def test_data_flows_one_way():
         "finetune": {"data", "evaluate", "features", "token_features"},
         "evaluate": {"data", "features", "token_features"},
         "plotting": {"plotting", "selection"},
+        "study": {
+            "assets",
+            "data",
+            "evaluate",
+            "features",
+            "finetune",
+            "greedy",
+            "project_files",
+            "selection",
+            "selectors",
+            "study",
+            "token_features",
+        },
         "notebook": {"assets", "plotting"},
     }
     files = {p.stem: [p] for p in (ROOT / "fisherlib").glob("*.py") if p.stem != "__init__"}
-    for folder in ("plotting", "selectors", "synthetic"):
+    for folder in ("plotting", "selectors", "study", "synthetic"):
         files[folder] = list((ROOT / "fisherlib" / folder).glob("*.py"))
     assert set(files) == set(allowed)
     for room, paths in files.items():

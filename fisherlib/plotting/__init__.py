@@ -1,6 +1,7 @@
 """One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
 
 from fisherlib.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
+from fisherlib.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
 from fisherlib.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
@@ -13,11 +14,14 @@ __all__ = [
     "colour",
     "comparison",
     "copies",
+    "coverage",
     "designs",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
+    "forest",
     "gain_fields",
+    "gaps",
     "histogram",
     "information_curves",
     "length_scatter",
@@ -29,6 +33,7 @@ __all__ = [
     "save",
     "simplex",
     "style",
+    "tokens_to_match",
     "uncertainty_ellipses",
     "upper_bounds",
     "verdict_map",

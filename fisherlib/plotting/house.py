@@ -8,6 +8,7 @@ import numpy as np
 # each other as they can be in normal vision and in three kinds of colour blindness. So many in one figure need markers too.
 COLOURS = {
     "FisherSFT": "#0072B2",
+    "FisherSFT, by gain": "#009E73",
     "FisherSFT, trace-weighted": "#56B4E9",
     "uniform": "#E69F00",
     "longest": "#CC79A7",

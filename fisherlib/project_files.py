@@ -1,0 +1,64 @@
+"""Files of a software project: four kinds of text that are not Shakespeare, for pools in which something is rare.
+
+The files are Django's (BSD-3-Clause). They are read as text; nothing in them is run or imported.
+"""
+
+import itertools
+import re
+
+from fisherlib import assets
+
+SYSTEM_LINE = "Continue the file."
+# Our choice. Whole files are held out, so that no file is on both sides.
+FILES = {
+    "python": {
+        "train": ("paginator.py", "request.py", "response.py", "text.py", "validators.py"),
+        "test": ("formsets.py", "html.py", "signing.py"),
+    },
+    "documentation": {
+        "train": ("pagination.txt", "performance.txt", "security.txt", "settings.txt", "signals.txt"),
+        "test": ("overview.txt", "tutorial03.txt", "tutorial04.txt"),
+    },
+    "html": {
+        "train": ("base.html", "change_form.html", "change_list.html", "change_password.html", "default_urlconf.html",
+                  "fieldset.html", "index.html", "stacked.html", "tabular.html"),
+        "test": ("app_list.html", "csrf_403.html", "login.html", "technical_500.html"),
+    },
+    "javascript": {
+        "train": ("SelectFilter2.js", "actions.js", "core.js", "inlines.js"),
+        "test": ("SelectBox.js", "calendar.js", "urlify.js"),
+    },
+}  # fmt: skip
+
+
+def chunks(domain: str) -> tuple[list[dict], list[dict]]:
+    """Training and test examples of one domain of `FILES`: some lines of a file as the prompt, the next as the response.
+
+    Raises `ValueError` for another domain, `AssetError` if the files cannot be fetched.
+    """
+    if domain not in FILES:
+        raise ValueError(f"expected one of the domains {tuple(FILES)}, got {domain!r}")
+    folder = assets.fetch_files()
+    seen: set[str] = set()
+    sides = {}
+    for side in ("test", "train"):  # the test side first, so that lines which occur in both are dropped from training
+        sides[side] = []
+        for name in FILES[domain][side]:
+            for before, after in itertools.pairwise(split((folder / name).read_text(encoding="utf-8"))):
+                key = " ".join(after.split())
+                if key in seen:
+                    continue
+                seen.add(key)
+                sides[side].append({"system": SYSTEM_LINE, "prompt": before, "response": after, "document": name})
+    return sides["train"], sides["test"]
+
+
+def split(text: str, *, shortest: int = 90, longest: int = 240) -> list[str]:
+    """Whole lines, without blank ones, in chunks of `shortest` to `longest` characters. What is longer is dropped."""
+    found, lines = [], []
+    for line in filter(str.strip, text.splitlines()):
+        lines.append(re.sub(r"\s+$", "", line))
+        if len("\n".join(lines)) >= shortest:
+            found.append("\n".join(lines))
+            lines = []
+    return [chunk for chunk in found if len(chunk) <= longest]

@@ -1,0 +1,74 @@
+"""The arms of the study: what each method chooses from a pool for a budget. Their options are our choice."""
+
+from collections.abc import Callable
+from functools import partial
+
+from datasets import Dataset
+
+from fisherlib import selectors
+from fisherlib.greedy import score_selection, select
+from fisherlib.selection import Selection
+from fisherlib.token_features import TokenFeatures
+
+REFERENCE = "uniform"
+# The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
+NONE, ALL = "no_fine_tuning", "all_data"
+# Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and next to nothing in
+# the others.
+_THRESHOLD = 0.5
+
+
+def _fisher(rows: Dataset, features: TokenFeatures, *, seed: int, rule: str, weighting: str = "none", **budget) -> Selection:
+    return select(features, rule=rule, weighting=weighting, **budget)
+
+
+def _everything(rows: Dataset, features: TokenFeatures, *, seed: int, **budget) -> Selection:
+    return score_selection(features, range(len(features)), settings={"method": ALL})
+
+
+_per_token = partial(_fisher, rule="gain_per_token")
+# Each is called as arm(rows, features, seed=..., examples=... or tokens=...), and two of them with one argument more:
+# length_matched with the selection that it is `like`, ask_llm with its `scores`.
+ARMS: dict[str, Callable[..., Selection]] = {
+    REFERENCE: selectors.uniform,
+    "fisher_gain": partial(_fisher, rule="gain"),
+    "fisher_per_token": _per_token,
+    "fisher_weighted": partial(_fisher, rule="gain_per_token", weighting="trace"),
+    "longest": selectors.longest,
+    "dedup_uniform": partial(selectors.deduplicated, threshold=_THRESHOLD),
+    "dedup_fisher": partial(selectors.deduplicated, threshold=_THRESHOLD, then=_per_token),
+    "length_matched": selectors.length_matched,
+    "uniform_in_clusters": selectors.uniform_in_clusters,
+    "nearest_to_centre": selectors.nearest_to_centre,
+    "clustered": selectors.clustered,
+    "density": selectors.density,
+    "farthest_point": selectors.farthest_point,
+    "sentence_optimal": selectors.sentence_optimal,
+    "ask_llm": selectors.ask_llm,
+    ALL: _everything,
+}
+# How they are called in tables and figures, where that is not the name.
+TITLES = {
+    "fisher_gain": "FisherSFT, by gain",
+    "fisher_per_token": "FisherSFT",
+    "fisher_weighted": "FisherSFT, trace-weighted",
+    "dedup_uniform": "deduplicated, then uniform",
+    "dedup_fisher": "deduplicated, then FisherSFT",
+    "length_matched": "length-matched",
+    "sentence_optimal": "sentence-optimal",
+    "ask_llm": "AskLLM",
+    NONE: "no fine-tuning",
+    ALL: "all the data",
+}
+
+
+def title(method: str) -> str:
+    """The name of an arm for a reader."""
+    return TITLES.get(method, method.replace("_", " "))
+
+
+def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
+    """The selection of an arm. Raises `ValueError` for an unknown method, and what the method raises."""
+    if method not in ARMS:
+        raise ValueError(f"expected method to be one of {(*ARMS, NONE)}, got {method!r}")
+    return ARMS[method](rows, features, seed=seed, **call)

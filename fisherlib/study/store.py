@@ -1,0 +1,55 @@
+"""The results of a study on disk: a parquet file for each training, and a JSON that says where they come from."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fisherlib.assets import first_line
+from fisherlib.study.rows import VERSION, Settings
+
+_ABOUT = "about.json"
+_PER_EXAMPLE = {"nll_sums": np.float32, "scored_tokens": np.float32}
+
+
+def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: str, *, wanted: int) -> list[Path]:
+    """Write `TRAINING.parquet` and `about.json` into `folder`; returns their paths. Losses of examples are in float32."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for training, part in table.groupby("training", sort=False):
+        part = part.dropna(axis="columns", how="all")
+        part = part.assign(**{c: [np.asarray(v, dtype=kind) for v in part[c]] for c, kind in _PER_EXAMPLE.items()})
+        path = folder / f"{training}.parquet"
+        scratch = path.with_suffix(".new")
+        part.to_parquet(scratch, compression="zstd", index=False)
+        scratch.replace(path)
+        written.append(path)
+    about = {
+        "command": command,
+        "finished": datetime.now(UTC).date().isoformat(),
+        "rows": len(table),
+        "rows_wanted": wanted,
+        "hours": round(float(table["seconds"].sum()) / 3600, 2),
+        "version": VERSION,
+        "settings": asdict(settings),
+        **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
+    }
+    (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    return [*written, folder / _ABOUT]
+
+
+def read(folder: str | Path) -> tuple[pd.DataFrame, dict]:
+    """The table of all trainings, and what `about.json` says. Raises `ValueError` if the folder holds no study."""
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / _ABOUT).read_text())
+        parts = [pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+        return pd.concat(parts, ignore_index=True), about
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"expected the results of a study in {folder} ({first_line(error)}): make them with python -m fisherlib.study"
+        ) from error
