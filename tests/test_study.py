@@ -203,6 +203,20 @@ def test_rows_hold_what_they_promise(small, tmp_path):
     assert json.loads(json.dumps(about)) == about and about["settings"]["sizes"]["bases"] == 4
 
 
+def test_a_study_goes_on_from_its_committed_tables(small, tmp_path):
+    table = run_rows(ROWS[2:6], small, tmp_path / "here", progress=False)
+    store.write(table, tmp_path / "results", small, "a command", wanted=4)
+    assert (
+        store.restore(tmp_path / "results", tmp_path / "there") == 4
+        and store.restore(tmp_path / "results", tmp_path / "there") == 0
+    )
+    again = run_rows(ROWS[2:6], small, tmp_path / "there", progress=False, seconds=0)  # nothing is left to run
+    losses = ["nll_sums", "scored_tokens"]
+    pd.testing.assert_frame_equal(again.drop(columns=losses), table.drop(columns=losses), check_like=True)
+    for a, b in zip(again["nll_sums"], table["nll_sums"], strict=True):
+        assert np.allclose(a, b, rtol=1e-6)
+
+
 def test_the_time_limit_stops_before_the_next_row(small, tmp_path):
     assert len(run_rows(ROWS, small, tmp_path, progress=False, seconds=0)) == 0
     assert len(run_rows(ROWS[:1], small, tmp_path, progress=False)) == 1

@@ -7,14 +7,16 @@ import sys
 from fisherlib.assets import AssetError
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import run_rows
-from fisherlib.study.store import write
+from fisherlib.study.store import restore, write
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fisherlib.study", description=__doc__)
     parser.add_argument("--profile", choices=PROFILES, default="full")
     parser.add_argument("--folder", default="runs/study", help="rows and features are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the tables (default: the folder of the rows)")
+    parser.add_argument(
+        "--results", help="folder for the tables (default: that of the rows); rows that it holds are not run"
+    )
     parser.add_argument("--model", help="another model than the profile's: a folder or an id")
     parser.add_argument("--training", nargs="*", help="only these trainings")
     parser.add_argument("--pool", nargs="*", help="only these pools")
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
         for row in profile.rows()
         if row.training in (options.training or [row.training]) and row.pool in (options.pool or [row.pool])
     ]
+    if options.results and (restored := restore(options.results, options.folder)):
+        print(f"{restored:,} rows were in {options.results} already", flush=True)
     try:
         table = run_rows(rows, profile.settings, options.folder, seconds=options.seconds)
     except (AssetError, ValueError) as error:

@@ -53,3 +53,23 @@ def read(folder: str | Path) -> tuple[pd.DataFrame, dict]:
         raise ValueError(
             f"expected the results of a study in {folder} ({first_line(error)}): make them with python -m fisherlib.study"
         ) from error
+
+
+def restore(results: str | Path, folder: str | Path) -> int:
+    """Put the rows of a committed study where `run_rows` looks for them; returns how many were missing there.
+
+    So a study goes on where another machine stopped. Losses of examples come back in float32, as they were written.
+    """
+    place = Path(folder) / "rows"
+    place.mkdir(parents=True, exist_ok=True)
+    restored = 0
+    for table in Path(results).glob("*.parquet"):
+        for record in pd.read_parquet(table).to_dict("records"):
+            path = place / f"{record['key']}.json"
+            if not path.exists():
+                values = {name: v.tolist() if hasattr(v, "tolist") else v for name, v in record.items()}
+                scratch = path.with_suffix(".new")
+                scratch.write_text(json.dumps({name: v for name, v in values.items() if v is not None and v == v}))
+                scratch.replace(path)
+                restored += 1
+    return restored
