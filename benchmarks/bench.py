@@ -316,7 +316,7 @@ def memory(options) -> None:
         f"{rows[0].get('before_gb', float('nan')):.2f} GB); resident memory also counts cached pages of the mapped file, "
         "which the kernel takes back when memory is short.",
     ]
-    settings = {"picks": picks, "tokens per example": 32, "d": 256, "threads": options.threads}
+    settings = {"picks": picks, "tokens per example": 32, "d": 256, "dtype": "bfloat16", "threads": options.threads}
     report.save("memory", settings, rows, options.results, notes=notes)
 
 
