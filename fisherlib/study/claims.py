@@ -138,15 +138,15 @@ def judge_all(table: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataF
 def markdown(judged: pd.DataFrame) -> str:
     """The table of claims for a reader: claim, metric, difference with its interval, verdict, command."""
     lines = [
-        "| claim | metric | difference [95 % interval] | budgets that agree | verdict | rows made by |",
-        "|---|---|---|---|---|---|",
+        "| claim | metric | difference [95 % interval] | seeds | budgets that agree | verdict | rows made by |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in judged.itertuples():
-        difference = "–" if row.verdict == "not run" else f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        ran = row.verdict != "not run"
+        difference = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" if ran else "–"
         what = f"{row.metric}: {row.setting}, {row.budget}"
-        lines.append(
-            f"| {row.claim} | {what} | {difference} | {row.budgets_that_hold} | **{row.verdict}** | `{row.command}` |"
-        )
+        agree = f"{row.seeds:.0f} | {row.budgets_that_hold}" if ran else "– | –"
+        lines.append(f"| {row.claim} | {what} | {difference} | {agree} | **{row.verdict}** | `{row.command}` |")
     return "\n".join(lines)
 
 
