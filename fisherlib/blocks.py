@@ -38,8 +38,9 @@ class Blocks:
                 f"expected at least {least / 1e9:.2g} GB for {n:,} examples of width {d}, of up to {longest:,} tokens, "
                 f"got {left / 1e9:.2g} GB: raise memory=, drop the longest examples or reduce the width (fl.compress)"
             )
+        left -= least
         on_gpu = self.device.type == "cuda"
-        if on_gpu and self._values.nbytes <= left - 2 * least:
+        if on_gpu and self._values.nbytes <= left - least:
             self._values = self._values.to(self.device)
             left -= self._values.nbytes
         near = self._values.device == self.device and (on_gpu or not features.maps)

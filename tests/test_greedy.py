@@ -172,6 +172,7 @@ def test_memory_changes_the_batches_and_not_the_answer(tmp_path):
     for source in (features, mapped):
         for memory in (0.0005, 0.002, 1.0):
             selection = fl.select(source, examples=40, memory=memory)
+            assert Blocks(source, "none", "cpu", int(memory * 1e9)).planned <= memory * 1e9
             assert selection.indices.tolist() == expected.indices.tolist()
             assert np.allclose(selection.gains, expected.gains, rtol=1e-9)
     with pytest.raises(ValueError, match="expected at least .* GB for 200 examples of width 12.* raise memory="):
