@@ -44,12 +44,12 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
     ):
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+    if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+        raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size}")
     if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
         raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic}")
-    if memory is not None and not memory > 0:
-        raise ValueError(f"expected a positive number of gigabytes as memory, got {memory}")
+    if memory is not None and not 0 < memory < np.inf:
+        raise ValueError(f"expected a positive, finite number of gigabytes as memory, got {memory}")
     check_weighting(features, weighting)
     if start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")

@@ -49,13 +49,14 @@ class Blocks:
         self._cache = torch.empty(cached, d, dtype=self._values.dtype, device=self.device)
         self._cached_at, self._asked, self._cache_end = np.full(n, -1), np.zeros(n, dtype=bool), 0
         is_narrow = self._values.dtype == torch.bfloat16
-        self.copies = near and not is_narrow and self._values.numel() * 2 < left // 2
+        self.copies = near and not is_narrow and weighting == "none" and self._values.numel() * 2 < left // 2
         most = 2**26 if on_gpu else 2**21  # on a CPU, what its caches hold
         self.elements = max(min(left // 4 // _TEMPORARY, most), self.widest * d)  # of one part
         self.gram_elements = min(left // 32, 2**22)  # of Gram matrices that are remembered, in float64
         self.resident = min(left // 4, _RESIDENT)
         copied = self._values.numel() * 2 if self.copies else 0
-        self.planned = least + self.elements * _TEMPORARY + self.gram_elements * 8 + copied + cached * row  # bytes, at most
+        parts = (self.elements - self.widest * d) * _TEMPORARY  # beyond one example's, which `least` has
+        self.planned = least + parts + self.gram_elements * 8 + copied + cached * row  # bytes, at most
 
     def parts(self, indices: Indices) -> list[np.ndarray]:
         """Positions in `indices`, cut into batches of similar length, so that padding is small, and of bounded memory."""
@@ -94,10 +95,11 @@ class Blocks:
             return torch.zeros(total, self.features.dim, dtype=dtype, device=self.device), place
         values, begins = self._source(np.asarray(indices, dtype=np.int64), m, dtype)
         rows = _rows(begins, lengths, total).to(values.device)
-        X = values.index_select(0, rows).to(self.device, dtype)
-        if self.root_weights is not None:
-            own_rows = _rows(self.begins[indices], lengths, total)
-            X *= self.root_weights[own_rows].to(self.device, dtype)[:, None]
+        X = values.index_select(0, rows).to(self.device)
+        if self.root_weights is not None:  # before any rounding: one that a whole row shares would not average out
+            own_rows, wide = _rows(self.begins[indices], lengths, total), torch.promote_types(dtype, torch.float32)
+            X = X.to(wide) * self.root_weights[own_rows].to(self.device, wide)[:, None]
+        X = X.to(dtype)
         X[m:] = 0
         return X, place
 

@@ -67,9 +67,10 @@ def select(
     changes the answer. `memory`: gigabytes to work with beside features that are in memory; by default half of what is
     free (four fifths of a GPU's).
     `stochastic`: an epsilon from 0 to 1, for pools that are too large even so: each pick looks at (N / n) log(1 / epsilon)
-    random examples only (drawn with `seed`), and is worth 1 - 1/e - epsilon of the optimum in expectation (Mirzasoleiman et
-    al. 2015; needs `examples`). The certificate holds for such a selection too. `checkpoint`: a file that keeps the picks so
-    far, twice a minute and when interrupted; the same call goes on from there. In the end it is the manifest of the whole.
+    random examples with tokens only (drawn with `seed`), and is worth 1 - 1/e - epsilon of the optimum in expectation
+    (Mirzasoleiman et al. 2015; needs `examples`). The certificate holds for such a selection too. `checkpoint`: a file that
+    keeps the picks so far, twice a minute and when interrupted; the same call goes on from there. In the end it is the
+    manifest of the whole. (Features are compared by their lengths, a sample of their values, and what the picks gain.)
 
     Returns a `Selection` whose certificate is a bound that holds for this very selection (see `upper_bound`).
     Ties go to the lowest index. Examples without tokens gain 0 and are picked last, under a token budget never.
@@ -90,8 +91,9 @@ def select(
         "prior": float(prior) if np.ndim(prior) == 0 else f"matrix {_digest(prior)}",
         **({"stochastic": stochastic, "seed": seed} if stochastic is not None else {}),
         "features": features.info,
+        **({} if checkpoint is None else _fingerprints(features, costs, start)),
     }
-    saved = None if checkpoint is None else _saved(Path(checkpoint), settings, len(features), start)
+    saved = None if checkpoint is None else _saved(Path(checkpoint), settings, len(features))
     picks = [int(i) for i in (saved or start).indices] if saved or start else []
     n = len(features)
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
@@ -118,8 +120,8 @@ def select(
             costs=costs[picks],
             pool_size=n,
             upper_bound=upper_bound,
-            evaluations=state.evaluations,
-            seconds=time.perf_counter() - began,
+            evaluations=state.evaluations + (saved.evaluations if saved else 0),
+            seconds=time.perf_counter() - began + (saved.seconds if saved else 0.0),
             settings=settings,
         )
 
@@ -149,6 +151,8 @@ def select(
         raise ValueError(f"expected a budget of at least the cheapest example ({cheapest:g}), got {budget:g}: raise it")
     if not picks:
         raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
+    if checkpoint is not None:
+        so_far().save(checkpoint)  # the certificate is another pass over the pool
     selection = so_far(float(np.sum(gains)) + _slack(state, picks, price, budget))
     if checkpoint is not None:
         selection.save(checkpoint)
@@ -228,7 +232,7 @@ def _replay(state: Information | OneToken, picks: Sequence[int]) -> list[float]:
     return gains
 
 
-def _saved(checkpoint: Path, settings: dict, pool_size: int, start: Selection | None) -> Selection | None:
+def _saved(checkpoint: Path, settings: dict, pool_size: int) -> Selection | None:
     """What a checkpoint holds. Raises `ValueError` unless it was made by the same call."""
     if not checkpoint.exists():
         return None
@@ -237,13 +241,23 @@ def _saved(checkpoint: Path, settings: dict, pool_size: int, start: Selection | 
     made = saved.settings | {"pool_size": saved.pool_size}
     if different := [name for name in sorted(asked | made) if asked.get(name) != made.get(name)]:
         raise ValueError(f"expected a checkpoint of this call, got another {different[0]} in {checkpoint}: remove it")
-    if start is not None and saved.indices[: len(start)].tolist() != start.indices.tolist():
-        raise ValueError(f"expected a checkpoint that goes on from start, got other first picks in {checkpoint}: remove it")
     return saved
 
 
-def _digest(prior) -> str:
-    return hashlib.sha256(np.ascontiguousarray(prior, dtype=np.float64).tobytes()).hexdigest()[:16]
+def _fingerprints(features: TokenFeatures, costs: np.ndarray, start: Selection | None) -> dict[str, str | None]:
+    """What a checkpoint belongs to, beside the options: the start, all costs, all lengths and a sample of the features."""
+    step = max(len(features.values) // 1000, 1)
+    return {
+        "start": None if start is None else _digest(start.indices),
+        "costs": _digest(costs),
+        "pool": f"{_digest(features.offsets)} {_digest(features.values[::step])}",
+    }
+
+
+def _digest(numbers) -> str:
+    if isinstance(numbers, Tensor):
+        numbers = numbers.detach().to("cpu", torch.float64).numpy()
+    return hashlib.sha256(np.array(numbers, dtype=np.float64).tobytes()).hexdigest()[:16]
 
 
 def _slack(state: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:

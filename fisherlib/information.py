@@ -252,7 +252,7 @@ def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
-    matrix = torch.as_tensor(prior, dtype=torch.float64)
+    matrix = torch.as_tensor(prior, dtype=torch.float64).detach()
     if matrix.ndim == 0:
         matrix = matrix * torch.eye(d, dtype=torch.float64)
     if matrix.shape != (d, d):

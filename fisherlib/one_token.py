@@ -120,7 +120,8 @@ class OneToken:
         size, self.behind = max(len(self.c) // _FRONT, 64), -1.0
         if size < len(candidates):
             last = float(np.partition(scores, -size)[-size])
-            if (ahead := scores > last * (1 + 4 * TIE)).any():  # else all are equal, and all stay
-                candidates, self.behind = candidates[ahead], last * (1 + 4 * TIE)
+            limit = last * (1 + 4 * TIE)
+            if scores.max() * (1 - 2 * TIE) > limit:  # else nearly all are equal, and all stay
+                candidates, self.behind = candidates[scores > limit], limit
         self.front, self.front_c, self.front_X = candidates, self.c[candidates], self.X[candidates]
         self.Z, self.used = np.zeros((len(self.root), _COLUMNS)), 0

@@ -64,6 +64,8 @@ class Race:
 
     def _winner_of_a_sample(self, left: float) -> tuple[int | None, float]:
         runners = np.flatnonzero(self.available & (self.price <= left))
+        if (self.state.blocks.lengths[runners] > 0).any():
+            runners = runners[self.state.blocks.lengths[runners] > 0]
         if len(runners) > self.sampled:
             rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
             runners = np.sort(rng.choice(runners, self.sampled, replace=False))
@@ -81,31 +83,36 @@ class Race:
             reach = floor - 2 * TIE * abs(floor) if np.isfinite(floor) else -np.inf
             return runners[self.bound[runners] >= reach]
 
-        # 1. screen: evaluate old gains again, the most promising first, until no old one can win. Each batch may be twice as
-        # large as the one before: what can still win after a few batches mostly has to be evaluated anyway.
-        most = self.batch_size
-        while len(stale := (group := hopeful())[~self.fresh[group]]):
-            if np.isposinf(self.bound[stale]).all():
-                batch = stale  # the first pass
-            else:
-                size = min(most, len(stale))
-                if self.state.dtype == torch.bfloat16:  # always full batches: its kernels are compiled anew for each shape
-                    size = -(-size // self.batch_size) * self.batch_size
-                    stale = runners[~self.fresh[runners]]
-                batch = np.sort(stale[np.argpartition(-self.bound[stale], min(size, len(stale)) - 1)[:size]])
-                most *= 2
-            for part in self.state.blocks.parts(batch):
-                floor = max(floor, self._evaluate(batch[part]))
-        # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
-        some = _FIRST_FINALISTS
-        while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.exact], dtype=np.int64)):
-            unknown = unknown[np.argsort(-self.bound[unknown], kind="stable")[:some]]
-            gains = self.state.exact(unknown)
-            self.exact |= zip(unknown.tolist(), gains.tolist(), strict=True)
-            self.bound[unknown] = gains / self.divisor[unknown]
-            floor = max(floor, float(self.bound[unknown].max()))
-            some = len(self.bound)
-        finalists = hopeful()
+        while True:
+            # 1. screen: evaluate old gains again, the most promising first, until no old one can win. Each batch may have
+            # twice the size of the one before: what can still win after a few batches mostly has to be evaluated anyway. In
+            # bfloat16 batches are always full, since its kernels are compiled anew for each shape.
+            most = self.batch_size
+            while len(stale := (group := hopeful())[~self.fresh[group]]):
+                if np.isposinf(self.bound[stale]).all():
+                    batch = stale  # the first pass
+                else:
+                    size = min(most, len(stale))
+                    if self.state.dtype == torch.bfloat16:
+                        size = -(-size // self.batch_size) * self.batch_size
+                        stale = runners[~self.fresh[runners]]
+                    batch = np.sort(stale[np.argpartition(-self.bound[stale], min(size, len(stale)) - 1)[:size]])
+                    most *= 2
+                for part in self.state.blocks.parts(batch):
+                    floor = max(floor, self._evaluate(batch[part]))
+            # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
+            some = _FIRST_FINALISTS
+            while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.exact], dtype=np.int64)):
+                unknown = unknown[np.argsort(-self.bound[unknown], kind="stable")[:some]]
+                gains = self.state.exact(unknown)
+                self.exact |= zip(unknown.tolist(), gains.tolist(), strict=True)
+                self.bound[unknown] = gains / self.divisor[unknown]
+                floor = max(floor, float(self.bound[unknown].max()))
+                some = len(self.bound)
+            if len(finalists := hopeful()):
+                break
+            # A screen promised what float64 could not find: only what float64 found counts.
+            floor = max(gain / self.divisor[i] for i, gain in self.exact.items())
         scores = np.array([self.exact[i] for i in finalists.tolist()]) / self.divisor[finalists]
         best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
         return best, self.exact[best], float(scores.max())

@@ -459,3 +459,9 @@ def test_a_chat_model_is_asked_in_a_users_turn(real, plays):
     assert prompt.startswith("<|im_start|>") and prompt.endswith("<|im_start|>assistant\n") and rows[0]["response"] in prompt
     scores = ask_llm_scores(rows, model, tokenizer)
     assert ((scores > 0) & (scores < 1)).all() and len(set(scores)) == 3
+
+
+def test_sentence_optimal_fills_a_budget_of_tokens_with_what_adds_nothing():
+    features = fl.TokenFeatures.from_list([torch.zeros(3, 4)] * 20)
+    chosen = fl.selectors.sentence_optimal(None, features, tokens=30)
+    assert chosen.indices.tolist() == list(range(10)) and chosen.objective == 0

@@ -81,7 +81,9 @@ def test_a_start_and_a_checkpoint_of_what_follows(tmp_path, stop_after, monkeypa
         fl.select(features, examples=PICKS, start=first, checkpoint=path)
     monkeypatch.undo()
     assert len(fl.Selection.load(path)) == 9
-    with pytest.raises(ValueError, match=r"expected a checkpoint that goes on from start.*picks.json: remove it"):
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint of this call, got another start in .*picks.json: remove it"
+    ):
         fl.select(features, examples=PICKS, start=other, checkpoint=path)
     ended = fl.select(features, examples=PICKS, start=first, checkpoint=path)
     assert ended.indices.tolist() == fl.select(features, examples=PICKS).indices.tolist()
@@ -105,13 +107,46 @@ def test_a_checkpoint_of_another_call_is_refused_by_name(changed, named, tmp_pat
     assert path.read_bytes() == before
 
 
-def test_a_checkpoint_of_other_features_or_no_checkpoint_at_all(tmp_path):
+def test_a_checkpoint_of_another_start_other_costs_or_another_pool(tmp_path):
+    """Also where the first picks, their costs and their gains are the same."""
+    features, path = pool(), tmp_path / "picks.json"
+    first = fl.select(features, examples=5)
+    fl.select(features, examples=PICKS, start=first, checkpoint=path)
+    for start in (None, first.prefix(examples=3)):
+        with pytest.raises(ValueError, match="got another start in"):
+            fl.select(features, examples=PICKS, start=start, checkpoint=path)
+    path.unlink()
+    picks = fl.select(features, tokens=50, rule="gain_per_token", checkpoint=path).indices
+    costs = features.lengths.numpy().astype(float)
+    costs[np.setdiff1d(np.arange(400), picks)] *= 0.3
+    with pytest.raises(ValueError, match="got another costs in"):
+        fl.select(features, tokens=50, costs=costs, rule="gain_per_token", checkpoint=path)
+    values = features.values.clone()
+    values[0] *= 100
+    with pytest.raises(ValueError, match="got another pool in"):
+        other = fl.TokenFeatures(values, features.offsets)
+        fl.select(other, tokens=50, rule="gain_per_token", checkpoint=path)
+
+
+def test_an_interrupt_while_it_is_certified_loses_no_pick(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(greedy, "_slack", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fl.select(pool(), examples=PICKS, checkpoint=tmp_path / "picks.json")
+    assert len(fl.Selection.load(tmp_path / "picks.json")) == PICKS
+
+
+def test_a_checkpoint_of_other_features_or_no_checkpoint_at_all(tmp_path, monkeypatch):
     path = tmp_path / "picks.json"
     fl.select(pool(), examples=PICKS, checkpoint=path)
+    with pytest.raises(ValueError, match="got another costs in"):
+        fl.select(pool(seed=1), examples=PICKS, checkpoint=path)
+    made = json.loads(path.read_text())["settings"]
+    monkeypatch.setattr(greedy, "_fingerprints", lambda *_: made)  # as if they had missed what is different
     with pytest.raises(ValueError, match=r"expected a checkpoint of these features and costs, got other gains"):
         fl.select(pool(seed=1), examples=PICKS, checkpoint=path)
-    with pytest.raises(ValueError, match=r"expected a checkpoint of these features and costs"):
-        fl.select(pool(), examples=PICKS, costs=np.arange(1.0, 401.0), checkpoint=path)
     path.write_text("{")
     with pytest.raises(ValueError, match="expected a manifest written by Selection.save"):
         fl.select(pool(), examples=PICKS, checkpoint=path)

@@ -1,5 +1,6 @@
 """The selection is the naive float64 greedy's, and what it promises holds against brute force."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -164,6 +165,41 @@ def test_error_estimates_hold(kind, d, prior, useful, useful_in_bfloat16, dtype)
         assert error.max() < (useful if dtype == "float32" else useful_in_bfloat16)
 
 
+@pytest.mark.parametrize("d", [1, 64, 256])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_error_estimates_hold_with_weights(d, stored):
+    """A weight scales a whole row: were it rounded by itself, the errors of a row would not average out."""
+    draw = torch.Generator().manual_seed(0)
+    values, weights = torch.randn(400, d, generator=draw).to(stored), torch.rand(400, generator=draw)
+    features = fl.TokenFeatures(values, torch.arange(401), trace_weights=weights)
+    for dtype in ("bfloat16", "float32"):
+        state = Information(features, 1.0, "trace", "cpu", dtype)
+        coarse, error = state.screen(np.arange(400))
+        assert (np.abs(coarse - state.exact(range(400))) <= error).all()
+
+
+def test_a_screen_that_promises_too_much_changes_no_pick(monkeypatch):
+    """Were an error estimate too small, float64 would still decide between those that it looks at."""
+    features = make_pool("duplicated", 1, 60, 6, 8)
+    expected, screen = fl.select(features, examples=20, dtype="float64").indices, Information.screen
+    monkeypatch.setattr(Information, "screen", lambda self, i: (1.001 * screen(self, i)[0], 0 * i + 0.0))
+    assert fl.select(features, examples=20, dtype="float32").indices.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("above", [3e-9, 5e-9, 1e-8])
+def test_one_vector_each_and_all_but_equal(above):
+    x = np.zeros((100, 4))
+    x[:, 0], x[50, 0] = 1, np.sqrt(np.expm1(np.log1p(1.0) * (1 + above)))
+    assert fl.select(fl.TokenFeatures(torch.tensor(x), torch.arange(101)), examples=3).indices.tolist() == [50, 0, 1]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_a_matrix_prior_of_any_kind_of_tensor(kind):
+    features = make_pool("random", 0, 20, 4, 3)
+    prior = torch.eye(4, dtype=kind).requires_grad_()
+    assert fl.select(features, examples=5, prior=prior).indices.tolist() == fl.select(features, examples=5).indices.tolist()
+
+
 def test_memory_changes_the_batches_and_not_the_answer(tmp_path):
     features = make_pool("heavy-tailed", 2, 200, 12, 30)
     features.save(tmp_path / "features")
@@ -175,6 +211,9 @@ def test_memory_changes_the_batches_and_not_the_answer(tmp_path):
             assert Blocks(source, "none", "cpu", int(memory * 1e9)).planned <= memory * 1e9
             assert selection.indices.tolist() == expected.indices.tolist()
             assert np.allclose(selection.gains, expected.gains, rtol=1e-9)
+    for least in range(40_000, 120_000, 500):  # bytes: down to what is too little
+        with contextlib.suppress(ValueError):
+            assert Blocks(features, "none", "cpu", least).planned <= least
     with pytest.raises(ValueError, match="expected at least .* GB for 200 examples of width 12.* raise memory="):
         fl.select(features, examples=40, memory=1e-5)
 

@@ -241,7 +241,7 @@ def test_the_command_writes_what_is_done_and_no_path(tmp_path, capsys):
     )
     table, about = store.read(tmp_path / "a")
     assert len(table) >= 1 and set(table["training"]) == {"head_update"} and set(table["pool"]) == {"clean"}
-    assert about["command"] == ".venv/bin/python -m fisherlib.study --profile smoke --training head_update --pool clean"
+    assert about["command"] == ".venv/bin/python -m fisherlib.study --profile smoke"
     assert str(tmp_path) not in json.dumps(about)
 
 
@@ -376,6 +376,8 @@ def test_tokens_to_match_reads_the_curve_backwards():
     curve = {1000: 4.0, 500: 4.5, 2000: 3.9, 4000: 3.95}
     assert statistics.tokens_to_match(curve, 4.0) == pytest.approx(1000)
     assert statistics.tokens_to_match(curve, 4.25) == pytest.approx(np.sqrt(500 * 1000))
+    assert statistics.tokens_to_match(curve, 3.9) == pytest.approx(2000)  # a plateau: the smallest that is enough
+    assert statistics.tokens_to_match({500: 4.5, 1000: 4.0, 2000: 4.1, 4000: 3.95}, 4.0) == pytest.approx(1000)
     assert statistics.tokens_to_match(curve, 3.8) == np.inf and statistics.tokens_to_match(curve, 5.0) == 0.0
 
 

@@ -67,6 +67,8 @@ def density_scores(features: TokenFeatures, *, bandwidth: float | None = None, s
     for i in range(0, len(X), step):
         distances = squares[i : i + step, None] + squares - 2 * X[i : i + step] @ X.T
         sums[i : i + step] = np.exp(-distances.clip(min=0) / 2).sum(axis=1)
+    if not np.isfinite(sums).all():
+        raise ValueError(f"expected a bandwidth that float64 can divide by, got {bandwidth}: raise it")
     scores = np.full(len(features), np.nan)
     scores[ids] = sums
     return scores

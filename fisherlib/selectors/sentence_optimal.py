@@ -36,7 +36,9 @@ def sentence_optimal(
     has_tokens = features.lengths > 0
     vectors = TokenFeatures(torch.from_numpy(X), torch.cat([torch.zeros(1, dtype=torch.long), has_tokens.cumsum(0)]))
     costs = features.lengths.numpy().astype(float)
-    chosen = select(vectors, examples=examples, tokens=tokens, costs=costs, rule=rule, prior=prior)
-    order = np.concatenate([chosen.indices, np.setdiff1d(np.arange(len(features)), chosen.indices)])
+    best = np.zeros(0, dtype=np.int64)
+    if X.any():
+        best = select(vectors, examples=examples, tokens=tokens, costs=costs, rule=rule, prior=prior).indices
+    order = np.concatenate([best, np.setdiff1d(np.arange(len(features)), best)])
     options = {"pooling": pooling, "rule": rule, "prior": prior, "began": began}
     return fill_in_order(features, order, method="sentence-optimal", examples=examples, tokens=tokens, **options)

@@ -36,11 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
         table = run_rows(rows, profile.settings, options.folder, seconds=options.seconds)
     except (AssetError, ValueError) as error:
         sys.exit(f"fisherlib: {error}")
-    decisive = {"profile": [options.profile], "model": [options.model], "training": options.training, "pool": options.pool}
-    chosen = [f"--{name} {' '.join(values)}" for name, values in decisive.items() if values and values[0]]
-    command = " ".join([".venv/bin/python -m fisherlib.study", *chosen])  # without folders, which are this machine's
+    command = f".venv/bin/python -m fisherlib.study --profile {options.profile}"  # no folders, which are this machine's
+    command += f" --model {options.model}" if options.model else ""
     if len(table):
-        write(table, options.results or options.folder, profile.settings, command, wanted=len(rows))
+        write(table, options.results or options.folder, profile.settings, command, wanted=len(profile.rows()))
     print(f"{len(table):,} of {len(rows):,} rows are done")
 
 

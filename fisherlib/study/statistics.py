@@ -37,7 +37,7 @@ def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"]) -> Paired:
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or not np.isfinite(d).all():
         raise ValueError(f"expected finite differences of at least two seeds, got {d.tolist()}: run more seeds")
-    if np.ptp(d) == 0:  # arms that are the same in every seed: scipy would divide by zero
+    if np.ptp(d) <= 1e-12 * np.abs(d).max():  # arms that are the same in every seed: scipy would divide by zero
         return Paired(float(d[0]), float(d[0]), float(d[0]), 1.0 if d[0] == 0 else 0.0, len(d))
     test = stats.ttest_1samp(d, 0.0)
     interval = test.confidence_interval(LEVEL)
@@ -153,15 +153,16 @@ def verdict(mean: float, p: float) -> str:
 def tokens_to_match(curve: dict[int, float], value: float) -> float:
     """How many tokens the reference needs for an NLL of `value`, on its curve {tokens: NLL}, linear in log(tokens).
 
-    The curve is made falling first (a running minimum). 0 if the smallest budget is enough, infinity if the largest is not.
+    The curve is made falling first (a running minimum). 0 if the smallest budget is more than enough, infinity if the
+    largest is not enough; on a plateau the smallest budget counts.
     """
-    budgets = sorted(curve)
-    falling = np.minimum.accumulate([curve[budget] for budget in budgets])
-    if value >= falling[0]:
-        return 0.0 if value > falling[0] else float(budgets[0])
-    if value < falling[-1]:
+    budgets = np.array(sorted(curve))
+    falling, first = np.unique(-np.minimum.accumulate([curve[budget] for budget in budgets]), return_index=True)
+    if -value < falling[0]:
+        return 0.0
+    if -value > falling[-1]:
         return float("inf")
-    return float(np.exp(np.interp(-value, -falling, np.log(budgets))))
+    return float(np.exp(np.interp(-value, falling, np.log(budgets[first]))))
 
 
 def coverage(

@@ -16,9 +16,15 @@ _PER_EXAMPLE = {"nll_sums": np.float32, "scored_tokens": np.float32}
 
 
 def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: str, *, wanted: int) -> list[Path]:
-    """Write `TRAINING.parquet` and `about.json` into `folder`; returns their paths. Losses of examples are in float32."""
+    """Write `TRAINING.parquet` and `about.json` into `folder`; returns their paths. Losses of examples are in float32.
+
+    Rows that the folder holds already and the table does not are kept: part of a study may be run alone.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    there = [pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    there = [part[~part["key"].isin(table["key"])] for part in there]
+    table = pd.concat([table, *(part for part in there if len(part))], ignore_index=True)
     written = []
     for training, part in table.groupby("training", sort=False):
         part = part.dropna(axis="columns", how="all")
