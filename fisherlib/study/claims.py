@@ -1,4 +1,4 @@
-"""The claims of the study, written down before the results were looked at, and what the results say of them."""
+"""The claims of the study, fixed while its first seed ran, and what the results say of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
