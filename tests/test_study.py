@@ -395,6 +395,13 @@ def test_five_seeds_cover_with_t_and_not_with_the_percentile_bootstrap():
     assert statistics.coverage(percentile, 5, trials=2000, rng=rng) < 0.88
 
 
+def test_arms_that_lack_a_seed_are_not_averaged():
+    level = np.array([4.0, 5.0, 6.0])
+    table = table_of({"uniform": level, "a": level, "b": level})
+    table = table[(table["method"] != "b") | (table["seed"] == 0)]
+    assert set(claims.complete(table)["method"]) == {"uniform", "a"}
+
+
 def test_a_claim_holds_ties_or_fails():
     level = np.array([4.0, 5.0, 6.0])
     sure, unsure = np.array([0.1, 0.11, 0.09]), np.array([0.3, -0.2, 0.1])

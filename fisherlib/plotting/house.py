@@ -25,19 +25,17 @@ COLOURS = {
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",
-    "sentence optimal": "#0000BB",
     "log det V": "#0072B2",  # FisherSFT's objective
     "log det V_w": "#56B4E9",  # and its trace-weighted form
-    "float64": "#000000",
-    "float32": "#009E73",
-    "bfloat16": "#D55E00",
 }
+_PRECISIONS = {"float64": "#000000", "float32": "#009E73", "bfloat16": "#D55E00"}
 _SPARE = ("#009E73", "#442244", "#000000")
 
 
 def colour(method: str) -> str:
     """The colour of a method; an unknown one gets a spare colour that depends only on its name."""
-    return COLOURS.get(method) or _SPARE[sum(map(ord, method)) % len(_SPARE)]
+    known = COLOURS | _PRECISIONS
+    return known.get(method) or known.get(method.replace(" ", "-")) or _SPARE[sum(map(ord, method)) % len(_SPARE)]
 
 
 def style() -> None:

@@ -150,9 +150,18 @@ def markdown(judged: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def complete(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the arms that have every seed of the reference."""
+    seeds = {method: set(part["seed"]) for method, part in rows.groupby("method")}
+    return rows[[seeds[method] >= seeds.get(REFERENCE, set()) for method in rows["method"]]]
+
+
 def composition(table: pd.DataFrame, pool: str, training: str, *, tokens: int) -> pd.DataFrame:
-    """Means over the seeds of what each arm chose and what it cost: examples, tokens, information, share of dialogues."""
-    rows = rows_of(table, pool, training, tokens=tokens)
+    """Means over the seeds of what each arm chose and what it cost: examples, tokens, information, share of dialogues.
+
+    Only of arms that have every seed of the reference: means over different seeds cannot be compared.
+    """
+    rows = complete(rows_of(table, pool, training, tokens=tokens))
     columns = [
         "chosen_examples",
         "chosen_tokens",
