@@ -9,6 +9,7 @@ from fisherlib.token_features import TokenFeatures
 
 
 def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " N"]:
+    """The costs as float64 [N], by default each example's response tokens. Raises `ValueError` for impossible costs."""
     lengths = features.lengths.numpy().astype(float)
     if costs is None:
         return lengths
@@ -35,6 +36,7 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
 
 
 def check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
+    """Raise `ValueError` for the first argument of `select` that is not what it should be."""
     if len(features) == 0:
         raise ValueError("expected features of at least one example, got none")
     check_budget(features, costs, examples, tokens)
@@ -56,6 +58,7 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
 
 
 def check_weighting(features: TokenFeatures, weighting: str) -> None:
+    """Raise `ValueError` for an unknown weighting, or one that the features have no weights for."""
     if weighting not in ("none", "trace"):
         raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
     if weighting == "trace" and features.trace_weights is None:
