@@ -24,6 +24,7 @@ from fisherlib.selectors import (
     density,
     density_scores,
     farthest_point,
+    i_optimal,
     length_matched,
     longest,
     near_duplicates,
@@ -465,3 +466,46 @@ def test_sentence_optimal_fills_a_budget_of_tokens_with_what_adds_nothing():
     features = fl.TokenFeatures.from_list([torch.zeros(3, 4)] * 20)
     chosen = fl.selectors.sentence_optimal(None, features, tokens=30)
     assert chosen.indices.tolist() == list(range(10)) and chosen.objective == 0
+
+
+# --- I-optimal -------------------------------------------------------------------------------------------------------
+
+
+def variance(features, picks, sigma, prior):
+    """tr(V^-1 Sigma), from the definition."""
+    V = prior * np.eye(features.dim)
+    for i in picks:
+        V += features[i].double().numpy().T @ features[i].double().numpy()
+    return np.trace(np.linalg.solve(V, sigma))
+
+
+@some
+@given(seed=st.integers(0, 500), per_token=st.booleans(), prior=st.sampled_from([0.1, 1.0, 30.0]), own=st.booleans())
+def test_i_optimal_is_the_greedy_of_its_definition(seed, per_token, prior, own):
+    features, target = draw(seed, n=12), None if own else draw(seed + 1000, n=5)
+    Z = (features if own else target).values.double().numpy()
+    sigma, lengths, left, picks = Z.T @ Z / len(Z), features.lengths.numpy(), 20, []
+    while fits := [i for i in range(12) if i not in picks and 0 < lengths[i] <= left]:
+        now = variance(features, picks, sigma, prior)
+        lower = [now - variance(features, [*picks, i], sigma, prior) for i in fits]
+        lower = np.array(lower) / (lengths[fits] if per_token else 1)
+        picks.append(fits[int(np.argmax(lower >= lower.max() * (1 - 1e-9)))])
+        left -= lengths[picks[-1]]
+    rule = "gain_per_token" if per_token else "gain"
+    found = i_optimal(None, features, tokens=20, target=target, rule=rule, prior=prior)
+    assert found.indices.tolist() == picks
+
+
+def test_i_optimal_looks_where_the_target_is():
+    e = np.eye(4)
+    pool = points([e[0], e[0], e[1], e[2], e[3]])
+    assert i_optimal(None, pool, examples=1, target=points([e[2]])).indices.tolist() == [3]
+    assert i_optimal(None, pool, examples=2, target=points([e[3], e[3], e[1]])).indices.tolist() == [4, 2]
+    assert i_optimal(None, pool, examples=1).indices.tolist() == [0]  # its own most frequent direction
+    for bad, message in ((points(np.eye(3)), "target with tokens of width 4"), (points(np.eye(4) * np.nan), "finite")):
+        with pytest.raises(ValueError, match=message):
+            i_optimal(None, pool, examples=1, target=bad)
+    with pytest.raises(ValueError, match="expected a positive, finite prior"):
+        i_optimal(None, pool, examples=1, prior=0.0)
+    with pytest.raises(ValueError, match="expected rule to be one of"):
+        i_optimal(None, pool, examples=1, rule="most")

@@ -50,6 +50,8 @@ SELECTORS = {
     "ask_llm": ask_with_scores,
     "sentence_optimal": selectors.sentence_optimal,
     "sentence_optimal, sum": partial(selectors.sentence_optimal, pooling="sum", rule="gain_per_token"),
+    "i_optimal": selectors.i_optimal,
+    "i_optimal, per token": partial(selectors.i_optimal, rule="gain_per_token"),
     "farthest_point": selectors.farthest_point,
     "deduplicated": selectors.deduplicated,
 }

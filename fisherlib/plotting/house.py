@@ -22,6 +22,7 @@ COLOURS = {
     "farthest point": "#335500",
     "deduplicated, then uniform": "#CCBB77",
     "deduplicated, then FisherSFT": "#CC0033",
+    "I-optimal": "#66AA00",
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",

@@ -11,6 +11,7 @@ from fisherlib.selectors.clustered import clustered
 from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
 from fisherlib.selectors.density import density, density_scores
 from fisherlib.selectors.farthest_point import farthest_point
+from fisherlib.selectors.i_optimal import i_optimal
 from fisherlib.selectors.length_matched import length_matched
 from fisherlib.selectors.longest import longest
 from fisherlib.selectors.nearest_to_centre import nearest_to_centre
@@ -26,6 +27,7 @@ __all__ = [
     "density",
     "density_scores",
     "farthest_point",
+    "i_optimal",
     "length_matched",
     "longest",
     "near_duplicates",

@@ -1,0 +1,104 @@
+"""I-optimal design: the picks that leave the least variance in the predictions for a target, instead of for all directions."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fisherlib.selection import Selection
+from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.token_features import TokenFeatures
+
+
+def i_optimal(
+    pool: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    target: TokenFeatures | None = None,
+    rule: str = "gain",
+    prior: float | int = 1.0,
+) -> Selection:
+    """Greedy minimisation of tr(V^-1 Sigma), where V = prior I + sum of x x^T over the picks and Sigma = mean of x x^T.
+
+    Sigma is that of the tokens of `target`, by default of the pool itself: x^T V^-1 x is the variance of a prediction at x,
+    so this is the mean variance over the target. log det V counts all directions alike; this counts them as often as the
+    target needs them. `rule` as in `fl.select`: the largest reduction, or the largest reduction per token. `seed` is not
+    used; ties (to 1e-9 of the best) go to the lowest index.
+    The criterion is not submodular, so old gains bound nothing and each pick evaluates all: float64, O(M d T) time a pick
+    for M tokens in the pool and T in the pick, and O(M d) memory. The result's gains are those of log det, as for every selector.
+    Source: extension (V- or I-optimality is classical optimal design). Raises `ValueError` for an unknown rule, a prior
+    that is not positive, a target of another width or without tokens, and features that are not finite.
+    """
+    began = time.perf_counter()
+    check_call(pool, features, examples, tokens)
+    if rule not in ("gain", "gain_per_token"):
+        raise ValueError(f"expected rule to be one of ('gain', 'gain_per_token'), got {rule!r}")
+    if not 0 < prior < np.inf:
+        raise ValueError(f"expected a positive, finite prior, got {prior}")
+    aim = features if target is None else target
+    if aim.dim != features.dim or not len(aim.values):
+        raise ValueError(f"expected a target with tokens of width {features.dim}, got {len(aim.values)} of width {aim.dim}")
+    X, Z = features.values.double(), aim.values.double()
+    if not (torch.isfinite(X).all() and torch.isfinite(Z).all()):
+        raise ValueError("expected finite features, got NaN or infinity: extract the features again")
+    costs = features.lengths.numpy().astype(float)
+    price = costs if examples is None else np.ones(len(features))
+    left = float(tokens if examples is None else examples)
+    state = _Variance(X, features.offsets, Z.T @ Z / len(Z), float(prior))
+    divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(len(features))
+    picks: list[int] = []
+    open_ones = costs > 0
+    while (fits := open_ones & (price <= left)).any():
+        value = np.where(fits, state.reductions() / divisor, -np.inf)
+        best = int(np.argmax(value >= value.max() - 1e-9 * abs(value.max())))
+        state.add(best)
+        picks.append(best)
+        open_ones[best] = False
+        left -= price[best]
+    order = np.concatenate([picks, np.setdiff1d(np.arange(len(features)), picks)]).astype(np.int64)
+    options = {"rule": rule, "prior": prior, "target": "pool" if target is None else "given", "began": began}
+    return fill_in_order(features, order, method="I-optimal", examples=examples, tokens=tokens, **options)
+
+
+class _Variance:
+    """tr(V^-1 Sigma), and by how much each example would lower it: with W_i = X_i V^-1 and K_i = I + W_i X_i^T,
+
+    tr(V^-1 Sigma) - tr((V + X_i^T X_i)^-1 Sigma) = tr(K_i^-1 W_i Sigma W_i^T)          (Woodbury)
+    """
+
+    def __init__(self, X: Float[Tensor, "M d"], offsets: Int[Tensor, " N_plus_1"], sigma: Float[Tensor, "d d"], prior: float):
+        self.X, self.offsets, self.sigma = X, offsets, sigma
+        self.W = X / prior
+        self.Y = self.W @ sigma
+
+    def reductions(self) -> Float[np.ndarray, " N"]:
+        """Of every example; 0 for one without tokens."""
+        found = np.zeros(len(self.offsets) - 1)
+        for ids, rows in self._of_one_length():
+            W = self.W[rows]
+            K = torch.eye(rows.shape[1], dtype=W.dtype) + W @ self.X[rows].mT
+            found[ids] = torch.linalg.solve(K, self.Y[rows] @ W.mT).diagonal(dim1=1, dim2=2).sum(1).numpy()
+        return found
+
+    def add(self, i: int) -> None:
+        """V grows by X_i^T X_i: V^-1 loses B^T B, B = L^-1 W_i for the Cholesky factor L of K_i."""
+        mine = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+        K = torch.eye(mine.stop - mine.start, dtype=self.W.dtype) + self.W[mine] @ self.X[mine].T
+        B = torch.linalg.solve_triangular(torch.linalg.cholesky(K), self.W[mine], upper=False)
+        along = self.X @ B.T
+        self.W -= along @ B
+        self.Y -= along @ (B @ self.sigma)
+
+    def _of_one_length(self) -> Iterator[tuple[np.ndarray, Int[Tensor, "n T"]]]:
+        """Examples of the same length, and the rows of their tokens: solved as one batch."""
+        lengths, starts = self.offsets.diff().numpy(), self.offsets[:-1]
+        for T in np.unique(lengths[lengths > 0]):
+            ids = np.flatnonzero(lengths == T)
+            yield ids, starts[ids][:, None] + torch.arange(int(T))
