@@ -1,4 +1,4 @@
-"""I-optimal design: the picks that leave the least variance in the predictions for a target, instead of for all directions."""
+"""I-optimal design: the picks that leave the least variance in the predictions for a target."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,8 @@ def i_optimal(
     target needs them. `rule` as in `fl.select`: the largest reduction, or the largest reduction per token. `seed` is not
     used; ties (to 1e-9 of the best) go to the lowest index.
     The criterion is not submodular, so old gains bound nothing and each pick evaluates all: float64, O(M d T) time a pick
-    for M tokens in the pool and T in the pick, and O(M d) memory. The result's gains are those of log det, as for every selector.
+    for M tokens in the pool and examples of T, and O(M d) memory. The result's gains are those of log det, as for every
+    selector.
     Source: extension (V- or I-optimality is classical optimal design). Raises `ValueError` for an unknown rule, a prior
     that is not positive, a target of another width or without tokens, and features that are not finite.
     """
@@ -73,7 +74,9 @@ class _Variance:
     tr(V^-1 Sigma) - tr((V + X_i^T X_i)^-1 Sigma) = tr(K_i^-1 W_i Sigma W_i^T)          (Woodbury)
     """
 
-    def __init__(self, X: Float[Tensor, "M d"], offsets: Int[Tensor, " N_plus_1"], sigma: Float[Tensor, "d d"], prior: float):
+    def __init__(
+        self, X: Float[Tensor, "M d"], offsets: Int[Tensor, " N_plus_1"], sigma: Float[Tensor, "d d"], prior: float
+    ):
         self.X, self.offsets, self.sigma = X, offsets, sigma
         self.W = X / prior
         self.Y = self.W @ sigma
