@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
@@ -360,13 +361,15 @@ def small(real):
     return LlamaForCausalLM(config).eval(), real[1]
 
 
-ROWS = [
-    {"system": "Go on.", "prompt": p, "response": r}
-    for p, r in (
-        ("Romeo:\nTut!\n\nBenvolio:", "Tell me."),
-        ("A much longer prompt than the other one has:", "Yes, my lord."),
-    )
-]
+ROWS = Dataset.from_list(
+    [
+        {"system": "Go on.", "prompt": p, "response": r}
+        for p, r in (
+            ("Romeo:\nTut!\n\nBenvolio:", "Tell me."),
+            ("A much longer prompt than the other one has:", "Yes, my lord."),
+        )
+    ]
+)
 
 
 def test_the_prompt_is_what_training_saw(small):
@@ -378,13 +381,13 @@ def test_the_prompt_is_what_training_saw(small):
         rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         assert ids == tokenizer(rendered, add_special_tokens=False)["input_ids"]
     with pytest.raises(ValueError, match="expected a prompt to continue"):
-        judging.prompt_ids([{"text": "no prompt here"}], tokenizer)
+        judging.prompt_ids(Dataset.from_list([{"text": "no prompt here"}]), tokenizer)
 
 
 def test_continuations_are_the_model_s_whatever_the_batch_and_end_with_the_turn(small, monkeypatch):
     model, tokenizer = small
-    greedy = {"temperature": 0, "max_new_tokens": 6}
-    alone = [judging.continuations(model, tokenizer, [row], **greedy)[0] for row in ROWS]
+    greedy = {"temperature": 0.0, "max_new_tokens": 6}
+    alone = [judging.continuations(model, tokenizer, ROWS.select([i]), **greedy)[0] for i in (0, 1)]
     assert judging.continuations(model, tokenizer, ROWS, **greedy) == alone
     ids = judging.prompt_ids(ROWS, tokenizer)[1]
     for _ in range(6):  # greedy by hand
@@ -394,7 +397,7 @@ def test_continuations_are_the_model_s_whatever_the_batch_and_end_with_the_turn(
     first, again, other = (judging.continuations(model, tokenizer, ROWS, seed=s) for s in (1, 1, 2))
     assert first == again != other and (torch.random.get_rng_state() == state).all()
     monkeypatch.setattr(model.generation_config, "eos_token_id", [ids[-4]])  # the third token of the greedy answer
-    assert judging.continuations(model, tokenizer, ROWS[1:], **greedy)[0] == tokenizer.decode(ids[-6:-4]).strip()
+    assert judging.continuations(model, tokenizer, ROWS.select([1]), **greedy)[0] == tokenizer.decode(ids[-6:-4]).strip()
 
 
 def test_the_real_server(small, tmp_path, monkeypatch):

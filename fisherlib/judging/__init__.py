@@ -1,8 +1,8 @@
 """Judging what models write: generate, compare in pairs, and know first what the judge can tell.
 
 `generate` continues held-out prompts, `endpoint` asks any OpenAI-compatible judge, `server` starts one on this machine,
-`pairwise` asks about two texts in both orders, `outcomes` measures the judge's biases and turns judgements into win rates and
-Bradley-Terry scores, `numbers` are judges without a server. Needs the extra `judge`; notebook 06 teaches it.
+`pairwise` asks about two texts in both orders, `outcomes` measures the judge's biases and makes win rates and Bradley-Terry
+scores of judgements, `numbers` are judges without a server. Needs the extra `judge`; notebook 06 teaches it.
 """
 
 from fisherlib.judging.endpoint import Endpoint, JudgeError

@@ -1,7 +1,5 @@
 """Continuations of held-out prompts: what a reader, or a judge, sees of a model."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from datasets import Dataset
 
@@ -9,7 +7,7 @@ from fisherlib.data import Encoded, encode
 from fisherlib.features import batches, context_length, progress_bar
 
 
-def prompt_ids(rows: Dataset | Sequence[Mapping], tokenizer) -> list[list[int]]:
+def prompt_ids(rows: Dataset, tokenizer) -> list[list[int]]:
     """Token ids of each row up to its (last) response: the very tokens that precede it in training.
 
     They are cut from what `fl.encode` makes, not tokenized again. Raises `ValueError` for rows without a prompt.
@@ -30,7 +28,7 @@ def prompt_ids(rows: Dataset | Sequence[Mapping], tokenizer) -> list[list[int]]:
 def continuations(
     model,
     tokenizer,
-    rows: Dataset | Sequence[Mapping],
+    rows: Dataset,
     *,
     max_new_tokens: int = 40,
     temperature: float = 0.7,

@@ -26,7 +26,7 @@ SHOTS = (
     (_SPEECH, "late? why so comes he Then", "Then why comes he so late?", "B"),
     (_SPEECH, "Let him come in to me.", "Let him come to me here.", "tie"),
 )
-_ANSWER = re.compile(r"""["'*(\s]*(?:(?:answer|continuation)\s*:?\s*)?["'*(]*(A|B|[Tt]ie|TIE)["'*).!\s]*""", re.ASCII)
+_ANSWER = re.compile(r"""["'*(\s]*(?:(?:[Aa]nswer|[Cc]ontinuation)\s*:?\s*)?["'*(]*(A|B|[Tt]ie|TIE)["'*).!\s]*""", re.ASCII)
 _REFUSAL = re.compile(r"\s*(i'm sorry|i am sorry|sorry,|i can(no|')t\b|i can not\b|i am unable|i'm unable|as an ai\b)", re.I)
 DECIDED, LOST = ("A", "B", "tie"), ("malformed", "refused", "timeout")
 
@@ -116,7 +116,7 @@ def judge(
                         try:
                             reply = endpoint.ask(messages, temperature=temperature, seed=repeat)
                         except JudgeError as error:
-                            raise _stopped(error, bar.n, bar.total, cache) from None
+                            raise _stopped(error, len(rows), 2 * len(pairs) * repeats, cache) from None
                         known[key] = {"key": key, "answer": read_answer(reply), "said": reply.text[:200]}
                         if reply.kind != "timeout":
                             _append(cache, known[key] | {"model": endpoint.model})
@@ -155,7 +155,7 @@ def _read_cache(cache: str | Path | None) -> dict[str, dict]:
             known[entry["key"]] = {name: entry[name] for name in ("key", "answer", "said")}
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{Path(cache).name} line {number}: expected a judgement, got something else: remove it or name another cache"
+                f"{Path(cache).name} line {number}: expected a judgement, got something else: remove or name another cache"
             ) from None
     return known
 

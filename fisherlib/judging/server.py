@@ -23,7 +23,13 @@ from fisherlib.judging.endpoint import Endpoint, JudgeError
 from fisherlib.judging.pairwise import shown
 
 _HOST = "127.0.0.1"
-_COMMAND = "from transformers.cli.transformers import main; main()"
+# The child ends when its standard input does: so it does not outlive a kernel that is killed.
+_COMMAND = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from transformers.cli.transformers import main
+main()
+"""
 
 
 @contextlib.contextmanager
@@ -57,7 +63,12 @@ def local_server(
         environment = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"} | {"HF_HUB_OFFLINE": "1"}
         # In the folder above the model's: so its name is no path, and neither the requests nor the cache hold one.
         child = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, *arguments], cwd=scratch, env=environment, stdout=log, stderr=log
+            [sys.executable, "-c", _COMMAND, *arguments],
+            cwd=scratch,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
         )
         stack.callback(_stop, child)
         _wait(child, f"http://{_HOST}:{port}/health", deadline, log)
@@ -96,6 +107,7 @@ def _stop(child: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    child.stdin.close()
 
 
 @contextlib.contextmanager
