@@ -38,6 +38,7 @@ __all__ = [
     "fit_heads",
     "forecast",
     "held_out_nll",
+    "judging",
     "load_model",
     "load_pool",
     "notebook",
@@ -53,7 +54,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    # On first use: two need the `notebooks` extra, and `python -m fisherlib.notebook` must not find itself imported.
-    if name in ("notebook", "plotting", "study"):
+    # On first use: they need extras, and `python -m fisherlib.notebook` must not find itself imported.
+    if name in ("judging", "notebook", "plotting", "study"):
         return importlib.import_module(f"fisherlib.{name}")
     raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")

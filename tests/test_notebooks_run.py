@@ -129,7 +129,24 @@ def claims_05_solutions(r):
     assert r["sizes"][0] > 2 * r["sizes"][1] > 0
 
 
+def claims_06(r):
+    arms = {"no fine-tuning", "uniform", "FisherSFT", "longest"}
+    assert set(r["nll"]) == set(r["scores"]) == arms and set(r["wins"]) == arms - {"uniform"}
+    assert r["judge"] == "smollm2-135m"  # the real server, not a judge of the environment
+    assert sum(r["counts"].values()) == 2 * 2 * 6  # prompts, orders, pairs of arms
+    assert r["half"] == [0.5, 0.5] and r["accuracy"] > 0.8
+    assert r["told"] in {"above", "below", "tie", "not judged"}
+    assert r["judgements"] >= 24
+
+
+def claims_06_solutions(r):
+    assert r["gap"] == pytest.approx(math.log(3)) and r["share"] == pytest.approx(0.32)
+    assert r["prompts"][1] == pytest.approx(4 * r["prompts"][0])
+
+
 CLAIMS = {
+    "06_judging_text.ipynb": claims_06,
+    "solutions/06_judging_text.ipynb": claims_06_solutions,
     "05_fine_tuning.ipynb": claims_05,
     "solutions/05_fine_tuning.ipynb": claims_05_solutions,
     "00_quickstart.ipynb": claims_00,
@@ -163,6 +180,24 @@ def executed(tmp_path_factory):
 @pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL])
 def test_runs_and_its_claims_hold(executed, name):
     CLAIMS[name](json.loads(json.dumps(executed(name)[1])))
+
+
+def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monkeypatch):
+    """A judge of the environment takes the place of the local one; its key goes into requests and nowhere else."""
+    secret = "sk-sentinel-51c2aa07"
+    with fl.judging.rule_server(lambda a, b: "A" if len(a) > len(b) else "B", "from-outside") as judge:
+        monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", secret)
+        small = {"methods": "uniform"}
+        out = tmp_path / "out.ipynb"
+        recorded = run(
+            NOTEBOOKS / "06_judging_text.ipynb", out, profile="smoke", parameters=small, cwd=tmp_path, progress=False
+        )
+    assert recorded["judge"] == "from-outside"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"out.ipynb", "judgements.jsonl", "wins.svg"} <= {path.name for path in written}
+    assert not [path.name for path in written if secret.encode() in path.read_bytes()]
 
 
 def test_one_row_of_the_study_by_its_papermill_command(tmp_path):

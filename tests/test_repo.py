@@ -17,7 +17,7 @@ from fisherlib.notebook import readme_with_tables
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
     "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
-    "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "load_model", "load_pool",
+    "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "judging", "load_model", "load_pool",
     "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors", "study",
     "synthetic",
 ]  # fmt: skip
@@ -44,8 +44,8 @@ def test_conda_installs_the_same_and_pins_only_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert [re.split("[<>=]", name)[0] for name in conda] == ["python", "pip"] and conda[1] == "pip"
-    assert pip == {"pip": ["-c constraints.txt", "-e .[notebooks,test]"]}
-    assert set(PROJECT["optional-dependencies"]) == {"bench", "lora", "notebooks", "test"}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[judge,notebooks,test]"]}
+    assert set(PROJECT["optional-dependencies"]) == {"bench", "judge", "lora", "notebooks", "test"}
 
 
 def test_readme_commands_exist_and_its_tables_are_fresh():
@@ -108,6 +108,7 @@ def test_data_flows_one_way():
         "synthetic": {"fisher", "selection", "synthetic", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},
         "evaluate": {"data", "features", "token_features"},
+        "judging": {"assets", "data", "features", "judging"},
         "plotting": {"plotting", "selection"},
         "study": {
             "assets",
@@ -125,7 +126,7 @@ def test_data_flows_one_way():
         "notebook": {"assets", "plotting"},
     }
     files = {p.stem: [p] for p in (ROOT / "fisherlib").glob("*.py") if p.stem != "__init__"}
-    for folder in ("plotting", "selectors", "study", "synthetic"):
+    for folder in ("judging", "plotting", "selectors", "study", "synthetic"):
         files[folder] = list((ROOT / "fisherlib" / folder).glob("*.py"))
     assert set(files) == set(allowed)
     for room, paths in files.items():

@@ -4,6 +4,7 @@ from fisherlib.plotting.engine import batch_sizes, error_estimates, race_bars, r
 from fisherlib.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.plotting.house import COLOURS, colour, save, style
+from fisherlib.plotting.judging import dots
 from fisherlib.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.plotting.theory import designs, line_panels, simplex
@@ -16,6 +17,7 @@ __all__ = [
     "copies",
     "coverage",
     "designs",
+    "dots",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
