@@ -136,7 +136,8 @@ def claims_06(r):
     assert sum(r["counts"].values()) == 2 * 2 * 6  # prompts, orders, pairs of arms
     assert r["half"] == [0.5, 0.5] and r["accuracy"] > 0.8
     assert r["told"] in {"above", "below", "tie", "not judged"}
-    assert r["judgements"] >= 24
+    # Models that hardly trained may say the same, and the same question is asked once.
+    assert 4 < r["judgements"] <= sum(r["counts"].values()) + 4 + 4
 
 
 def claims_06_solutions(r):

@@ -5,10 +5,17 @@ from collections.abc import Mapping
 from fisherlib.plotting.house import COLOURS, colour
 
 
-def dots(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], marks: Mapping[str, float], title: str):
+def dots(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    marks: Mapping[str, float],
+    title: str,
+    *,
+    shares: bool = False,
+):
     """One panel per key, one row per name: `(value, low, high)`; `marks` has the value that says nothing, by panel.
 
-    A hollow dot's interval holds that value. A name that a panel lacks leaves its row empty there. Returns the figure.
+    A hollow dot's interval holds that value. A name that a panel lacks leaves its row empty there. `shares`: all values
+    are, so that all axes go from 0 to 1. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
@@ -28,6 +35,8 @@ def dots(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], marks: 
             axis.plot(value, row, "o", color=shade, mfc=shade if sure else "white", ms=7, mew=1.6)
         axis.set_title(panel, fontsize=10, loc="center")
         axis.margins(x=0.12)
+        if shares:
+            axis.set_xlim(-0.05, 1.05)
         axis.locator_params(axis="x", nbins=4)
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].set_ylim(len(names) - 0.4, -0.6)
