@@ -1,7 +1,6 @@
 """I-optimal design: the picks that leave the least variance in the predictions for a target."""
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -77,31 +76,32 @@ class _Variance:
     def __init__(
         self, X: Float[Tensor, "M d"], offsets: Int[Tensor, " N_plus_1"], sigma: Float[Tensor, "d d"], prior: float
     ):
-        self.X, self.offsets, self.sigma = X, offsets, sigma
-        self.W = X / prior
+        # Examples of one length lie side by side, so that they are solved as one batch without being copied together first.
+        self.lengths = offsets.diff().numpy()
+        self.order = np.argsort(self.lengths, kind="stable")
+        self.first = np.empty(len(self.order), dtype=np.int64)
+        self.first[self.order] = np.cumsum(self.lengths[self.order]) - self.lengths[self.order]
+        self.X = torch.cat([X[int(offsets[i]) : int(offsets[i + 1])] for i in self.order])
+        self.sigma = sigma
+        self.W = self.X / prior
         self.Y = self.W @ sigma
 
     def reductions(self) -> Float[np.ndarray, " N"]:
         """Of every example; 0 for one without tokens."""
-        found = np.zeros(len(self.offsets) - 1)
-        for ids, rows in self._of_one_length():
-            W = self.W[rows]
-            K = torch.eye(rows.shape[1], dtype=W.dtype) + W @ self.X[rows].mT
-            found[ids] = torch.linalg.solve(K, self.Y[rows] @ W.mT).diagonal(dim1=1, dim2=2).sum(1).numpy()
+        found = np.zeros(len(self.order))
+        for T in np.unique(self.lengths[self.lengths > 0]):
+            ids = self.order[self.lengths[self.order] == T]
+            begin, end = int(self.first[ids[0]]), int(self.first[ids[-1]] + T)
+            X, W, Y = (part[begin:end].view(len(ids), int(T), -1) for part in (self.X, self.W, self.Y))
+            K = torch.eye(int(T), dtype=W.dtype) + W @ X.mT
+            found[ids] = torch.linalg.solve(K, Y @ W.mT).diagonal(dim1=1, dim2=2).sum(1).numpy()
         return found
 
     def add(self, i: int) -> None:
         """V grows by X_i^T X_i: V^-1 loses B^T B, B = L^-1 W_i for the Cholesky factor L of K_i."""
-        mine = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+        mine = slice(int(self.first[i]), int(self.first[i] + self.lengths[i]))
         K = torch.eye(mine.stop - mine.start, dtype=self.W.dtype) + self.W[mine] @ self.X[mine].T
         B = torch.linalg.solve_triangular(torch.linalg.cholesky(K), self.W[mine], upper=False)
         along = self.X @ B.T
         self.W -= along @ B
         self.Y -= along @ (B @ self.sigma)
-
-    def _of_one_length(self) -> Iterator[tuple[np.ndarray, Int[Tensor, "n T"]]]:
-        """Examples of the same length, and the rows of their tokens: solved as one batch."""
-        lengths, starts = self.offsets.diff().numpy(), self.offsets[:-1]
-        for T in np.unique(lengths[lengths > 0]):
-            ids = np.flatnonzero(lengths == T)
-            yield ids, starts[ids][:, None] + torch.arange(int(T))
