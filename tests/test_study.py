@@ -21,10 +21,11 @@ import fisherlib as fl
 from fisherlib import project_files
 from fisherlib.study import claims, heads, statistics, store
 from fisherlib.study.__main__ import main
-from fisherlib.study.arms import ALL, ARMS, NONE, choose, title
+from fisherlib.study.arms import ALL, ARMS, NONE, title
 from fisherlib.study.pools import MAJORITY, POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import Row, Settings, collect, key, run_rows
+from fisherlib.study.variants import VARIANTS, choose, mean_nll, rare_share
 
 SIZES = Sizes(pool_examples=60, test_examples=10, bases=4, variants=0.7, rare=0.2)
 
@@ -283,6 +284,65 @@ def test_a_profile_runs_every_arm_once_and_uniform_everywhere(name):
         if row.budget:
             assert Row(row.pool, row.training, "uniform", row.seed, row.tokens, row.examples) in rows
     assert all(title(method) for method in ARMS)
+
+
+# --- variants --------------------------------------------------------------------------------------------------------
+
+
+def with_nll(seed=0):
+    features = labelled(seed=seed)
+    nll = torch.rand(len(features.values), generator=torch.Generator().manual_seed(seed))
+    labels = torch.from_numpy(np.random.default_rng(seed).integers(0, 60, len(nll)))  # about half of them are rare
+    return fl.TokenFeatures(features.values, features.offsets, nll=nll, labels=labels)
+
+
+ROWS = Dataset.from_list([{"text": f"example {i}"} for i in range(40)])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_keeps_the_budget_and_fills_it(name):
+    for seed in range(3):
+        features = with_nll(seed)
+        chosen = choose(name, ROWS, features, seed=seed, tokens=50)
+        assert len(set(chosen.indices)) == len(chosen) and 43 <= features.lengths.numpy()[chosen.indices].sum() <= 50
+        again = choose(name, ROWS, features, seed=seed, tokens=50)
+        assert chosen.indices.tolist() == again.indices.tolist()
+
+
+def test_variants_change_what_their_name_says():
+    features = with_nll()
+    lengths, nll, rare = features.lengths.numpy(), mean_nll(features), rare_share(features)
+    counts = np.bincount(features.labels.numpy())
+    first = features.labels[: lengths[0]].numpy()
+    assert nll[0] == pytest.approx(float(features.nll[: lengths[0]].mean()))
+    assert rare[0] == pytest.approx(np.mean([counts[label] <= 3 for label in first]))
+    picks = {name: choose(name, ROWS, features, seed=1, tokens=50).indices for name in VARIANTS}
+    assert nll[picks["without_memorised"]].min() > np.sort(nll)[9]  # ten of forty are left out
+    assert nll[picks["without_extremes"]].max() <= np.quantile(nll, 0.95)
+    assert rare[picks["fisher_of_common"]].max() <= np.median(rare) < rare[picks["uniform_of_uncommon"]].min()
+    half = fl.selectors.uniform(ROWS, features, tokens=25, seed=1).indices
+    assert picks["half_uniform"][: len(half)].tolist() == half.tolist()
+
+
+def test_a_direction_that_the_target_never_needs_is_not_chosen_for_its_own_sake():
+    e = np.eye(3)
+    often = [np.tile(e[0], (4, 1)) + 0.1 * e[1] for _ in range(9)]
+    features = fl.TokenFeatures.from_list([torch.tensor(x) for x in [*often, np.tile(0.02 * e[2], (4, 1))]])
+    rows = Dataset.from_list([{"text": str(i)} for i in range(10)])
+    assert 9 in choose("fisher_per_token", rows, features, seed=0, tokens=4 * 10).indices
+    assert 9 not in choose("target_prior", rows, features, seed=0, tokens=4 * 9).indices
+
+
+def test_quotas_follow_the_clusters_of_what_they_are_like():
+    centres = 50 * np.eye(8)
+    blocks = [torch.tensor(centres[i % 8] + np.random.default_rng(i).normal(size=(2, 8))) for i in range(80)]
+    features = fl.TokenFeatures.from_list(blocks)
+    rows = Dataset.from_list([{"text": str(i)} for i in range(80)])
+    evenly = choose("fisher_in_clusters", rows, features, seed=0, tokens=32).indices
+    assert sorted(evenly % 8) == sorted([*range(8)] * 2)
+    like = choose("fisher_per_token", rows, features, seed=0, tokens=32).indices
+    mine = choose("uniform_where_fisher", rows, features, seed=0, tokens=32).indices
+    assert sorted(mine % 8) == sorted(like % 8)
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """A fair study: which examples are worth fine-tuning on, at equal tokens and equal steps, with intervals.
 
-`pools` draws what there is to choose from, `arms` are the methods, `heads` and `fisherlib.fine_tune` train, `rows` runs one
-configuration or many (resumable), `profiles` says which, `store` keeps the results, `statistics` turns them into differences
-with intervals, and `claims` those into a table. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+`pools` draws what there is to choose from, `arms` are the methods, `variants` those with one thing changed, `heads` and
+`fisherlib.fine_tune` train, `rows` runs one configuration or many (resumable), `profiles` says which, `store` keeps the
+results, `statistics` turns them into differences with intervals, and `claims` those into a table.
+`python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
 from fisherlib.study import claims, heads, statistics, store
@@ -10,15 +11,18 @@ from fisherlib.study.arms import ARMS, title
 from fisherlib.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES, Profile, papermill_command
 from fisherlib.study.rows import Row, Settings, run_row, run_rows
+from fisherlib.study.variants import VARIANTS, choose
 
 __all__ = [
     "ARMS",
     "POOLS",
     "PROFILES",
+    "VARIANTS",
     "Profile",
     "Row",
     "Settings",
     "Sizes",
+    "choose",
     "claims",
     "draw_pool",
     "heads",

@@ -65,10 +65,3 @@ TITLES = {
 def title(method: str) -> str:
     """The name of an arm for a reader."""
     return TITLES.get(method, method.replace("_", " "))
-
-
-def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
-    """The selection of an arm. Raises `ValueError` for an unknown method, and what the method raises."""
-    if method not in ARMS:
-        raise ValueError(f"expected method to be one of {(*ARMS, NONE)}, got {method!r}")
-    return ARMS[method](rows, features, seed=seed, **call)

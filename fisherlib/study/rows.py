@@ -26,8 +26,9 @@ from fisherlib.finetune import fine_tune
 from fisherlib.selection import Selection
 from fisherlib.selectors import ask_llm_scores
 from fisherlib.study import heads
-from fisherlib.study.arms import ALL, NONE, choose
+from fisherlib.study.arms import ALL, NONE
 from fisherlib.study.pools import Sizes, draw_pool
+from fisherlib.study.variants import choose
 
 VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused
 TRAININGS = ("head", "head_weak", "head_update", "full", "lora")
