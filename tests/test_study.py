@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,12 +20,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
 from fisherlib import project_files
-from fisherlib.study import claims, heads, statistics, store
+from fisherlib.study import claims, heads, plans, statistics, store
 from fisherlib.study.__main__ import main
 from fisherlib.study.arms import ALL, ARMS, NONE, title
 from fisherlib.study.pools import MAJORITY, POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES
-from fisherlib.study.rows import Row, Settings, collect, key, run_rows
+from fisherlib.study.rows import Bench, Row, Settings, collect, key, run_rows
 from fisherlib.study.variants import VARIANTS, choose, mean_nll, rare_share
 
 SIZES = Sizes(pool_examples=60, test_examples=10, bases=4, variants=0.7, rare=0.2)
@@ -218,6 +219,45 @@ def test_a_study_goes_on_from_its_committed_tables(small, tmp_path):
         assert np.allclose(a, b, rtol=1e-6)
 
 
+def test_the_features_of_an_earlier_layer_choose_but_do_not_train(small, tmp_path):
+    rows = [Row("clean", "head", method, 0, tokens=150) for method in ("layer_0", "fisher_per_token")]
+    table = run_rows(rows, small, tmp_path, progress=False)
+    assert table["information"][0] <= table["information"][1]  # both are measured on the last layer's features
+    bench = Bench(small, tmp_path)
+    bench.load("clean", 0)
+    early = bench.early_features("layer_0").values
+    assert not torch.allclose(early, bench.features.values, atol=1e-2)
+    # Before any layer, a token's state is its embedding, normed; the label of a token is the input of the next.
+    known = bench.model.model.norm(bench.model.get_input_embeddings().weight)
+    after = [bench.features.labels[int(a) : int(b) - 1] for a, b in itertools.pairwise(bench.features.offsets)]
+    inner = [early[int(a) + 1 : int(b)] for a, b in itertools.pairwise(bench.features.offsets)]
+    assert torch.allclose(torch.cat(inner), known[torch.cat(after)].float(), atol=2e-2)
+    with pytest.raises(ValueError, match="expected a layer before the last of 1, got layer_1"):
+        run_rows([replace(rows[0], method="layer_1")], small, tmp_path, progress=False)
+
+
+def test_the_ablations_share_rows_with_the_study_and_always_have_uniform_beside_them(tmp_path, capsys):
+    rows = {key(row, of_part): row for of_part, part in plans.PLANS["ablations"] for row in part}
+    assert len(rows) == sum(len(part) for _, part in plans.PLANS["ablations"])
+    shared = {key(row, PROFILES["full"].settings) for row in PROFILES["full"].rows()} & set(rows)
+    assert {rows[k].method for k in shared} >= {"uniform", "fisher_per_token", "fisher_weighted"}
+    for of_part, part in plans.PLANS["ablations"]:
+        assert all(key(replace(row, method="uniform"), of_part) in rows for row in part)
+    main(["--profile", "ablations", "--folder", str(tmp_path), "--seconds", "0"])
+    assert f"0 of {len(rows)} rows are done" in capsys.readouterr().out
+
+
+def test_the_table_of_a_plan_says_under_which_settings_each_row_was_run(small, tmp_path, monkeypatch):
+    longer = replace(small, epochs=2)
+    monkeypatch.setitem(plans.PLANS, "ablations", [(small, ROWS[1:2]), (longer, ROWS[1:2])])
+    main(["--profile", "ablations", "--folder", str(tmp_path / "run"), "--results", str(tmp_path / "results" / "why")])
+    table, about = store.read(tmp_path / "results" / "why")
+    assert table["epochs"].tolist() == [1, 2] and len(set(table["key"])) == 2 and about["rows_wanted"] == 2
+    # A study beside it has the rows already.
+    main(["--profile", "ablations", "--folder", str(tmp_path / "other"), "--results", str(tmp_path / "results" / "b")])
+    assert store.read(tmp_path / "results" / "b")[0]["seconds"].tolist() == table["seconds"].tolist()
+
+
 def test_the_time_limit_stops_before_the_next_row(small, tmp_path):
     assert len(run_rows(ROWS, small, tmp_path, progress=False, seconds=0)) == 0
     assert len(run_rows(ROWS[:1], small, tmp_path, progress=False)) == 1
@@ -296,16 +336,16 @@ def with_nll(seed=0):
     return fl.TokenFeatures(features.values, features.offsets, nll=nll, labels=labels)
 
 
-ROWS = Dataset.from_list([{"text": f"example {i}"} for i in range(40)])
+TEXTS = Dataset.from_list([{"text": f"example {i}"} for i in range(40)])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_keeps_the_budget_and_fills_it(name):
     for seed in range(3):
         features = with_nll(seed)
-        chosen = choose(name, ROWS, features, seed=seed, tokens=50)
+        chosen = choose(name, TEXTS, features, seed=seed, tokens=50)
         assert len(set(chosen.indices)) == len(chosen) and 43 <= features.lengths.numpy()[chosen.indices].sum() <= 50
-        again = choose(name, ROWS, features, seed=seed, tokens=50)
+        again = choose(name, TEXTS, features, seed=seed, tokens=50)
         assert chosen.indices.tolist() == again.indices.tolist()
 
 
@@ -316,11 +356,11 @@ def test_variants_change_what_their_name_says():
     first = features.labels[: lengths[0]].numpy()
     assert nll[0] == pytest.approx(float(features.nll[: lengths[0]].mean()))
     assert rare[0] == pytest.approx(np.mean([counts[label] <= 3 for label in first]))
-    picks = {name: choose(name, ROWS, features, seed=1, tokens=50).indices for name in VARIANTS}
+    picks = {name: choose(name, TEXTS, features, seed=1, tokens=50).indices for name in VARIANTS}
     assert nll[picks["without_memorised"]].min() > np.sort(nll)[9]  # ten of forty are left out
     assert nll[picks["without_extremes"]].max() <= np.quantile(nll, 0.95)
     assert rare[picks["fisher_of_common"]].max() <= np.median(rare) < rare[picks["uniform_of_uncommon"]].min()
-    half = fl.selectors.uniform(ROWS, features, tokens=25, seed=1).indices
+    half = fl.selectors.uniform(TEXTS, features, tokens=25, seed=1).indices
     assert picks["half_uniform"][: len(half)].tolist() == half.tolist()
 
 

@@ -3,6 +3,7 @@
 A finished row is a small file of its own, renamed into place, so a run can be killed at any moment and goes on where it was.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -23,12 +24,14 @@ from fisherlib.assets import ROOT, load_model
 from fisherlib.evaluate import HeldOut, held_out_nll
 from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune
+from fisherlib.greedy import score_selection
 from fisherlib.selection import Selection
 from fisherlib.selectors import ask_llm_scores
 from fisherlib.study import heads
 from fisherlib.study.arms import ALL, NONE
 from fisherlib.study.pools import Sizes, draw_pool
-from fisherlib.study.variants import choose
+from fisherlib.study.variants import EARLIER, choose
+from fisherlib.token_features import TokenFeatures
 
 VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused
 TRAININGS = ("head", "head_weak", "head_update", "full", "lora")
@@ -118,6 +121,10 @@ class Bench:
     def selection(self, row: Row) -> Selection:
         """The picks of a row, made once for all trainings."""
         wanted = (row.method, row.tokens, row.examples)
+        if wanted not in self.made and row.method.startswith(EARLIER):
+            early = self.early_features(row.method)
+            chosen = choose("fisher_per_token", self.replicate.train, early, seed=row.seed, **row.budget)
+            self.made[wanted] = score_selection(self.features, chosen.indices, seconds=chosen.seconds)
         if wanted not in self.made:
             more = {}
             if row.method == "length_matched":
@@ -126,6 +133,16 @@ class Bench:
                 more["scores"] = self.answers()
             self.made[wanted] = choose(row.method, self.replicate.train, self.features, seed=row.seed, **row.budget, **more)
         return self.made[wanted]
+
+    def early_features(self, method: str) -> TokenFeatures:
+        """The pool's features after some of the layers only, through the final norm (the *logit lens*)."""
+        layers, short = int(method.removeprefix(EARLIER)), copy.deepcopy(self.model)
+        decoder = short.get_decoder()
+        if layers >= len(decoder.layers):
+            raise ValueError(f"expected a layer before the last of {len(decoder.layers)}, got {method}: name a lower one")
+        decoder.layers = decoder.layers[:layers]
+        short.config.num_hidden_layers = layers
+        return extract_features(short, self.tokenizer, self.replicate.train, out_dir=self.place / method, progress=False)
 
     def answers(self) -> np.ndarray:
         """What the model says of each example when it is asked whether to train on it; kept beside the features."""

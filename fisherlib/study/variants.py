@@ -18,6 +18,7 @@ from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.study.arms import ARMS, NONE
 from fisherlib.token_features import Indices, TokenFeatures
 
+EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
 _CLUSTERS = 8  # few: neighbourhoods of style or domain, each with enough examples to choose among
 _RARE = 3  # a target that occurs at most so often in the pool is rare
 

@@ -1,0 +1,35 @@
+"""Which rows the ablations of notebook 05b are: one thing changed at a time, under the settings of the study or others.
+
+All of it is our choice. Rows that the study has already are not run again.
+"""
+
+from dataclasses import replace
+
+from fisherlib.study.arms import REFERENCE
+from fisherlib.study.profiles import PROFILES
+from fisherlib.study.rows import Row, Settings
+from fisherlib.study.variants import EARLIER, VARIANTS
+
+Part = tuple[Settings, list[Row]]
+LAYERS = (10, 20)  # of 30
+REGIMES = ((1, 5e-5), (6, 5e-5), (2, 1.5e-4), (6, 1.5e-4))  # epochs and learning rate: from underfitting to overfitting
+BUDGETS = (1000, 4000, 8000)
+_PAIR = (REFERENCE, "fisher_per_token")
+
+
+def _ablations() -> list[Part]:
+    study = PROFILES["full"]
+
+    def rows(methods: tuple[str, ...], tokens: int) -> list[Row]:
+        return [Row("clean", "full", method, seed, tokens) for seed in study.seeds for method in methods]
+
+    changed = (*_PAIR, "fisher_weighted", *VARIANTS, *(f"{EARLIER}{k}" for k in LAYERS))
+    regimes = [replace(study.settings, epochs=epochs, learning_rate=rate) for epochs, rate in REGIMES]
+    return [
+        (study.settings, rows(changed, study.tokens)),
+        *((settings, rows(_PAIR, study.tokens)) for settings in regimes),
+        *((study.settings, rows(_PAIR, tokens)) for tokens in BUDGETS),
+    ]
+
+
+PLANS: dict[str, list[Part]] = {"ablations": _ablations()}
