@@ -1,9 +1,9 @@
 """A fair study: which examples are worth fine-tuning on, at equal tokens and equal steps, with intervals.
 
 `pools` draws what there is to choose from, `arms` are the methods, `variants` those with one thing changed, `heads` and
-`fisherlib.fine_tune` train, `rows` runs one configuration or many (resumable), `profiles` says which and
-`plans` those of the ablations, `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` those into a table.
-`python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+`fisherlib.fine_tune` train, `rows` runs one configuration or many (resumable), `profiles` says which, and `plans` those of
+the ablations; `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` those into a
+table. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
 from fisherlib.study import claims, heads, statistics, store
