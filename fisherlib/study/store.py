@@ -41,7 +41,7 @@ def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: 
         "rows_wanted": wanted,
         "hours": round(float(table["seconds"].sum()) / 3600, 2),
         "version": VERSION,
-        "settings": asdict(settings),
+        "settings": {name: value for name, value in asdict(settings).items() if name not in table},  # else: of each row
         **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
     }
     (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")

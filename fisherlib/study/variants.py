@@ -3,6 +3,7 @@
 What explains the gap between the two must move it when it is changed alone. All of it is our choice (extension).
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -14,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from fisherlib import selectors
 from fisherlib.greedy import score_selection, select
 from fisherlib.selection import Selection
+from fisherlib.selectors._budget import fill_in_order
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.study.arms import ARMS, NONE
-from fisherlib.token_features import Indices, TokenFeatures
+from fisherlib.token_features import TokenFeatures
 
 EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
 _CLUSTERS = 8  # few: neighbourhoods of style or domain, each with enough examples to choose among
@@ -64,6 +66,7 @@ def by_quotas(rows: Dataset, features: TokenFeatures, *, seed: int, tokens: int,
 
     Without `like`, a cluster's share is that of its tokens. What the quotas leave over goes to what `then` takes anywhere.
     """
+    began = time.perf_counter()
     ids, X = centred(features)
     cluster, costs = clusters(X, _CLUSTERS, seed)[0], features.lengths.numpy().astype(float)
     where = np.full(len(features), -1)
@@ -77,17 +80,8 @@ def by_quotas(rows: Dataset, features: TokenFeatures, *, seed: int, tokens: int,
             part = then(rows.select(members), features.subset(members), seed=seed, tokens=min(quota, costs[members].sum()))
             order += members[part.indices].tolist()
     order += then(rows, features, seed=seed, tokens=tokens).indices.tolist()
-    return _fill(features, order, tokens)
-
-
-def _fill(features: TokenFeatures, order: Indices, tokens: float | int) -> Selection:
-    """The examples in this order, each once, that fit into the budget."""
-    costs, picks, left = features.lengths.numpy(), [], tokens
-    for i in dict.fromkeys(order):
-        if costs[i] <= left:
-            picks.append(i)
-            left -= costs[i]
-    return score_selection(features, np.array(picks, dtype=np.int64))
+    order = list(dict.fromkeys(order))
+    return fill_in_order(features, order, method="by quotas", examples=None, tokens=tokens, seed=seed, began=began)
 
 
 def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " N"]:
