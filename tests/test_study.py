@@ -26,7 +26,7 @@ from fisherlib.study.arms import ALL, ARMS, NONE, title
 from fisherlib.study.pools import MAJORITY, POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import Bench, Row, Settings, collect, key, run_rows
-from fisherlib.study.variants import VARIANTS, choose, mean_nll, rare_share
+from fisherlib.study.variants import RECIPES, VARIANTS, choose, mean_nll, rare_share
 
 SIZES = Sizes(pool_examples=60, test_examples=10, bases=4, variants=0.7, rare=0.2)
 
@@ -337,10 +337,10 @@ def with_nll(seed=0):
     return fl.TokenFeatures(features.values, features.offsets, nll=nll, labels=labels)
 
 
-TEXTS = Dataset.from_list([{"text": f"example {i}"} for i in range(40)])
+TEXTS = Dataset.from_list([{"text": "".join(np.random.default_rng(i).permutation(list("abcdefghijkl")))} for i in range(40)])
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*VARIANTS, *RECIPES])
 def test_a_variant_keeps_the_budget_and_fills_it(name):
     for seed in range(3):
         features = with_nll(seed)

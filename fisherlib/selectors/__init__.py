@@ -12,6 +12,7 @@ from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
 from fisherlib.selectors.density import density, density_scores
 from fisherlib.selectors.farthest_point import farthest_point
 from fisherlib.selectors.i_optimal import i_optimal
+from fisherlib.selectors.in_clusters import in_clusters
 from fisherlib.selectors.length_matched import length_matched
 from fisherlib.selectors.longest import longest
 from fisherlib.selectors.nearest_to_centre import nearest_to_centre
@@ -28,6 +29,7 @@ __all__ = [
     "density_scores",
     "farthest_point",
     "i_optimal",
+    "in_clusters",
     "length_matched",
     "longest",
     "near_duplicates",

@@ -49,7 +49,7 @@ def deduplicated(
             "lower it, or raise the threshold"
         )
     removal = time.perf_counter() - began
-    chosen = then(pool.select(kept), features.subset(kept), examples=examples, tokens=tokens, seed=seed, **options)
+    chosen = then(pool.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
     settings = {
         **chosen.settings,
         "method": f"deduplicated, then {chosen.settings.get('method', 'selection')}",

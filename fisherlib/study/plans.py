@@ -6,9 +6,10 @@ All of it is our choice. Rows that the study has already are not run again.
 from dataclasses import replace
 
 from fisherlib.study.arms import REFERENCE
+from fisherlib.study.pools import POOLS
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import Row, Settings
-from fisherlib.study.variants import EARLIER, VARIANTS
+from fisherlib.study.variants import EARLIER, RECIPES, VARIANTS
 
 Part = tuple[Settings, list[Row]]
 LAYERS = (10, 20)  # of 30
@@ -32,4 +33,12 @@ def _ablations() -> list[Part]:
     ]
 
 
-PLANS: dict[str, list[Part]] = {"ablations": _ablations()}
+def _recipes() -> list[Part]:
+    """The candidates of `fl.recipe`, on the pools that it is chosen on."""
+    study = PROFILES["full"]
+    methods = (*_PAIR, *RECIPES)
+    rows = [Row(p, "full", method, seed, study.tokens) for method in methods for p in POOLS for seed in study.seeds]
+    return [(study.settings, rows)]
+
+
+PLANS: dict[str, list[Part]] = {"ablations": _ablations(), "recipes": _recipes()}

@@ -3,7 +3,6 @@
 What explains the gap between the two must move it when it is changed alone. All of it is our choice (extension).
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -15,13 +14,10 @@ from jaxtyping import Bool, Float, Int
 from fisherlib import selectors
 from fisherlib.greedy import score_selection, select
 from fisherlib.selection import Selection
-from fisherlib.selectors._budget import fill_in_order
-from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.study.arms import ARMS, NONE
 from fisherlib.token_features import TokenFeatures
 
 EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
-_CLUSTERS = 8  # few: neighbourhoods of style or domain, each with enough examples to choose among
 _RARE = 3  # a target that occurs at most so often in the pool is rare
 
 Arm = Callable[..., Selection]
@@ -59,29 +55,6 @@ def inside(
     kept = np.flatnonzero(keep(features))
     chosen = then(rows.select(kept), features.subset(kept), seed=seed, **budget)
     return score_selection(features, kept[chosen.indices], seconds=chosen.seconds)
-
-
-def by_quotas(rows: Dataset, features: TokenFeatures, *, seed: int, tokens: int, like: Arm | None, then: Arm) -> Selection:
-    """`then` inside each of a few k-means clusters, with the share of the tokens that `like` spends there.
-
-    Without `like`, a cluster's share is that of its tokens. What the quotas leave over goes to what `then` takes anywhere.
-    """
-    began = time.perf_counter()
-    ids, X = centred(features)
-    cluster, costs = clusters(X, _CLUSTERS, seed)[0], features.lengths.numpy().astype(float)
-    where = np.full(len(features), -1)
-    where[ids] = cluster
-    model = np.arange(len(features)) if like is None else like(rows, features, seed=seed, tokens=tokens).indices
-    spent = np.bincount(where[model][where[model] >= 0], costs[model][where[model] >= 0], _CLUSTERS)
-    order: list[int] = []
-    for k, quota in enumerate(np.floor(spent / spent.sum() * tokens)):
-        members = np.flatnonzero(where == k)
-        if len(members) and quota >= costs[members].min():
-            part = then(rows.select(members), features.subset(members), seed=seed, tokens=min(quota, costs[members].sum()))
-            order += members[part.indices].tolist()
-    order += then(rows, features, seed=seed, tokens=tokens).indices.tolist()
-    order = list(dict.fromkeys(order))
-    return fill_in_order(features, order, method="by quotas", examples=None, tokens=tokens, seed=seed, began=began)
 
 
 def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " N"]:
@@ -126,18 +99,27 @@ VARIANTS: dict[str, Arm] = {
     "target_prior": target_prior,
     "i_optimal": partial(selectors.i_optimal, rule="gain_per_token"),
     "half_uniform": half_uniform,
-    "fisher_in_clusters": partial(by_quotas, like=None, then=_fisher),
+    "fisher_in_clusters": partial(selectors.in_clusters, then=_fisher),
     "without_memorised": partial(inside, keep=_not_memorised, then=_fisher),
     "without_extremes": partial(inside, keep=_not_extreme, then=_fisher),
     "fisher_of_common": partial(inside, keep=_common, then=_fisher),
     "uniform_of_uncommon": partial(inside, keep=_uncommon, then=_uniform),
-    "uniform_where_fisher": partial(by_quotas, like=_fisher, then=_uniform),
+    "uniform_where_fisher": partial(selectors.in_clusters, like=_fisher),
+}
+
+# What `fl.recipe` was chosen from, on the pools of notebook 05.
+_deduplicated = partial(selectors.deduplicated, threshold=0.5)
+RECIPES: dict[str, Arm] = {
+    "dedup_where_fisher": partial(_deduplicated, then=selectors.in_clusters, like=_fisher),
+    "dedup_in_clusters": partial(_deduplicated, then=selectors.uniform_in_clusters),
+    "dedup_half_fisher": partial(_deduplicated, then=half_uniform),
+    "dedup_in_8_clusters": partial(_deduplicated, then=selectors.uniform_in_clusters, n_clusters=8),
 }
 
 
 def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
     """The selection of an arm or a variant. Raises `ValueError` for an unknown method, and what the method raises."""
-    known = ARMS | VARIANTS
+    known = ARMS | VARIANTS | RECIPES
     if method not in known:
         raise ValueError(f"expected method to be one of {(*known, NONE)}, got {method!r}")
     return known[method](rows, features, seed=seed, **call)

@@ -1,0 +1,65 @@
+"""Say how much of the budget each neighbourhood gets by one method, and choose inside it by another."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from datasets import Dataset
+
+from fisherlib.selection import Selection
+from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._pooled import centred, clusters
+from fisherlib.selectors.uniform import uniform
+from fisherlib.token_features import TokenFeatures
+
+
+def in_clusters(
+    pool: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    n_clusters: int = 8,
+    like: Callable[..., Selection] | None = None,
+    then: Callable[..., Selection] = uniform,
+) -> Selection:
+    """`then` inside each k-means cluster, with the share of the budget that `like` spends there.
+
+    `like` and `then` are selectors of this package, or any callables with their call. Without `like`, a cluster's share is
+    that of its tokens (of its examples, for a budget of examples). Shares are rounded down; what they leave over goes to
+    what `then` takes from the whole pool. `n_clusters`: few, so that each has enough examples to choose among (our choice;
+    at most one for each example with tokens). Source: extension. Cost: `like` and `then` on the whole pool, `then` in each
+    cluster, and k-means.
+    """
+    began = time.perf_counter()
+    check_call(pool, features, examples, tokens)
+    ids, X = centred(features)
+    k = min(n_clusters, len(ids))
+    cluster, costs = clusters(X, k, seed)[0], features.lengths.numpy().astype(float)
+    where = np.full(len(features), -1)
+    where[ids] = cluster
+    unit, budget = ("tokens", tokens) if examples is None else ("examples", examples)
+    spends = costs if examples is None else np.ones(len(costs))
+    model = ids if like is None else like(pool, features, seed=seed, **{unit: budget}).indices
+    model = model[where[model] >= 0]
+    spent = np.bincount(where[model], spends[model], k)
+    order: list[int] = []
+    for group, quota in enumerate(np.floor(spent / spent.sum() * budget)):
+        members = np.flatnonzero(where == group)
+        if len(members) and quota >= spends[members].min():
+            share = min(quota, spends[members].sum())
+            some = None if pool is None else pool.select(members)
+            part = then(some, features.subset(members), seed=seed, **{unit: share if examples is None else int(share)})
+            order += members[part.indices].tolist()
+    order += then(pool, features, seed=seed, **{unit: budget}).indices.tolist()
+    return fill_in_order(
+        features,
+        list(dict.fromkeys(order)),
+        method="in clusters",
+        examples=examples,
+        tokens=tokens,
+        seed=seed,
+        began=began,
+        n_clusters=n_clusters,
+    )
