@@ -106,11 +106,11 @@ def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32"):
 
 
 def _build_once(name: str, build: Callable[[Path], None]) -> Path:
-    """Return `cache/name-<hash>`, calling `build(folder)` under a lock if it is not whole yet."""
+    """Return `cache/name-<hash of archive and members>`, calling `build(folder)` under a lock if it is not whole yet."""
     from filelock import FileLock
 
-    cache = cache_dir()
-    target = cache / f"{name}-{_pins()[name]['sha256'][:10]}"
+    cache, pin = cache_dir(), _pins()[name]
+    target = cache / f"{name}-{hashlib.sha256(json.dumps([pin['sha256'], pin['members']]).encode()).hexdigest()[:10]}"
     if _sealed(target):  # before any lock, so that a complete cache works on a read-only disk
         return target
     with _explain_disk_errors(cache):
@@ -124,7 +124,7 @@ def _build_once(name: str, build: Callable[[Path], None]) -> Path:
             try:
                 build(scratch)
                 sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
-                (scratch / _SEAL).write_text(json.dumps({"asset": _pins()[name]["file"], "sizes": sizes}, indent=1))
+                (scratch / _SEAL).write_text(json.dumps({"asset": pin["file"], "sizes": sizes}, indent=1))
                 if target.exists():  # damaged since: its seal did not hold
                     shutil.rmtree(target)
                 scratch.chmod(0o755)  # the temporary folder was private; a shared cache is read by others

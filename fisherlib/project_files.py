@@ -29,21 +29,37 @@ FILES = {
         "test": ("SelectBox.js", "calendar.js", "urlify.js"),
     },
 }  # fmt: skip
+# Not looked at until the recipe was chosen: the pools that it was confirmed on are made of them.
+UNSEEN = {
+    "guide": {
+        "train": ("cache.txt", "default.txt", "migrations.txt", "modelforms.txt", "models.txt", "queries.txt"),
+        "test": ("email.txt", "sessions.txt", "transactions.txt"),
+    },
+    "code": {
+        "train": ("client.py", "defaulttags.py", "expressions.py", "fields.py", "options.py", "query.py"),
+        "test": ("deletion.py", "multipartparser.py", "widgets.py"),
+    },
+    "stylesheet": {
+        "train": ("base.css", "changelists.css", "dashboard.css", "widgets.css"),
+        "test": ("forms.css", "responsive.css"),
+    },
+}
 
 
 def chunks(domain: str) -> tuple[list[dict], list[dict]]:
-    """Training and test examples of one domain of `FILES`: some lines of a file as the prompt, the next as the response.
+    """Training and test examples of one domain: some lines of a file as the prompt, the next as the response.
 
     Raises `ValueError` for another domain, `AssetError` if the files cannot be fetched.
     """
-    if domain not in FILES:
-        raise ValueError(f"expected one of the domains {tuple(FILES)}, got {domain!r}")
+    domains = FILES | UNSEEN
+    if domain not in domains:
+        raise ValueError(f"expected one of the domains {tuple(domains)}, got {domain!r}")
     folder = assets.fetch_files()
     seen: set[str] = set()
     sides = {}
     for side in ("test", "train"):  # the test side first, so that lines which occur in both are dropped from training
         sides[side] = []
-        for name in FILES[domain][side]:
+        for name in domains[domain][side]:
             for before, after in itertools.pairwise(split((folder / name).read_text(encoding="utf-8"))):
                 key = " ".join(after.split())
                 if key in seen:

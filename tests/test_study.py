@@ -23,7 +23,7 @@ from fisherlib import project_files
 from fisherlib.study import claims, heads, plans, statistics, store
 from fisherlib.study.__main__ import main
 from fisherlib.study.arms import ALL, ARMS, NONE, title
-from fisherlib.study.pools import MAJORITY, POOLS, Sizes, draw_pool
+from fisherlib.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import Bench, Row, Settings, collect, key, run_rows
 from fisherlib.study.variants import RECIPES, VARIANTS, choose, mean_nll, rare_share
@@ -34,7 +34,7 @@ SIZES = Sizes(pool_examples=60, test_examples=10, bases=4, variants=0.7, rare=0.
 # --- pools -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", [*POOLS, *UNSEEN])
 def test_a_pool_is_drawn_by_its_seed_and_shares_no_document_with_its_test(pool):
     first, again, other = (draw_pool(pool, seed, SIZES) for seed in (3, 3, 4))
     assert first.train.to_list() == again.train.to_list() and first.test.to_list() == again.test.to_list()
@@ -44,8 +44,9 @@ def test_a_pool_is_drawn_by_its_seed_and_shares_no_document_with_its_test(pool):
     assert set(first.train["response"]).isdisjoint(first.test["response"])
 
 
-def test_most_of_the_redundant_pool_are_variants_of_a_few():
-    rows = draw_pool("redundant", 0, SIZES).train.to_list()
+@pytest.mark.parametrize("pool", ["redundant", "guide_redundant"])
+def test_most_of_a_redundant_pool_are_variants_of_a_few(pool):
+    rows = draw_pool(pool, 0, SIZES).train.to_list()
     variants = [row for row in rows if row["base"] >= 0]
     assert len(variants) == round(0.7 * 60) + 4 and {row["base"] for row in variants} == set(range(4))
     by_prompt = {base: {row["prompt"] for row in variants if row["base"] == base} for base in range(4)}
@@ -57,18 +58,29 @@ def test_most_of_the_redundant_pool_are_variants_of_a_few():
         assert all(sum(x != y for x, y in zip(a, b, strict=True)) <= 6 for a, b in itertools.combinations(words, 2))
 
 
-def test_the_rare_domains_are_rare_in_the_pool_and_equal_in_the_test():
-    drawn = draw_pool("imbalanced", 0, SIZES)
+@pytest.mark.parametrize(
+    ("pool", "majority", "rare"),
+    [("imbalanced", MAJORITY, set(project_files.FILES)), ("code_mix", "code", {MAJORITY, "guide", "html", "stylesheet"})],
+)
+def test_the_rare_domains_are_rare_in_the_pool_and_equal_in_the_test(pool, majority, rare):
+    drawn = draw_pool(pool, 0, SIZES)
     counts, tests = (pd.Series(side["domain"]).value_counts() for side in (drawn.train, drawn.test))
-    assert counts[MAJORITY] == 60 - 4 * 3 and all(counts[domain] == 3 for domain in project_files.FILES)
-    assert set(tests) == {2} and set(tests.index) == {MAJORITY, *project_files.FILES}
+    assert counts[majority] == 60 - 4 * 3 and all(counts[domain] == 3 for domain in rare)
+    assert set(tests) == {2} and set(tests.index) == {majority, *rare}
 
 
-@pytest.mark.parametrize("domain", project_files.FILES)
+def test_the_text_of_the_confirmation_was_in_no_other_pool():
+    def files(domains):
+        return {name for sides in domains.values() for names in sides.values() for name in names}
+
+    assert files(project_files.FILES).isdisjoint(files(project_files.UNSEEN))
+
+
+@pytest.mark.parametrize("domain", project_files.FILES | project_files.UNSEEN)
 def test_each_domain_has_enough_rows_of_whole_lines(domain):
     train, test = project_files.chunks(domain)
     assert len(train) >= 80 and len(test) >= 25
-    assert {row["document"] for row in train} == set(project_files.FILES[domain]["train"])
+    assert {row["document"] for row in train} == set((project_files.FILES | project_files.UNSEEN)[domain]["train"])
     assert all(row["response"].strip() and row["prompt"].strip() for row in train + test)
     responses = [" ".join(row["response"].split()) for row in train + test]
     assert len(set(responses)) == len(responses)

@@ -1,7 +1,8 @@
-"""The three pools of the study, drawn anew for each seed, so that a deterministic method is replicated too.
+"""The pools of the study, drawn anew for each seed, so that a deterministic method is replicated too.
 
 `clean`: dialogues as they come. `redundant`: most are variants of a few, with one to three words of the response replaced.
 `imbalanced`: most are dialogues, the rest come from four domains of `fisherlib.project_files`; the test is balanced.
+`guide`, `guide_redundant`, `code_mix`: the same three kinds of pool from other text, for the confirmation of the recipe.
 All sizes are our choice.
 """
 
@@ -15,8 +16,11 @@ from datasets import Dataset
 from fisherlib import project_files
 from fisherlib.data import load_pool
 
-POOLS = ("clean", "redundant", "imbalanced")
 MAJORITY = "dialogue"
+POOLS = ("clean", "redundant", "imbalanced")
+UNSEEN = ("guide", "guide_redundant", "code_mix")
+_MAJORITIES = dict.fromkeys(POOLS, MAJORITY) | {"guide": "guide", "guide_redundant": "guide", "code_mix": "code"}
+_RARE = {"imbalanced": tuple(project_files.FILES), "code_mix": (MAJORITY, "guide", "html", "stylesheet")}
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,18 @@ def draw_pool(pool: str, seed: int, sizes: Sizes) -> Replicate:
 
     Raises `ValueError` for an unknown pool or one that the text is too short for.
     """
-    if pool not in POOLS:
-        raise ValueError(f"expected pool to be one of {POOLS}, got {pool!r}")
+    if pool not in _MAJORITIES:
+        raise ValueError(f"expected pool to be one of {tuple(_MAJORITIES)}, got {pool!r}")
     rng = np.random.default_rng([seed, *pool.encode()])
-    n, tests = sizes.pool_examples, sizes.test_examples
-    if pool != "imbalanced":
-        train, test = (_draw(side, MAJORITY, k, rng) for side, k in (("train", n), ("test", tests)))
-        if pool == "redundant":
+    n, tests, majority = sizes.pool_examples, sizes.test_examples, _MAJORITIES[pool]
+    if pool not in _RARE:
+        train, test = (_draw(side, majority, k, rng) for side, k in (("train", n), ("test", tests)))
+        if pool.endswith("redundant"):
             train = _with_variants(train, sizes, rng)
     else:
-        domains = (MAJORITY, *project_files.FILES)
-        rare = max(round(sizes.rare * n / len(project_files.FILES)), 1)
-        counts = {d: rare if d != MAJORITY else n - rare * len(project_files.FILES) for d in domains}
+        domains = (majority, *_RARE[pool])
+        rare = max(round(sizes.rare * n / len(_RARE[pool])), 1)
+        counts = {d: rare if d != majority else n - rare * len(_RARE[pool]) for d in domains}
         train = [row for d in domains for row in _draw("train", d, counts[d], rng)]
         test = [row for d in domains for row in _draw("test", d, tests // len(domains), rng)]
     order = rng.permutation(len(train))
