@@ -19,6 +19,7 @@ from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune, fit_heads
 from fisherlib.forecast import forecast
 from fisherlib.greedy import certify, score_selection, select
+from fisherlib.recipe import recipe
 from fisherlib.selection import Selection
 from fisherlib.token_features import TokenFeatures
 
@@ -44,6 +45,7 @@ __all__ = [
     "notebook",
     "paired_difference",
     "plotting",
+    "recipe",
     "score_selection",
     "select",
     "selectors",

@@ -25,6 +25,7 @@ from fisherlib.selectors import (
     density_scores,
     farthest_point,
     i_optimal,
+    in_clusters,
     length_matched,
     longest,
     near_duplicates,
@@ -117,6 +118,68 @@ def test_length_matched_is_random_inside_a_bucket():
         length_matched(None, features.subset([0, 1, 2]), like=like)
     with pytest.raises(ValueError, match="a ratio above 1"):
         length_matched(None, features, like=like, ratio=1.0)
+
+
+# --- in clusters, and the recipe -------------------------------------------------------------------------------------
+
+
+def neighbourhoods(seed=0, variants=0):
+    """Eight neighbourhoods of ten examples of two tokens; only those of the first differ, so FisherSFT looks there.
+
+    With `variants`, as many examples more, which are all of the second neighbourhood and nearly the same text.
+    """
+    centres, rng = 50 * np.eye(8, 16), np.random.default_rng(seed)
+    blocks = [np.tile(centres[i % 8], (2, 1)) for i in range(80)] + [np.tile(centres[1], (2, 1))] * variants
+    for i in range(0, 80, 8):
+        blocks[i][:, 8:] += 3 * rng.normal(size=(2, 8))
+    words = [" ".join(map(str, rng.integers(10**6, size=9))) for _ in range(81)]
+    texts = words[:80] + [f"{words[80]} {i}" for i in range(variants)]
+    return Dataset.from_list([{"text": text} for text in texts]), fl.TokenFeatures.from_list(
+        [torch.tensor(b) for b in blocks]
+    )
+
+
+def fisher(pool, features, *, seed, **budget):
+    return fl.select(features, rule="gain_per_token", **budget)
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 32}, {"examples": 16}])
+def test_each_cluster_gets_what_it_is_told_to(budget):
+    rows, features = neighbourhoods()
+    evenly = in_clusters(rows, features, **budget).indices % 8
+    assert np.bincount(evenly).tolist() == [2] * 8
+    like = np.bincount(fisher(rows, features, seed=0, **budget).indices % 8, minlength=8)
+    chosen = in_clusters(rows, features, like=fisher, **budget).indices
+    assert np.bincount(chosen % 8, minlength=8).tolist() == like.tolist() and like[0] > 4
+    inside = in_clusters(rows, features, then=fisher, **budget).indices
+    best = fisher(None, features.subset(range(0, 80, 8)), seed=0, examples=2).indices * 8
+    assert [i for i in inside if i % 8 == 0] == best.tolist()
+
+
+def test_what_the_quotas_leave_over_is_spent_anywhere():
+    rows, features = neighbourhoods()
+    assert len(in_clusters(rows, features, examples=7)) == 7  # less than one for each
+    assert in_clusters(rows, features, tokens=33).costs.sum() == 32
+    assert sorted(in_clusters(rows, features, examples=80).indices) == list(range(80))
+
+
+def test_the_recipe_looks_where_information_is_and_past_copies():
+    rows, features = neighbourhoods(variants=200)
+    assert (uniform(rows, features, tokens=32).indices >= 80).sum() > 6
+    kept = np.arange(81)  # one of the variants stands for all
+    like = np.bincount(fisher(None, features.subset(kept), seed=0, tokens=32).indices % 8, minlength=8)
+    counts = np.zeros(81)
+    for seed in range(20):
+        chosen = fl.recipe(rows, features, tokens=32, seed=seed)
+        assert chosen.indices.max() <= 80 and chosen.settings["method"] == "recipe" and chosen.pool_size == 280
+        where = np.where(chosen.indices == 80, 1, chosen.indices % 8)
+        assert np.abs(np.bincount(where, minlength=8) - like).max() <= 1
+        counts[chosen.indices] += 1
+    assert (counts[1:80:8] > 0).all()  # inside a neighbourhood, anyone
+    with pytest.raises(ValueError, match="the 162 tokens that are left without near-duplicates, got 200"):
+        fl.recipe(rows, features, tokens=200)
+    with pytest.raises(ValueError, match="text"):
+        fl.recipe(None, features, tokens=32)
 
 
 # --- density ---------------------------------------------------------------------------------------------------------

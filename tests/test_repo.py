@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [
     "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
     "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "judging", "load_model", "load_pool",
-    "notebook", "paired_difference", "plotting", "score_selection", "select", "selectors", "study",
+    "notebook", "paired_difference", "plotting", "recipe", "score_selection", "select", "selectors", "study",
     "synthetic",
 ]  # fmt: skip
 
@@ -105,6 +105,7 @@ def test_data_flows_one_way():
         "forecast": {"arguments", "blocks", "greedy", "token_features"},
         "fisher": set(),
         "selectors": {"arguments", "data", "features", "greedy", "selection", "selectors", "token_features"},
+        "recipe": {"greedy", "selection", "selectors", "token_features"},
         "synthetic": {"fisher", "selection", "synthetic", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},
         "evaluate": {"data", "features", "token_features"},

@@ -54,6 +54,9 @@ SELECTORS = {
     "i_optimal, per token": partial(selectors.i_optimal, rule="gain_per_token"),
     "farthest_point": selectors.farthest_point,
     "deduplicated": selectors.deduplicated,
+    "in_clusters": selectors.in_clusters,
+    "in_clusters, like the longest": partial(selectors.in_clusters, n_clusters=3, like=selectors.longest),
+    "recipe": fl.recipe,
 }
 NAMES = [name for name in selectors.__all__ if name not in ("ask_llm_scores", "density_scores", "near_duplicates")]
 every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
@@ -61,7 +64,7 @@ some = settings(max_examples=12, deadline=None)
 
 
 def test_all_have_the_same_call_and_are_tested_here():
-    assert set(NAMES) == {name.split(",")[0] for name in SELECTORS}
+    assert {*NAMES, "recipe"} == {name.split(",")[0] for name in SELECTORS}
     for name in NAMES:
         parameters = inspect.signature(getattr(selectors, name)).parameters
         assert list(parameters)[:2] == ["pool", "features"]
@@ -107,7 +110,8 @@ def test_a_seed_is_an_answer(select, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated"]
+    "name",
+    ["uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated", "in_clusters", "recipe"],
 )
 def test_another_seed_is_another_answer(name):
     rows, features = draw_pool(3)

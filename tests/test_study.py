@@ -386,21 +386,6 @@ def test_a_direction_that_the_target_never_needs_is_not_chosen_for_its_own_sake(
     assert choose("target_prior", rows, features, seed=0, tokens=8).indices.tolist() == [0, 1]
 
 
-def test_quotas_follow_the_clusters_of_what_they_are_like():
-    # Eight clusters of equal size; only the examples of the first differ from each other, so FisherSFT goes there.
-    centres, rng = 50 * np.eye(8, 16), np.random.default_rng(0)
-    blocks = [np.tile(centres[i % 8], (2, 1)) for i in range(80)]
-    for i in range(0, 80, 8):
-        blocks[i][:, 8:] += 3 * rng.normal(size=(2, 8))
-    features = fl.TokenFeatures.from_list([torch.tensor(block) for block in blocks])
-    rows = Dataset.from_list([{"text": str(i)} for i in range(80)])
-    evenly, like, mine = (
-        np.sort(choose(name, rows, features, seed=0, tokens=32).indices % 8).tolist()
-        for name in ("fisher_in_clusters", "fisher_per_token", "uniform_where_fisher")
-    )
-    assert evenly == sorted([*range(8)] * 2) and like.count(0) > 4 and mine == like
-
-
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 

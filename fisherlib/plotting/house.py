@@ -23,6 +23,8 @@ COLOURS = {
     "deduplicated, then uniform": "#CCBB77",
     "deduplicated, then FisherSFT": "#CC0033",
     "I-optimal": "#66AA00",
+    "recipe": "#117733",
+    "in clusters": "#AA8899",
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",

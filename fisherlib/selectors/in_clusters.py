@@ -53,6 +53,7 @@ def in_clusters(
             part = then(some, features.subset(members), seed=seed, **{unit: share if examples is None else int(share)})
             order += members[part.indices].tolist()
     order += then(pool, features, seed=seed, **{unit: budget}).indices.tolist()
+    order += np.random.default_rng(seed).permutation(len(features)).tolist()  # for the last few tokens, whoever fits
     return fill_in_order(
         features,
         list(dict.fromkeys(order)),
