@@ -175,7 +175,7 @@ def test_the_recipe_looks_where_information_is_and_past_copies():
         where = np.where(chosen.indices == 80, 1, chosen.indices % 8)
         assert np.abs(np.bincount(where, minlength=8) - like).max() <= 1
         counts[chosen.indices] += 1
-    assert (counts[1:80:8] > 0).all()  # inside a neighbourhood, anyone
+    assert (counts[:80:8] > 0).all()  # inside a neighbourhood, anyone
     with pytest.raises(ValueError, match="the 162 tokens that are left without near-duplicates, got 200"):
         fl.recipe(rows, features, tokens=200)
     with pytest.raises(ValueError, match="text"):
