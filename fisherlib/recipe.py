@@ -12,7 +12,7 @@ from fisherlib.token_features import TokenFeatures
 
 
 def recipe(
-    pool: Dataset,
+    pool: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
