@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
             table = run_rows(rows, settings, options.folder, seconds=left)
             if options.profile in PLANS:  # whose settings differ from row to row
                 own = dataclasses.asdict(settings)
-                table = table.assign(sizes=json.dumps(own["sizes"]), **{name: own[name] for name in ("epochs", "learning_rate")})
+                differs = {name: own[name] for name in ("epochs", "learning_rate")}
+                table = table.assign(sizes=json.dumps(own["sizes"]), **differs)
             tables.append(table)
     except (AssetError, ValueError) as error:
         sys.exit(f"fisherlib: {error}")
