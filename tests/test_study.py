@@ -564,6 +564,24 @@ def test_what_moved_the_gap_is_the_difference_of_differences():
         why.what_moved(table[table["seed"] == 0])
 
 
+def test_the_protocol_is_met_pool_by_pool():
+    def table(**shift):
+        noise = np.array([0.0, 0.01, -0.01, 0.005])
+        rows = [
+            {"pool": pool, "training": "full", "method": method, "seed": seed, "tokens": 2000, "examples": 0}
+            | {"nll": 4 + seed + (noise[seed] + shift.get(pool, 0)) * (method == "recipe")}
+            for pool in UNSEEN for method in ("uniform", "recipe", "fisher_per_token") for seed in range(4)
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    won = why.confirmed(table(guide_redundant=-0.1, code_mix=-0.1))
+    assert won["verdict"].tolist() == ["tie", "better", "better"] and all(won["met"])
+    p = [stats.ttest_1samp(np.array([0.0, 0.01, -0.01, 0.005]) + shift, 0.0).pvalue for shift in (0, -0.1, -0.1)]
+    assert won["p_holm"].tolist() == pytest.approx(statistics.holm(p).tolist())  # the third arm does not count
+    lost = why.confirmed(table(guide=0.1, code_mix=-0.004))
+    assert lost["verdict"].tolist() == ["worse", "tie", "tie"] and not any(lost["met"])
+
+
 def test_the_confirmation_asks_its_question_first_and_on_new_draws():
     parts = plans.PLANS["confirmation"]
     rows = [row for _, part in parts for row in part]

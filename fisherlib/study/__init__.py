@@ -2,11 +2,11 @@
 
 `pools` draws what there is to choose from, `arms` are the methods, `variants` those with one thing changed, `heads` and
 `fisherlib.fine_tune` train, `rows` runs one configuration or many (resumable), `profiles` says which, and `plans` those of
-the ablations; `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` those into a
-table. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+notebook 05b; `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` and `why`
+those into tables. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
-from fisherlib.study import claims, heads, statistics, store
+from fisherlib.study import claims, heads, statistics, store, why
 from fisherlib.study.arms import ARMS, title
 from fisherlib.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES, Profile, papermill_command
@@ -32,4 +32,5 @@ __all__ = [
     "statistics",
     "store",
     "title",
+    "why",
 ]

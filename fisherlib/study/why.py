@@ -1,10 +1,11 @@
-"""What moved the gap between FisherSFT and uniform: differences of differences, paired by seed."""
+"""What moved the gap between FisherSFT and uniform, as differences of differences; and whether the recipe was confirmed."""
 
 import pandas as pd
 
 from fisherlib.study.arms import REFERENCE, title
+from fisherlib.study.pools import UNSEEN
 from fisherlib.study.profiles import PROFILES, Profile
-from fisherlib.study.statistics import holm, paired_t, verdict
+from fisherlib.study.statistics import against, holm, paired_t, rows_of, verdict
 
 METHOD = "fisher_per_token"
 _ROW = ["method", "tokens", "epochs", "learning_rate"]
@@ -56,3 +57,25 @@ def _training(at: tuple, here: tuple) -> str:
     parts += [f"{epochs} epoch" + "s" * (epochs > 1)] if epochs != usual_epochs else []
     parts += [f"learning rate times {rate / usual_rate:.0f}"] if rate != usual_rate else []
     return ", ".join(parts)
+
+
+def confirmed(table: pd.DataFrame, method: str = "recipe") -> pd.DataFrame:
+    """The question of the protocol of `fl.recipe`, one row per pool: its NLL minus uniform's, Holm over the pools.
+
+    Columns: `mean`, `low`, `high`, `p_holm`, `verdict`, `seeds`, `wanted` ("better" or "not worse"), `met`.
+    `table`: of the plan "confirmation". Raises `ValueError` for a pool without two seeds of both.
+    """
+    found = {}
+    for pool in UNSEEN:
+        rows = rows_of(table, pool, "full", tokens=int(table["tokens"].max()))
+        pair = rows[rows["method"].isin((REFERENCE, method))]
+        found[pool] = against(pair, resamples=0).loc[method, ["mean", "low", "high", "p", "seeds"]]
+    result = pd.DataFrame(found).T
+    result["p_holm"] = holm(result["p"].to_numpy(dtype=float))
+    result["verdict"] = [verdict(mean, p) for mean, p in zip(result["mean"], result["p_holm"], strict=True)]
+    result["wanted"] = ["not worse" if pool == "guide" else "better" for pool in result.index]
+    result["met"] = [
+        said != "worse" if wanted == "not worse" else said == "better"
+        for said, wanted in zip(result["verdict"], result["wanted"], strict=True)
+    ]
+    return result
