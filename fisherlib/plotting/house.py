@@ -25,6 +25,9 @@ COLOURS = {
     "I-optimal": "#66AA00",
     "recipe": "#117733",
     "in clusters": "#AA8899",
+    "deduplicated, uniform where FisherSFT looks": "#22AA55",  # the recipe as a candidate
+    "deduplicated, uniform in clusters": "#6655CC",
+    "deduplicated, half uniform, half FisherSFT": "#AA4499",
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",

@@ -10,7 +10,7 @@ from fisherlib.study import claims, heads, statistics, store, why
 from fisherlib.study.arms import ARMS, title
 from fisherlib.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES, Profile, papermill_command
-from fisherlib.study.rows import Row, Settings, run_row, run_rows
+from fisherlib.study.rows import Bench, Row, Settings, run_row, run_rows
 from fisherlib.study.variants import VARIANTS, choose
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "POOLS",
     "PROFILES",
     "VARIANTS",
+    "Bench",
     "Profile",
     "Row",
     "Settings",

@@ -13,6 +13,7 @@ from fisherlib.token_features import TokenFeatures
 REFERENCE = "uniform"
 # The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
 NONE, ALL = "no_fine_tuning", "all_data"
+EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
 # Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and next to nothing in
 # the others.
 _THRESHOLD = 0.5
@@ -79,4 +80,6 @@ TITLES = {
 
 def title(method: str) -> str:
     """The name of an arm for a reader."""
+    if method.startswith(EARLIER):
+        return f"features after layer {method.removeprefix(EARLIER)}"
     return TITLES.get(method, method.replace("_", " "))

@@ -5,11 +5,11 @@ All of it is our choice. Rows that the study has already are not run again.
 
 from dataclasses import replace
 
-from fisherlib.study.arms import REFERENCE
+from fisherlib.study.arms import EARLIER, REFERENCE
 from fisherlib.study.pools import POOLS, UNSEEN, Sizes
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import Row, Settings
-from fisherlib.study.variants import EARLIER, RECIPES, VARIANTS
+from fisherlib.study.variants import RECIPES, VARIANTS
 
 Part = tuple[Settings, list[Row]]
 LAYERS = (10, 20)  # of 30

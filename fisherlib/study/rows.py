@@ -28,9 +28,9 @@ from fisherlib.greedy import score_selection
 from fisherlib.selection import Selection
 from fisherlib.selectors import ask_llm_scores
 from fisherlib.study import heads
-from fisherlib.study.arms import ALL, NONE
+from fisherlib.study.arms import ALL, EARLIER, NONE
 from fisherlib.study.pools import Sizes, draw_pool
-from fisherlib.study.variants import EARLIER, choose
+from fisherlib.study.variants import choose
 from fisherlib.token_features import TokenFeatures
 
 VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused

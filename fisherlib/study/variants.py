@@ -18,7 +18,6 @@ from fisherlib.selection import Selection
 from fisherlib.study.arms import ARMS, NONE
 from fisherlib.token_features import TokenFeatures
 
-EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
 _RARE = 3  # a target that occurs at most so often in the pool is rare
 
 Arm = Callable[..., Selection]
