@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
 from fisherlib import project_files
+from fisherlib.assets import ROOT
 from fisherlib.study import claims, heads, plans, statistics, store, why
 from fisherlib.study.__main__ import main
 from fisherlib.study.arms import ALL, ARMS, NONE, title
@@ -580,6 +582,21 @@ def test_the_protocol_is_met_pool_by_pool():
     assert won["p_holm"].tolist() == pytest.approx(statistics.holm(p).tolist())  # the third arm does not count
     lost = why.confirmed(table(guide=0.1, code_mix=-0.004))
     assert lost["verdict"].tolist() == ["worse", "tie", "tie"] and not any(lost["met"])
+
+
+def test_the_protocol_is_older_than_the_rows():
+    folder = ROOT / "notebooks" / "results" / "05b_confirmation"
+
+    def git(*command):
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+
+    for commit in store.read(folder)[1]["commit"]:
+        if git("cat-file", "-e", commit).returncode:
+            pytest.skip("needs the history of the repository")
+        there = git("show", f"{commit}:notebooks/results/05b_confirmation/protocol.md")
+        assert there.stdout == (folder / "protocol.md").read_text()
+        listed = git("ls-tree", "--name-only", commit, "notebooks/results/05b_confirmation/").stdout.split()
+        assert [name.split("/")[-1] for name in listed] == ["protocol.md"]  # and no results yet
 
 
 def test_the_confirmation_asks_its_question_first_and_on_new_draws():
