@@ -227,7 +227,7 @@ def refresh_readme() -> None:
 
 
 def readme_with_tables(text: str) -> str:
-    """The README with fresh tables between its markers: the notebooks, the claims of 05, the recipe of 05b, the results of 00."""
+    """The README with fresh tables between its markers: the notebooks, and what 00, 05 and 05b found."""
     import nbformat
 
     rows = ["| notebook | after it you can | minutes, 2 CPU cores |", "|---|---|---|"]
