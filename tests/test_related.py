@@ -265,7 +265,7 @@ def greedy(model, prompt, n):
     seed=st.integers(0, 99),
 )
 def test_what_is_kept_comes_first_grows_with_the_threshold_and_leaves_the_ungraded(scores, thresholds, seed):
-    scores, features = np.array(scores), bare(len(scores))
+    scores, features = np.array([0.7, *scores]), bare(len(scores) + 1)
     low, high = (slearn_kept(scores, t) for t in sorted(thresholds))
     assert (low <= high).all()
     order = slearn(None, features, examples=len(scores), scores=scores, threshold=max(thresholds), seed=seed)
@@ -342,6 +342,8 @@ def test_what_slearn_refuses(tiny):
         slearn_grades(rows, tiny, letters(), grading="{question} {reference}")
     with pytest.raises(ValueError, match="an answer to each of 4 prompts, got 1"):
         slearn_grades(rows, tiny, letters(), answers=["x"])
+    with pytest.raises(ValueError, match="a score for some example, got NaN for all 2 with tokens"):
+        slearn(None, bare(2), examples=1, scores=np.full(2, np.nan))
     with pytest.raises(ValueError, match="scores= of slearn_scores, got neither"):
         slearn(rows, bare(4), examples=1)
 

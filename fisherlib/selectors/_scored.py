@@ -1,4 +1,4 @@
-"""Scores of examples by a language model: one number for each response token, and the check of what a selector is given."""
+"""Scores of examples by a language model: a number for each response token, and the check of what a selector is given."""
 
 from collections.abc import Callable, Sequence
 
@@ -71,8 +71,8 @@ def scores_for(
 ) -> Float[np.ndarray, " N"]:
     """The scores that a selector was given, or those that `scorer` computes with its model.
 
-    Raises `ValueError` if there is neither, if there are options for a scoring that does not take place, or unless there
-    is a score for each example: with `gaps` NaN stands for none, otherwise only where an example has no tokens.
+    Raises `ValueError` if there is neither, if there are options for a scoring that does not take place, or for scores
+    that `check_scores` refuses.
     """
     if scores is None:
         if model is None or tokenizer is None:
@@ -80,9 +80,19 @@ def scores_for(
         scores = scorer(pool, model, tokenizer, **options)
     elif options:
         raise ValueError(f"expected no more options beside scores=, got {sorted(options)}: they were for the scoring")
+    return check_scores(features, scores, gaps=gaps)
+
+
+def check_scores(features: TokenFeatures, scores, *, gaps: bool = False) -> Float[np.ndarray, " N"]:
+    """The scores as float64. With `gaps`, NaN may stand for no score, but not for all examples with tokens."""
     scores = np.asarray(scores, dtype=float)
-    if len(scores) != len(features):
+    if scores.shape != (len(features),):
         raise ValueError(f"expected a score for each of {len(features):,} examples, got {len(scores):,}: check scores=")
-    if not gaps and (missing := np.flatnonzero(np.isnan(scores) & (features.lengths.numpy() > 0))).size:
+    missing = np.flatnonzero(np.isnan(scores) & (features.lengths.numpy() > 0))
+    if len(missing) and not gaps:
         raise ValueError(f"expected a score for each example with tokens, got NaN for example {missing[0]}: check scores=")
+    if len(missing) and len(missing) == (features.lengths > 0).sum():
+        raise ValueError(
+            f"expected a score for some example, got NaN for all {len(missing):,} with tokens: read the replies"
+        )
     return scores

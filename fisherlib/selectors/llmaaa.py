@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
 
 from fisherlib.selection import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._head import Matrix, check_head, logits_in_blocks
 from fisherlib.selectors._pooled import centred, clusters, round_robin
+from fisherlib.selectors._scored import check_scores
 from fisherlib.token_features import TokenFeatures
 
 _DOUBTS, _REDUCTIONS = ("entropy", "least confidence"), ("mean", "sum", "max")
@@ -53,12 +55,12 @@ def llmaaa(
         return fill_in_order(features, order, method="LLMaAA, k-means", seed=seed, began=began, **budget)
     if acquisition not in _DOUBTS:
         raise ValueError(f"expected acquisition to be one of {('k-means', *_DOUBTS)}, got {acquisition!r}")
+    how = reduction if scores is None else "scores given"
     if scores is None:
         scores = llmaaa_scores(features, head, doubt=acquisition, reduction=reduction)
-    if len(scores) != len(features) or np.isnan(scores[features.lengths.numpy() > 0]).any():
-        raise ValueError(f"expected a score for each of {len(features):,} examples, got {len(scores):,}: check scores=")
+    scores = check_scores(features, scores)
     order = np.argsort(-scores, kind="stable")
-    return fill_in_order(features, order, method=f"LLMaAA, {acquisition}", began=began, reduction=reduction, **budget)
+    return fill_in_order(features, order, method=f"LLMaAA, {acquisition}", began=began, reduction=how, **budget)
 
 
 def _nearest_distinct(X: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:
@@ -66,7 +68,7 @@ def _nearest_distinct(X: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]
     sizes, taken = np.bincount(labels), np.zeros(len(X), dtype=bool)
     picks = []
     for cluster in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]:
-        distances = np.linalg.norm(X - X[labels == cluster].mean(axis=0), axis=1)
+        (distances,) = cdist(X[labels == cluster].mean(axis=0, keepdims=True), X)
         picks.append(int(np.where(taken, np.inf, distances).argmin()))
         taken[picks[-1]] = True
     return np.array(picks)

@@ -55,7 +55,7 @@ def slearn(
     random order (of `seed`, which is not used otherwise); the rest, which the paper drops, follows lowest first only where
     the budget is larger than what is wrong. An example without a score (NaN) was not graded: nothing says that it is wrong
     or right, so it comes last, and `settings["ungraded"]` counts these. Filling a budget, both orders and the place of the
-    ungraded are our choice. Source: Liu et al., arXiv 2505.17470.
+    ungraded are our choice. Source: Liu et al., arXiv 2505.17470. Raises `ValueError` if no example has a score.
     """
     began = time.perf_counter()
     check_call(pool, features, examples, tokens)
@@ -147,7 +147,8 @@ def slearn_grades(
     `grading` holds `{question}`, `{reference}` and `{answer}` and asks for a grade from 0 to 10 as the last line of the
     reply; `read_grade` says what counts as one. A reply without one is counted, never guessed: its score is NaN. `answers`
     [N] that are there already are not generated again. `grader(question, reference, answer)` replies in the model's place:
-    a person, another model, or a rule whose grades can be trusted. A small model's grades say little: read some replies.
+    a person, another model, or a rule whose grades can be trusted. A small model often gives none, and what it gives says
+    little: read some replies.
     The question is the prompt (of `messages`, all that precedes the answer), and all wording is our choice.
     Cost: up to `answer_tokens`, then `reply_tokens`, forward passes over each batch. Deterministic.
     Source: Liu et al., arXiv 2505.17470. Raises `ValueError` for rows without a prompt, or a grading without its fields.
