@@ -39,12 +39,14 @@ EXACT = {"precision": "float32"}
 CHAT = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 
 
-def letters(eos="<eos>", template=None):
+def letters(eos="<eos>", template=None, **special):
     """A token for each character; 97 in all, as the tiny model has."""
     vocabulary = {word: i for i, word in enumerate(["<unk>", *CHARACTERS, "<eos>"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token=eos, chat_template=template)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token=eos, chat_template=template, **special
+    )
 
 
 def exchanges(*pairs):
@@ -99,6 +101,20 @@ def test_alone_is_after_what_the_template_writes_before_an_answer(tiny):
         assert score == pytest.approx(after / alone, abs=1e-6)
 
 
+def test_what_begins_every_row_begins_a_response_that_stands_alone(tiny):
+    tokenizer = letters(template="~" + CHAT, bos_token="~")
+    for (prompt, response), score in zip(PAIRS, ifd_scores(exchanges(*PAIRS), tiny, tokenizer, **EXACT), strict=True):
+        said = tokenizer(f"{response};")["input_ids"]
+        after, alone = (losses(tiny, tokenizer(s)["input_ids"], said).mean() for s in (f"~u:{prompt};a:", "~a:"))
+        assert score == pytest.approx(after / alone, abs=1e-6)
+
+
+def test_what_costs_nothing_either_way_owes_nothing():
+    certain = oracle()
+    certain.lm_head.weight.data *= 1e4
+    assert ifd_scores(exchanges(("three and four?", "7")), certain, letters(), **EXACT).tolist() == [1.0]
+
+
 def test_a_response_that_owes_nothing_to_its_prompt_has_a_score_of_one(tiny):
     blind = copy.deepcopy(tiny)  # every token looks the same: it predicts the same whatever it has read
     blind.model.embed_tokens.weight.data[:] = tiny.model.embed_tokens.weight[5].detach()
@@ -117,9 +133,9 @@ def ratios(after, alone):
 
 
 @some
-@given(pairs=st.lists(st.tuples(st.floats(0.01, 20), st.floats(0.01, 20)), min_size=1, max_size=9), n=st.integers(1, 9))
+@given(pairs=st.lists(st.tuples(st.integers(1, 99), st.integers(1, 99)), min_size=1, max_size=9), n=st.integers(1, 9))
 def test_both_ratios_agree_on_what_is_at_most_one_and_the_top_of_that_is_taken(pairs, n):
-    after, alone = np.array(pairs).T
+    after, alone = np.array(pairs).T / 16
     loss, perplexity = ratios(after, alone)
     assert np.array_equal(loss <= 1, perplexity <= 1) and (loss > 0).all() and (perplexity > 0).all()
     features, n = bare(len(pairs)), min(n, len(pairs))
@@ -273,8 +289,18 @@ def test_what_is_kept_comes_first_grows_with_the_threshold_and_leaves_the_ungrad
     assert sorted(kept) == np.flatnonzero(high).tolist() and sorted(order.indices) == list(range(len(scores)))
     assert rest.tolist() == sorted(rest, key=lambda i: (np.isnan(scores[i]), scores[i] if scores[i] >= 0 else 0, i))
     assert order.settings["ungraded"] == np.isnan(scores).sum()
+    other = slearn(None, features, examples=len(scores), scores=scores, threshold=max(thresholds), seed=seed + 1)
+    assert sorted(kept) == sorted(other.indices[: len(kept)]) and np.array_equal(rest, other.indices[len(kept) :])
     lowest = slearn(None, features, examples=len(scores), scores=scores).indices
     assert np.array_equal(scores[lowest], np.sort(scores), equal_nan=True)
+
+
+def test_what_is_wrong_alike_comes_in_any_order():
+    orders = {
+        tuple(slearn(None, bare(3), examples=3, scores=np.array([0.1, 0.2, 0.3]), threshold=0.5, seed=k).indices)
+        for k in range(40)
+    }
+    assert len(orders) == 6
 
 
 def test_the_model_answers_and_grades_itself():

@@ -34,7 +34,7 @@ def per_token(
         with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
             for indices, batch in batches(encoded, tokens_per_batch, "right", model.device):
                 logits, labels = at_responses(model, batch, precision, compute_logits=True)
-                found = statistic(logits.float(), labels).double().cpu()
+                found = statistic(logits.float(), labels).cpu().double()  # MPS has no float64
                 parts = found.split([sum(encoded[i].is_response) for i in indices])
                 for i, part in zip(indices, parts, strict=True):
                     values[i] = part.numpy()
