@@ -227,7 +227,7 @@ def refresh_readme() -> None:
 
 
 def readme_with_tables(text: str) -> str:
-    """The README with fresh tables between its markers: the notebooks, the claims of 05, the results of 00."""
+    """The README with fresh tables between its markers: the notebooks, and what 00, 05 and 05b found."""
     import nbformat
 
     rows = ["| notebook | after it you can | minutes, 2 CPU cores |", "|---|---|---|"]
@@ -236,6 +236,7 @@ def readme_with_tables(text: str) -> str:
         rows.append(f"| [{path.stem}](notebooks/{path.name}) | {about['goal']} | {about.get('minutes', 0):g} |")
     text = _between(text, "notebooks", "\n".join(rows))
     text = _between(text, "claims", results(NOTEBOOKS / "05_fine_tuning.ipynb")["summary"])
+    text = _between(text, "recipe", results(NOTEBOOKS / "05b_why.ipynb")["summary"])
     return _between(text, "results", results(NOTEBOOKS / "00_quickstart.ipynb")["summary"])
 
 

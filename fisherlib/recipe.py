@@ -25,14 +25,14 @@ def recipe(
     rest of the pool does not stand for; and inside a neighbourhood chance takes what is typical of it, where FisherSFT takes
     what is odd. Made of `selectors.deduplicated`, `selectors.in_clusters` and `select`, for other choices of each.
     Indices are those of the whole pool. Source: extension; chosen and confirmed as notebook 05b tells.
+    A budget beyond what is left without near-duplicates takes all of that, and then near-duplicates at random.
     Cost: near-duplicates O(characters), k-means, and one `select` by gain per token. Raises `ValueError` for a pool without
-    text, for another number of rows than the features are of, and for a budget beyond what is left without near-duplicates.
+    text, and for another number of rows than the features are of.
     """
 
     def informative(_, kept: TokenFeatures, *, seed: int, **budget) -> Selection:
         return select(kept, rule="gain_per_token", **budget)
 
-    chosen = deduplicated(
-        pool, features, examples=examples, tokens=tokens, seed=seed, threshold=0.5, then=in_clusters, like=informative
-    )
+    budget = {"examples": examples, "tokens": tokens, "seed": seed}
+    chosen = deduplicated(pool, features, **budget, threshold=0.5, refill=True, then=in_clusters, like=informative)
     return replace(chosen, settings=chosen.settings | {"method": "recipe"})

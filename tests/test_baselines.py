@@ -176,8 +176,11 @@ def test_the_recipe_looks_where_information_is_and_past_copies():
         assert np.abs(np.bincount(where, minlength=8) - like).max() <= 1
         counts[chosen.indices] += 1
     assert (counts[:80:8] > 0).all()  # inside a neighbourhood, anyone
+    more = fl.recipe(rows, features, tokens=200)
+    assert set(range(81)) < set(more.indices) and more.costs.sum() == 200 and (more.indices[:81] <= 80).all()
+    assert more.indices.tolist() != fl.recipe(rows, features, tokens=200, seed=1).indices.tolist()
     with pytest.raises(ValueError, match="the 162 tokens that are left without near-duplicates, got 200"):
-        fl.recipe(rows, features, tokens=200)
+        deduplicated(rows, features, tokens=200, threshold=0.5)
     with pytest.raises(ValueError, match="text"):
         fl.recipe(None, features, tokens=32)
 

@@ -22,9 +22,9 @@ QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"
 
 
 def claims_00(r):
-    arms = {"FisherSFT", "uniform", "longest"}
+    arms = {"FisherSFT", "uniform", "longest", "recipe"}
     assert set(r["information"]) == set(r["head_nll"]) == set(r["tokens_trained"]) == arms
-    assert r["information"]["FisherSFT"] > max(r["information"]["uniform"], r["information"]["longest"])
+    assert r["information"]["FisherSFT"] == max(r["information"].values())
     assert all(130 < tokens <= 150 for tokens in r["tokens_trained"].values())
     assert len(set(r["steps"].values())) == 1
     untuned = r["full_nll"].pop("no fine-tuning")
@@ -129,6 +129,21 @@ def claims_05_solutions(r):
     assert r["sizes"][0] > 2 * r["sizes"][1] > 0
 
 
+def claims_05b(r):
+    assert {"uniform where FisherSFT looks", "I-optimal", "6 epochs"} <= set(r["moved"])
+    assert set(r["verdicts"].values()) <= {"better", "worse", "tie"} and set(r["verdicts"]) == set(r["moved"])
+    assert all(low <= mean <= high for mean, low, high in r["moved"].values())
+    assert set(r["confirmed"]) == {"guide", "guide_redundant", "code_mix"}
+    assert ("is **confirmed**" in r["summary"]) == all(r["confirmed"].values())
+    assert set(r["live"]) == {"uniform", "fisher_per_token", "recipe"}
+    assert all(set(groups) == {"pool", "uniform", "FisherSFT", "recipe"} for groups in r["medians"].values())
+
+
+def claims_05b_solutions(r):
+    assert r["interval"][0] < r["interval"][1] and 0 < r["reduction"] < 9
+    assert r["luck"] == pytest.approx(0.688, abs=0.01)  # 1.5388 / sqrt(5): tables of order statistics
+
+
 def claims_06(r):
     arms = {"no fine-tuning", "uniform", "FisherSFT", "longest"}
     assert set(r["nll"]) == set(r["scores"]) == arms and set(r["wins"]) == arms - {"uniform"}
@@ -148,6 +163,8 @@ def claims_06_solutions(r):
 CLAIMS = {
     "06_judging_text.ipynb": claims_06,
     "solutions/06_judging_text.ipynb": claims_06_solutions,
+    "05b_why.ipynb": claims_05b,
+    "solutions/05b_why.ipynb": claims_05b_solutions,
     "05_fine_tuning.ipynb": claims_05,
     "solutions/05_fine_tuning.ipynb": claims_05_solutions,
     "00_quickstart.ipynb": claims_00,

@@ -119,6 +119,7 @@ def test_data_flows_one_way():
             "finetune",
             "greedy",
             "project_files",
+            "recipe",
             "selection",
             "selectors",
             "study",

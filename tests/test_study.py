@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 
@@ -20,7 +21,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
 from fisherlib import project_files
-from fisherlib.study import claims, heads, plans, statistics, store
+from fisherlib.assets import ROOT
+from fisherlib.study import claims, heads, plans, statistics, store, why
 from fisherlib.study.__main__ import main
 from fisherlib.study.arms import ALL, ARMS, NONE, title
 from fisherlib.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool
@@ -524,3 +526,89 @@ def test_a_claim_holds_ties_or_fails():
     for one_sided in (table_of({"uniform": level}), both[both["seed"] == 0]):
         missing = claims.judge(claim, one_sided)
         assert missing["verdict"] == "not run" and "| – |" in claims.markdown(pd.DataFrame([missing]))
+
+
+# --- what moved the gap ----------------------------------------------------------------------------------------------
+
+
+def ablation(extra=()):
+    """Uniform at 4 plus a seed's own level, FisherSFT 0.02 above it, other rows `(method, epochs, [above the level])`."""
+    level, rows = np.array([0.0, 0.3, -0.2]), []
+    given = [("uniform", 2, [0.0] * 3), ("fisher_per_token", 2, [0.02, 0.03, 0.01]), *extra]
+    for method, epochs, above in given:
+        for seed, value in enumerate(above):
+            row = {"method": method, "seed": seed, "tokens": 2000, "epochs": epochs, "learning_rate": 5e-5}
+            rows.append(row | {"nll": 4 + level[seed] + value})
+    return pd.DataFrame(rows)
+
+
+def test_what_moved_the_gap_is_the_difference_of_differences():
+    table = ablation(
+        [
+            ("half_uniform", 2, [0.0, 0.012, -0.011]),  # the gap falls by 0.02, give or take 0.002
+            ("uniform", 6, [0.1, 0.1, 0.1]),
+            ("fisher_per_token", 6, [0.15, 0.15, 0.15]),  # and there it is 0.05
+            ("target_prior", 2, [0.5]),  # one seed only
+        ]
+    )
+    moved = why.what_moved(table)
+    assert moved.index.tolist() == ["nothing", "half uniform, half FisherSFT", "6 epochs"]
+    assert moved["moved"].to_numpy(dtype=float) == pytest.approx([0, (-0.02 - 0.018 - 0.021) / 3, 0.03])
+    assert moved["gap"].to_numpy(dtype=float) == pytest.approx([0.02, 0.001 / 3, 0.05])
+    by_hand = stats.ttest_1samp([-0.02, -0.018, -0.021], 0.0)
+    half = moved.loc["half uniform, half FisherSFT"]
+    assert (half["low"], half["high"]) == pytest.approx(tuple(by_hand.confidence_interval(0.95)))
+    assert half["p_holm"] == pytest.approx(2 * by_hand.pvalue) and half["verdict"] == "better"
+    assert moved.loc["6 epochs", "verdict"] == "worse" and np.isnan(moved.loc["nothing", "p_holm"])
+    other = table["learning_rate"].where(table["epochs"] == 2, 1.5e-4)
+    assert why.what_moved(table.assign(learning_rate=other)).index[-1] == "6 epochs, learning rate times 3"
+    with pytest.raises(ValueError, match="expected two seeds of fisher_per_token and uniform"):
+        why.what_moved(table[table["seed"] == 0])
+
+
+def test_the_protocol_is_met_pool_by_pool():
+    def table(**shift):
+        noise = np.array([0.0, 0.01, -0.01, 0.005])
+        rows = [
+            {"pool": pool, "training": "full", "method": method, "seed": seed, "tokens": 2000, "examples": 0}
+            | {"nll": 4 + seed + (noise[seed] + shift.get(pool, 0)) * (method == "recipe")}
+            for pool in UNSEEN for method in ("uniform", "recipe", "fisher_per_token") for seed in range(4)
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    won = why.confirmed(table(guide_redundant=-0.1, code_mix=-0.1))
+    assert won["verdict"].tolist() == ["tie", "better", "better"] and all(won["met"])
+    p = [stats.ttest_1samp(np.array([0.0, 0.01, -0.01, 0.005]) + shift, 0.0).pvalue for shift in (0, -0.1, -0.1)]
+    assert won["p_holm"].tolist() == pytest.approx(statistics.holm(p).tolist())  # the third arm does not count
+    lost = why.confirmed(table(guide=0.1, code_mix=-0.004))
+    assert lost["verdict"].tolist() == ["worse", "tie", "tie"] and not any(lost["met"])
+
+
+def test_the_protocol_is_older_than_the_rows():
+    folder = ROOT / "notebooks" / "results" / "05b_confirmation"
+
+    def git(*command):
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+
+    for commit in store.read(folder)[1]["commit"]:
+        if git("cat-file", "-e", commit).returncode:
+            pytest.skip("needs the history of the repository")
+        there = git("show", f"{commit}:notebooks/results/05b_confirmation/protocol.md")
+        assert there.stdout == (folder / "protocol.md").read_text()
+        listed = git("ls-tree", "--name-only", commit, "notebooks/results/05b_confirmation/").stdout.split()
+        assert [name.split("/")[-1] for name in listed] == ["protocol.md"]  # and no results yet
+
+
+def test_the_confirmation_asks_its_question_first_and_on_new_draws():
+    parts = plans.PLANS["confirmation"]
+    rows = [row for _, part in parts for row in part]
+    known = {
+        (row.pool, row.seed) for part in (PROFILES["full"].rows(), *(r for _, r in plans.PLANS["recipes"])) for row in part
+    }
+    assert known.isdisjoint({(row.pool, row.seed) for row in rows}) and {row.pool for row in rows} == set(UNSEEN)
+    asked = [row.method for row in rows[: len(UNSEEN) * len(plans.NEW_SEEDS) * 2]]
+    assert set(asked) == {"uniform", "recipe"} and asked.count("recipe") == 18
+    features = with_nll()
+    rows = choose("recipe", TEXTS, features, seed=2, tokens=50), fl.recipe(TEXTS, features, seed=2, tokens=50)
+    assert rows[0].indices.tolist() == rows[1].indices.tolist()
+    assert rows[0].indices.tolist() == choose("dedup_where_fisher", TEXTS, features, seed=2, tokens=50).indices.tolist()

@@ -8,6 +8,7 @@ from fisherlib.plotting.judging import dots
 from fisherlib.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.plotting.theory import designs, line_panels, simplex
+from fisherlib.plotting.why import moved, properties
 
 __all__ = [
     "COLOURS",
@@ -28,7 +29,9 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "moved",
     "predicted_and_measured",
+    "properties",
     "race_bars",
     "ratios",
     "roofline",

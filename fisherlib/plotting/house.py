@@ -30,6 +30,9 @@ COLOURS = {
     "LLMaAA, k-means": "#996633",
     "LLMaAA, entropy": "#3355FF",
     "LLMaAA, least confidence": "#778800",
+    "deduplicated, uniform where FisherSFT looks": "#22AA55",  # the recipe as a candidate
+    "deduplicated, uniform in clusters": "#6655CC",
+    "deduplicated, half uniform, half FisherSFT": "#AA4499",
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",

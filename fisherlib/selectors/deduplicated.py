@@ -10,7 +10,7 @@ from datasketch import MinHash, MinHashLSH
 from jaxtyping import Int
 
 from fisherlib.selection import Selection
-from fisherlib.selectors._budget import check_call
+from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._text import texts
 from fisherlib.selectors.uniform import uniform
 from fisherlib.token_features import TokenFeatures
@@ -27,6 +27,7 @@ def deduplicated(
     seed: int = 0,
     then: Callable[..., Selection] = uniform,
     threshold: float = 0.8,
+    refill: bool = False,
     **options,
 ) -> Selection:
     """What `then` selects from the first example of each group of near-duplicates; indices are those of the whole pool.
@@ -34,8 +35,9 @@ def deduplicated(
     `then` is any selector of this package, or any callable with their call; `options` are passed on to it. FisherSFT:
     `then=lambda pool, features, **call: fl.select(features, rule="gain_per_token", **call)`. Upper bounds are dropped, as
     they would be for the smaller pool; `weights`, if any, are for sums over the smaller pool. The features of what is left
-    are copied into memory. Source: our control for pools with copies. Raises `ValueError` for a pool without text, a
-    threshold outside (0, 1], or a budget beyond what is left.
+    are copied into memory. With `refill`, a budget beyond what is left takes all of it, and then near-duplicates at random.
+    Source: our control for pools with copies. Raises `ValueError` for a pool without text, a threshold outside (0, 1], or,
+    without `refill`, a budget beyond what is left.
     """
     began = time.perf_counter()
     check_call(pool, features, examples, tokens)
@@ -43,11 +45,16 @@ def deduplicated(
     kept = np.flatnonzero(groups == np.arange(len(groups)))
     left, unit = (len(kept), "examples") if tokens is None else (int(features.lengths.numpy()[kept].sum()), "tokens")
     budget = examples if tokens is None else tokens
-    if budget > left:
+    if budget > left and not refill:
         raise ValueError(
             f"expected a budget of at most the {left:,} {unit} that are left without near-duplicates, got {budget:,}: "
-            "lower it, or raise the threshold"
+            "lower it, raise the threshold, or set refill=True"
         )
+    if budget > left:
+        copies = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(len(groups)), kept))
+        about = {"threshold": threshold, "removed": 0, "seed": seed, "began": began}
+        order = np.concatenate([kept, copies])
+        return fill_in_order(features, order, method="deduplicated", examples=examples, tokens=tokens, **about)
     removal = time.perf_counter() - began
     chosen = then(pool.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
     settings = {

@@ -2,15 +2,15 @@
 
 `pools` draws what there is to choose from, `arms` are the methods, `variants` those with one thing changed, `heads` and
 `fisherlib.fine_tune` train, `rows` runs one configuration or many (resumable), `profiles` says which, and `plans` those of
-the ablations; `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` those into a
-table. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+notebook 05b; `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` and `why`
+those into tables. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
-from fisherlib.study import claims, heads, statistics, store
+from fisherlib.study import claims, heads, statistics, store, why
 from fisherlib.study.arms import ARMS, title
 from fisherlib.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES, Profile, papermill_command
-from fisherlib.study.rows import Row, Settings, run_row, run_rows
+from fisherlib.study.rows import Bench, Row, Settings, run_row, run_rows
 from fisherlib.study.variants import VARIANTS, choose
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "POOLS",
     "PROFILES",
     "VARIANTS",
+    "Bench",
     "Profile",
     "Row",
     "Settings",
@@ -32,4 +33,5 @@ __all__ = [
     "statistics",
     "store",
     "title",
+    "why",
 ]

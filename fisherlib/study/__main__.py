@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import sys
 import time
 from pathlib import Path
@@ -53,7 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
             left = None if options.seconds is None else max(options.seconds - (time.perf_counter() - began), 0)
             table = run_rows(rows, settings, options.folder, seconds=left)
             if options.profile in PLANS:  # whose settings differ from row to row
-                table = table.assign(epochs=settings.epochs, learning_rate=settings.learning_rate)
+                own = dataclasses.asdict(settings)
+                differs = {name: own[name] for name in ("epochs", "learning_rate")}
+                table = table.assign(sizes=json.dumps(own["sizes"]), **differs)
             tables.append(table)
     except (AssetError, ValueError) as error:
         sys.exit(f"fisherlib: {error}")

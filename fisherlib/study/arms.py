@@ -13,6 +13,7 @@ from fisherlib.token_features import TokenFeatures
 REFERENCE = "uniform"
 # The two that choose nothing: the model as it is, and every example (which spends far more tokens than the others).
 NONE, ALL = "no_fine_tuning", "all_data"
+EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
 # Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and next to nothing in
 # the others.
 _THRESHOLD = 0.5
@@ -57,6 +58,21 @@ TITLES = {
     "length_matched": "length-matched",
     "sentence_optimal": "sentence-optimal",
     "ask_llm": "AskLLM",
+    # of `variants`
+    "prior_1e3": "prior times 1,000",
+    "prior_1e5": "prior times 100,000",
+    "target_prior": "target-aware prior",
+    "i_optimal": "I-optimal",
+    "half_uniform": "half uniform, half FisherSFT",
+    "fisher_in_clusters": "FisherSFT inside clusters",
+    "without_memorised": "without memorised examples",
+    "without_extremes": "without memorised and extreme examples",
+    "fisher_of_common": "FisherSFT among common targets",
+    "uniform_of_uncommon": "uniform among rare targets",
+    "uniform_where_fisher": "uniform where FisherSFT looks",
+    "dedup_where_fisher": "deduplicated, uniform where FisherSFT looks",
+    "dedup_in_clusters": "deduplicated, uniform in clusters",
+    "dedup_half_fisher": "deduplicated, half uniform, half FisherSFT",
     NONE: "no fine-tuning",
     ALL: "all the data",
 }
@@ -64,4 +80,6 @@ TITLES = {
 
 def title(method: str) -> str:
     """The name of an arm for a reader."""
+    if method.startswith(EARLIER):
+        return f"features after layer {method.removeprefix(EARLIER)}"
     return TITLES.get(method, method.replace("_", " "))

@@ -1,20 +1,21 @@
-"""Which rows the ablations of notebook 05b are: one thing changed at a time, under the settings of the study or others.
+"""Which rows notebook 05b is made of: one thing changed at a time, candidates of the recipe, and its confirmation.
 
 All of it is our choice. Rows that the study has already are not run again.
 """
 
 from dataclasses import replace
 
-from fisherlib.study.arms import REFERENCE
-from fisherlib.study.pools import POOLS
+from fisherlib.study.arms import EARLIER, REFERENCE
+from fisherlib.study.pools import POOLS, UNSEEN, Sizes
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.rows import Row, Settings
-from fisherlib.study.variants import EARLIER, RECIPES, VARIANTS
+from fisherlib.study.variants import RECIPES, VARIANTS
 
 Part = tuple[Settings, list[Row]]
 LAYERS = (10, 20)  # of 30
 REGIMES = ((1, 5e-5), (6, 5e-5), (2, 1.5e-4), (6, 1.5e-4))  # epochs and learning rate: from underfitting to overfitting
 BUDGETS = (1000, 4000, 8000)
+NEW_SEEDS = (5, 6, 7, 8, 9, 10)  # of the confirmation
 _PAIR = (REFERENCE, "fisher_per_token")
 
 
@@ -41,4 +42,20 @@ def _recipes() -> list[Part]:
     return [(study.settings, rows)]
 
 
-PLANS: dict[str, list[Part]] = {"ablations": _ablations(), "recipes": _recipes()}
+def _confirmation() -> list[Part]:
+    """`fl.recipe` on pools of text that nobody looked at before, with new seeds: see the protocol beside the results."""
+    study = PROFILES["full"]
+    kinds = {pool: study.settings for pool in UNSEEN}
+    kinds["guide_redundant"] = replace(study.settings, sizes=Sizes(bases=24, variants=0.8))
+    return [
+        (settings, [Row(pool, "full", method, seed, study.tokens) for seed in NEW_SEEDS for method in methods])
+        for methods in ((REFERENCE, "recipe"), (_PAIR[1],))  # the question first; FisherSFT is there to be looked at
+        for pool, settings in kinds.items()
+    ]
+
+
+PLANS: dict[str, list[Part]] = {
+    "ablations": _ablations(),
+    "recipes": _recipes(),
+    "confirmation": _confirmation(),
+}

@@ -7,20 +7,16 @@ import copy
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from fisherlib.assets import ROOT, load_model
+from fisherlib.assets import load_model
 from fisherlib.evaluate import HeldOut, held_out_nll
 from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune
@@ -28,9 +24,10 @@ from fisherlib.greedy import score_selection
 from fisherlib.selection import Selection
 from fisherlib.selectors import ask_llm_scores
 from fisherlib.study import heads
-from fisherlib.study.arms import ALL, NONE
+from fisherlib.study.arms import ALL, EARLIER, NONE
+from fisherlib.study.origin import origin
 from fisherlib.study.pools import Sizes, draw_pool
-from fisherlib.study.variants import EARLIER, choose
+from fisherlib.study.variants import choose
 from fisherlib.token_features import TokenFeatures
 
 VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused
@@ -243,22 +240,6 @@ def _head(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, di
     scored = np.bincount(test.owner, minlength=test.examples).astype(float)
     numbers = {"kl": heads.kl(test, D, reference), "max_logit_error": worst, "mean_logit_error": mean}
     return HeldOut(heads.nll_sums(test, D), scored), numbers
-
-
-@cache  # the commit is that of the code which this process runs, whatever is committed meanwhile
-def origin(device: str) -> dict[str, str]:
-    """Where a number comes from: machine, versions, commit."""
-    names = ("torch", "transformers", "numpy", "scipy")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine())
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return {"machine": machine, "versions": f"fisherlib {version('fisherlib')}, {versions}", "commit": commit or "unknown"}
-
-
-def _cpu_lines() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    return info.read_text().splitlines() if info.is_file() else []
 
 
 # --- many rows, resumable --------------------------------------------------------------------------------------------

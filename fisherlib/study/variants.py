@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 
 from fisherlib import selectors
 from fisherlib.greedy import score_selection, select
+from fisherlib.recipe import recipe
 from fisherlib.selection import Selection
 from fisherlib.study.arms import ARMS, NONE
 from fisherlib.token_features import TokenFeatures
 
-EARLIER = "layer_"  # layer_k: FisherSFT on the features after k layers; they need the model, see `rows`
 _RARE = 3  # a target that occurs at most so often in the pool is rare
 
 Arm = Callable[..., Selection]
@@ -113,13 +113,12 @@ RECIPES: dict[str, Arm] = {
     "dedup_where_fisher": partial(_deduplicated, then=selectors.in_clusters, like=_fisher),
     "dedup_in_clusters": partial(_deduplicated, then=selectors.uniform_in_clusters),
     "dedup_half_fisher": partial(_deduplicated, then=half_uniform),
-    "dedup_in_8_clusters": partial(_deduplicated, then=selectors.uniform_in_clusters, n_clusters=8),
 }
 
 
 def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
     """The selection of an arm or a variant. Raises `ValueError` for an unknown method, and what the method raises."""
-    known = ARMS | VARIANTS | RECIPES
+    known = ARMS | VARIANTS | RECIPES | {"recipe": recipe}
     if method not in known:
         raise ValueError(f"expected method to be one of {(*known, NONE)}, got {method!r}")
     return known[method](rows, features, seed=seed, **call)

@@ -1,0 +1,27 @@
+"""Where a number comes from: the machine, the versions and the commit that are kept beside it."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from fisherlib.assets import ROOT
+
+
+@cache  # the commit is that of the code which this process runs, whatever is committed meanwhile
+def origin(device: str) -> dict[str, str]:
+    """Where a number comes from: machine, versions, commit."""
+    names = ("torch", "transformers", "numpy", "scipy")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine())
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return {"machine": machine, "versions": f"fisherlib {version('fisherlib')}, {versions}", "commit": commit or "unknown"}
+
+
+def _cpu_lines() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    return info.read_text().splitlines() if info.is_file() else []
