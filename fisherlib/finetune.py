@@ -44,7 +44,7 @@ def fine_tune(
     learning_rate: float = 5e-5,
     tokens_per_step: int = 256,
     steps_per_epoch: int | None = None,
-    weights: Sequence[float] | Float[np.ndarray, " n"] | None = None,
+    weights: Sequence[float | int] | Float[np.ndarray, " n"] | None = None,
     precision: str = "bfloat16",
     lora_rank: int | None = None,
     seed: int = 0,
