@@ -44,6 +44,7 @@ def fine_tune(
     learning_rate: float = 5e-5,
     tokens_per_step: int = 256,
     steps_per_epoch: int | None = None,
+    weights: Sequence[float | int] | Float[np.ndarray, " n"] | None = None,
     precision: str = "bfloat16",
     lora_rank: int | None = None,
     seed: int = 0,
@@ -55,21 +56,32 @@ def fine_tune(
     the same number of optimiser steps, name it as `steps_per_epoch`. The loss is the mean over the response tokens of a
     step (our choice: the paper leaves the normalisation open). AdamW, linear decay from `learning_rate` to 0 and no warm-up,
     which would waste the first of a handful of steps. `seed` orders the steps.
+    `weights`: how much each row counts, those of a weighted sample (`Selection.weights`) or of `selectors.meta_weights`. A
+    row of weight 0 is left out. A step's loss is the mean over its response tokens of w_i / w times their loss, w being the
+    mean of w_i over the response tokens of all rows that are left. So only ratios of weights matter, equal ones change
+    nothing, and in a single step a row of weight 2 counts as if it were there twice. Steps are cut by plain tokens, and
+    AdamW takes much of the difference between whole steps away. All of this is our choice.
     `lora_rank`: train low-rank updates of all linear layers but the head instead of the weights, merged into the weights
     afterwards (needs the extra `lora`; a larger `learning_rate` suits them, ten times the default: our choice).
-    Raises `ValueError` if no token of `rows` counts, or if there are more steps than examples.
+    Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, or for weights that are not
+    one finite number of at least 0 for each row, with one above 0 for a row with response tokens.
     """
     from transformers import Trainer, TrainingArguments, set_seed
 
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    if weights is not None:
+        encoded = _weighted(encoded, np.asarray(weights, dtype=float))
     steps = equal_token_steps(encoded, tokens_per_step, seed, steps_per_epoch)
 
     class ResponseTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             logits, labels = at_responses(model, inputs, precision, compute_logits=True)
-            return torch.nn.functional.cross_entropy(logits.float(), labels)
+            if "weights" not in inputs:
+                return torch.nn.functional.cross_entropy(logits.float(), labels)
+            per_token = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+            return (inputs["weights"].repeat_interleave(inputs["predicts"].sum(1)) * per_token).mean()
 
     quiet = hidden(progress)
     began = time.perf_counter()
@@ -95,7 +107,7 @@ def fine_tune(
             use_cpu=model.device.type == "cpu",
             remove_unused_columns=False,
         )
-        trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: pad(items[0]))
+        trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: _batch(items[0]))
         if quiet:
             from transformers import PrinterCallback
 
@@ -111,6 +123,31 @@ def fine_tune(
         all_tokens=epochs * sum(len(e.input_ids) for e in encoded),
         seconds=time.perf_counter() - began,
     )
+
+
+@dataclass(frozen=True)
+class _Weighted(Encoded):
+    weight: float
+
+
+def _weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> list[_Weighted]:
+    """The rows that count, each with its weight divided by the mean weight of a response token."""
+    if weights.shape != (len(encoded),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(f"expected a finite weight of at least 0 for each of {len(encoded):,} rows, got {weights}")
+    lengths = np.array([sum(e.is_response) for e in encoded])
+    kept = np.flatnonzero(weights * lengths)
+    if not len(kept):
+        raise ValueError("expected a positive weight for a row with response tokens, got none: nothing is left to train on")
+    scale = np.average(weights[kept], weights=lengths[kept])
+    return [_Weighted(encoded[i].input_ids, encoded[i].is_response, float(weights[i] / scale)) for i in kept]
+
+
+def _batch(step: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """One step as tensors, with `weights` [B] if its rows have them."""
+    batch = pad(step)
+    if isinstance(step[0], _Weighted):
+        batch["weights"] = torch.tensor([example.weight for example in step])
+    return batch
 
 
 def equal_token_steps(

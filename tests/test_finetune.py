@@ -99,6 +99,60 @@ def test_low_rank_updates_are_merged_and_leave_the_head_and_the_original_alone(t
     assert all(p.requires_grad for p in first.model.parameters())
 
 
+WEIGHED = {"tokens_per_step": 12, "learning_rate": 1e-2, "precision": "float32"}
+
+
+def end(tuned):
+    return torch.cat([p.detach().flatten() for p in tuned.model.parameters()])
+
+
+def test_only_ratios_of_weights_matter_and_equal_ones_change_nothing(tiny):
+    rows, weights = rows_of(9, 5, 7, 8, 6), [1.0, 3.0, 0.5, 2.0, 0.25]
+    plain, equal = (fl.fine_tune(tiny, None, rows, weights=w, **WEIGHED) for w in (None, [7.0] * 5))
+    once, twice = (fl.fine_tune(tiny, None, rows, weights=f * np.array(weights), **WEIGHED) for f in (1, 2))
+    assert torch.allclose(end(plain), end(equal), rtol=0, atol=1e-5) and equal.losses == pytest.approx(plain.losses)
+    assert torch.equal(end(once), end(twice)) and once.losses == twice.losses
+    assert (end(once) - end(plain)).abs().max() > 1e-3
+
+
+def test_a_row_of_weight_zero_is_not_there(tiny):
+    rows = rows_of(9, 5, 7, 8, 6)
+    part = fl.fine_tune(tiny, None, [rows[0], rows[2], rows[4]], weights=[1.0, 2.0, 4.0], **WEIGHED)
+    whole = fl.fine_tune(tiny, None, rows, weights=[1.0, 0.0, 2.0, 0.0, 4.0], **WEIGHED)
+    assert torch.equal(end(part), end(whole)) and part.losses == whole.losses
+    assert whole.response_tokens == 8 + 6 + 5
+
+
+def test_a_weighted_loss_is_the_weighted_mean_over_tokens_and_two_is_twice(tiny):
+    rows, weights = rows_of(9, 5, 7), np.array([1.0, 2.0, 1.0])
+    options = {**WEIGHED, "steps_per_epoch": 1}
+    weighted = fl.fine_tune(tiny, None, rows, weights=weights, **options)
+    held = fl.held_out_nll(tiny, None, rows, precision="float32")
+    mean = (weights * held.nll_sums).sum() / (weights * held.tokens).sum()
+    assert weighted.losses == pytest.approx([mean], abs=1e-4)
+    twice = fl.fine_tune(tiny, None, [*rows, rows[1]], **options)
+    assert torch.allclose(end(weighted), end(twice), rtol=0, atol=1e-4) and twice.losses == pytest.approx([mean], abs=1e-4)
+    # over several steps, what is the whole pool's mean weight: sums over a weighted sample stay unbiased
+    steps = fl.fine_tune(tiny, None, rows, weights=weights, **{**WEIGHED, "learning_rate": 1e-12, "steps_per_epoch": 3})
+    shares = np.sort(weights * held.nll_sums / held.tokens / (weights @ held.tokens / held.tokens.sum()))
+    assert np.sort(steps.losses) == pytest.approx(shares, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 1.0], "a finite weight of at least 0 for each of 3 rows"),
+        ([1.0, -1.0, 1.0], "at least 0"),
+        ([1.0, np.nan, 1.0], "finite weight"),
+        ([0.0, 0.0, 0.0], "a positive weight for a row with response tokens, got none"),
+        ([0.0, 0.0, 1.0], "a positive weight for a row with response tokens, got none"),
+    ],
+)
+def test_weights_that_are_refused(tiny, weights, message):
+    with pytest.raises(ValueError, match=message):
+        fl.fine_tune(tiny, None, [[3, 4], [5, 6, 7], [8]], weights=np.array(weights))
+
+
 def labelled_pool(n=40, d=6, seed=0):
     rng = np.random.default_rng(seed)
     blocks = [torch.tensor(rng.normal(size=(int(t), d)), dtype=torch.float32) for t in rng.integers(2, 9, n)]

@@ -104,7 +104,7 @@ def test_data_flows_one_way():
         "compress": {"token_features"},
         "forecast": {"arguments", "blocks", "greedy", "token_features"},
         "fisher": set(),
-        "selectors": {"arguments", "data", "features", "greedy", "selection", "selectors", "token_features"},
+        "selectors": {"arguments", "data", "features", "greedy", "judging", "selection", "selectors", "token_features"},
         "recipe": {"greedy", "selection", "selectors", "token_features"},
         "synthetic": {"fisher", "selection", "synthetic", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},

@@ -39,6 +39,15 @@ def ask_with_scores(pool, features, **call):
     return selectors.ask_llm(pool, features, scores=scores_of(features), **call)
 
 
+def with_scores(select, **options):
+    """Half of them above 1, which IFD puts last, and SLearnLLM's threshold too."""
+
+    def chosen(pool, features, **call):
+        return select(pool, features, scores=2 * scores_of(features), **options, **call)
+
+    return chosen
+
+
 SELECTORS = {
     "uniform": selectors.uniform,
     "longest": selectors.longest,
@@ -54,16 +63,27 @@ SELECTORS = {
     "i_optimal, per token": partial(selectors.i_optimal, rule="gain_per_token"),
     "farthest_point": selectors.farthest_point,
     "deduplicated": selectors.deduplicated,
+    "ifd": with_scores(selectors.ifd),
+    "slearn": with_scores(selectors.slearn),
+    "slearn, threshold": with_scores(selectors.slearn, threshold=1.0),
+    "llmaaa": selectors.llmaaa,
+    "llmaaa, entropy": with_scores(selectors.llmaaa, acquisition="entropy"),
+    "llmaaa, least confidence": with_scores(selectors.llmaaa, acquisition="least confidence"),
     "in_clusters": selectors.in_clusters,
     "in_clusters, like the longest": partial(selectors.in_clusters, n_clusters=3, like=selectors.longest),
     "recipe": fl.recipe,
 }
-NAMES = [name for name in selectors.__all__ if name not in ("ask_llm_scores", "density_scores", "near_duplicates")]
+HELPERS = {"head_matrix", "ifd_warm_up", "meta_gradients", "meta_weights", "near_duplicates", "read_grade"}
+HELPERS |= {"ask_llm_scores", "density_scores", "ifd_scores", "llmaaa_scores", "slearn_scores"}
+HELPERS |= {"slearn_grades", "slearn_kept"}
+NAMES = sorted(set(selectors.__all__) - HELPERS)
+BY_SCORE = ["ask_llm", "ifd", "slearn", "llmaaa, entropy", "llmaaa, least confidence"]
 every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
 some = settings(max_examples=12, deadline=None)
 
 
 def test_all_have_the_same_call_and_are_tested_here():
+    assert set(selectors.__all__) >= HELPERS  # and what a new name is must be said
     assert {*NAMES, "recipe"} == {name.split(",")[0] for name in SELECTORS}
     for name in NAMES:
         parameters = inspect.signature(getattr(selectors, name)).parameters
@@ -111,7 +131,10 @@ def test_a_seed_is_an_answer(select, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated", "in_clusters", "recipe"],
+    [
+        *("uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated", "in_clusters"),
+        *("recipe", "slearn, threshold"),
+    ],
 )
 def test_another_seed_is_another_answer(name):
     rows, features = draw_pool(3)
@@ -129,7 +152,10 @@ def test_features_on_a_disk_and_in_small_parts_give_the_same(select, tmp_path, m
     assert np.array_equal(whole.indices, mapped.indices)
 
 
-@pytest.mark.parametrize("name", ["longest", "ask_llm", "sentence_optimal", "sentence_optimal, sum", "farthest_point"])
+@pytest.mark.parametrize(
+    "name",
+    ["longest", "sentence_optimal", "sentence_optimal, sum", "farthest_point", *BY_SCORE],
+)
 @some
 @given(seed=st.integers(0, 1000))
 def test_another_order_of_the_pool_gives_the_same_examples(name, seed):
@@ -146,7 +172,8 @@ def test_another_order_of_the_pool_gives_the_same_examples(name, seed):
 
 
 @pytest.mark.parametrize(
-    "name", ["longest", "nearest_to_centre", "ask_llm", "sentence_optimal", "sentence_optimal, sum", "farthest_point"]
+    "name",
+    ["longest", "nearest_to_centre", "sentence_optimal", "sentence_optimal, sum", "farthest_point", *BY_SCORE],
 )
 def test_of_equals_the_first_are_taken(name):
     features = fl.TokenFeatures.from_list([torch.full((2, 3), 0.1)] * 9, nll=torch.ones(18))
@@ -179,7 +206,8 @@ def test_what_is_refused(select):
 
 
 @pytest.mark.parametrize(
-    "name", ["density", "clustered", "uniform_in_clusters", "nearest_to_centre", "sentence_optimal", "farthest_point"]
+    "name",
+    ["density", "clustered", "uniform_in_clusters", "nearest_to_centre", "sentence_optimal", "farthest_point", "llmaaa"],
 )
 def test_features_that_cannot_be_pooled_are_refused(name):
     bad = fl.TokenFeatures.from_list([torch.ones(1, 2), torch.tensor([[1.0, float("nan")]])], nll=torch.ones(2))

@@ -25,6 +25,11 @@ COLOURS = {
     "I-optimal": "#66AA00",
     "recipe": "#117733",
     "in clusters": "#AA8899",
+    "IFD": "#002244",
+    "SLearnLLM": "#775566",
+    "LLMaAA, k-means": "#AAAA88",
+    "LLMaAA, entropy": "#5544AA",
+    "LLMaAA, least confidence": "#553333",
     "deduplicated, uniform where FisherSFT looks": "#22AA55",  # the recipe as a candidate
     "deduplicated, uniform in clusters": "#6655CC",
     "deduplicated, half uniform, half FisherSFT": "#AA4499",

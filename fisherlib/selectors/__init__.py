@@ -6,17 +6,22 @@ selector(pool, features, *, examples=... | tokens=..., seed=0) -> Selection
 examples as asked for, or as many tokens as can be filled with what still fits. Examples without tokens come last.
 """
 
+from fisherlib.selectors._head import head_matrix
 from fisherlib.selectors.ask_llm import ask_llm, ask_llm_scores
 from fisherlib.selectors.clustered import clustered
 from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
 from fisherlib.selectors.density import density, density_scores
 from fisherlib.selectors.farthest_point import farthest_point
 from fisherlib.selectors.i_optimal import i_optimal
+from fisherlib.selectors.ifd import ifd, ifd_scores, ifd_warm_up
 from fisherlib.selectors.in_clusters import in_clusters
 from fisherlib.selectors.length_matched import length_matched
+from fisherlib.selectors.llmaaa import llmaaa, llmaaa_scores
 from fisherlib.selectors.longest import longest
+from fisherlib.selectors.meta_weights import meta_gradients, meta_weights
 from fisherlib.selectors.nearest_to_centre import nearest_to_centre
 from fisherlib.selectors.sentence_optimal import sentence_optimal
+from fisherlib.selectors.slearn import read_grade, slearn, slearn_grades, slearn_kept, slearn_scores
 from fisherlib.selectors.uniform import uniform
 from fisherlib.selectors.uniform_in_clusters import uniform_in_clusters
 
@@ -28,13 +33,26 @@ __all__ = [
     "density",
     "density_scores",
     "farthest_point",
+    "head_matrix",
     "i_optimal",
+    "ifd",
+    "ifd_scores",
+    "ifd_warm_up",
     "in_clusters",
     "length_matched",
+    "llmaaa",
+    "llmaaa_scores",
     "longest",
+    "meta_gradients",
+    "meta_weights",
     "near_duplicates",
     "nearest_to_centre",
+    "read_grade",
     "sentence_optimal",
+    "slearn",
+    "slearn_grades",
+    "slearn_kept",
+    "slearn_scores",
     "uniform",
     "uniform_in_clusters",
 ]

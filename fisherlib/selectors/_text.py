@@ -5,14 +5,26 @@ from datasets import Dataset
 from fisherlib.data import SHAPES
 
 
+def rows_of(pool: Dataset | None) -> Dataset:
+    if pool is None:
+        raise ValueError("expected the rows of the pool, whose text is read, got None: give the dataset of the features")
+    return pool
+
+
 def texts(pool: Dataset | None) -> list[str]:
     """All of an example's text: its text, its prompt and response, or its turns, a line break between them.
 
     Raises `ValueError` if there is no pool, or a row without text.
     """
-    if pool is None:
-        raise ValueError("expected the rows of the pool, whose text is read, got None: give the dataset of the features")
-    return [_text(row, number) for number, row in enumerate(pool)]
+    return [_text(row, number) for number, row in enumerate(rows_of(pool))]
+
+
+def exchanges(pool: Dataset | None) -> list[tuple[str, str]]:
+    """Prompt and response of each example; of `messages`, what stands before the one turn of the assistant, and that turn.
+
+    Raises `ValueError` if there is no pool, or a row without a prompt, or one of several exchanges.
+    """
+    return [_exchange(row, number) for number, row in enumerate(rows_of(pool))]
 
 
 def _text(row: dict, number: int) -> str:
@@ -23,3 +35,19 @@ def _text(row: dict, number: int) -> str:
     if row.get("text") is not None:
         return row["text"]
     raise ValueError(f"row {number}: {SHAPES}, got {sorted(row)}: rename your columns")
+
+
+def _exchange(row: dict, number: int) -> tuple[str, str]:
+    prompt, response = row.get("prompt"), row.get("response")
+    if turns := row.get("messages"):
+        if [turn["role"] == "assistant" for turn in turns] != [False] * (len(turns) - 1) + [True]:
+            raise ValueError(
+                f"row {number}: expected one turn of the assistant, the last, got {[turn['role'] for turn in turns]}: "
+                "make a row of each exchange"
+            )
+        prompt, response = "\n".join(turn["content"] for turn in turns[:-1]), turns[-1]["content"]
+    if response is None or not (prompt or "").strip():
+        raise ValueError(
+            f"row {number}: expected a prompt that the response answers, got none: give rows of 'prompt' and 'response'"
+        )
+    return prompt, response

@@ -1,0 +1,51 @@
+"""The output head on frozen features: a matrix, and the logits of all tokens a block at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fisherlib.token_features import TokenFeatures
+
+Matrix = Float[Tensor, "V d"] | Float[np.ndarray, "V d"]
+_LOGITS_AT_ONCE = 2**24  # 64 MB in float32
+
+
+def head_matrix(model) -> Float[Tensor, "V d"]:
+    """Theta: the logits at a token are Theta x, where x is its row of `fl.extract_features`. With a bias, [W, b].
+
+    A copy of the weights as float32 on the CPU. Raises `ValueError` if the head is not linear.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        raise ValueError(f"expected a linear output head, got {type(head).__name__}: choose a causal language model")
+    parts = [head.weight] if head.bias is None else [head.weight, head.bias[:, None]]
+    return torch.cat([part.detach().float().cpu() for part in parts], dim=1)
+
+
+def check_head(features: TokenFeatures, head: Matrix | None) -> Float[Tensor, "V d"]:
+    """The head in the precision to compute in: float64 if the features are in it, else float32."""
+    if head is None:
+        raise ValueError("expected the output head, a matrix [V, d], got None: give head=head_matrix(model)")
+    if head.shape[1] != features.dim:
+        raise ValueError(f"expected a head [V, {features.dim}] for features of that width, got {list(head.shape)}")
+    return torch.as_tensor(head).to(torch.float64 if features.values.dtype == torch.float64 else torch.float32)
+
+
+def logits_in_blocks(
+    features: TokenFeatures, head: Float[Tensor, "V d"]
+) -> Iterator[tuple[slice, Float[Tensor, "m d"], Float[Tensor, "m V"]]]:
+    """Yield `(tokens, X, logits)` until all tokens were seen: O(V) memory for each of a bounded number of tokens.
+
+    Raises `ValueError` for features that are not finite.
+    """
+    step = max(_LOGITS_AT_ONCE // len(head), 1)
+    for begin in range(0, len(features.values), step):
+        tokens = slice(begin, min(begin + step, len(features.values)))
+        X = features.values[tokens].to(head.dtype)
+        if not torch.isfinite(X).all():
+            raise ValueError("expected finite features, got NaN or infinity: extract the features again")
+        yield tokens, X, X @ head.T
+        features.release()
