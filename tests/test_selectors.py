@@ -57,8 +57,14 @@ SELECTORS = {
     "in_clusters": selectors.in_clusters,
     "in_clusters, like the longest": partial(selectors.in_clusters, n_clusters=3, like=selectors.longest),
     "recipe": fl.recipe,
+    "adaicl": selectors.adaicl,
+    "adaicl, discounted": partial(selectors.adaicl, discounted=True, neighbours=3),
+    "sparft": selectors.sparft,
+    "isa": selectors.isa,
+    "isa, low": partial(selectors.isa, entropy="low"),
 }
-NAMES = [name for name in selectors.__all__ if name not in ("ask_llm_scores", "density_scores", "near_duplicates")]
+HELPERS = ("ask_llm_scores", "density_scores", "fit_plateau", "isa_entropies", "near_duplicates", "sparft_clusters")
+NAMES = [name for name in selectors.__all__ if name not in HELPERS]
 every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
 some = settings(max_examples=12, deadline=None)
 
@@ -111,8 +117,11 @@ def test_a_seed_is_an_answer(select, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated", "in_clusters", "recipe"],
-)
+    [
+        "uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated", "in_clusters", "recipe",
+        "sparft", "isa",
+    ],
+)  # fmt: skip
 def test_another_seed_is_another_answer(name):
     rows, features = draw_pool(3)
     picks = {tuple(SELECTORS[name](rows, features, examples=6, seed=seed).indices) for seed in range(8)}
@@ -129,7 +138,10 @@ def test_features_on_a_disk_and_in_small_parts_give_the_same(select, tmp_path, m
     assert np.array_equal(whole.indices, mapped.indices)
 
 
-@pytest.mark.parametrize("name", ["longest", "ask_llm", "sentence_optimal", "sentence_optimal, sum", "farthest_point"])
+@pytest.mark.parametrize(
+    "name",
+    ["longest", "ask_llm", "sentence_optimal", "sentence_optimal, sum", "farthest_point", "adaicl", "adaicl, discounted"],
+)
 @some
 @given(seed=st.integers(0, 1000))
 def test_another_order_of_the_pool_gives_the_same_examples(name, seed):
@@ -179,8 +191,12 @@ def test_what_is_refused(select):
 
 
 @pytest.mark.parametrize(
-    "name", ["density", "clustered", "uniform_in_clusters", "nearest_to_centre", "sentence_optimal", "farthest_point"]
-)
+    "name",
+    [
+        "density", "clustered", "uniform_in_clusters", "nearest_to_centre", "sentence_optimal", "farthest_point", "adaicl",
+        "sparft", "isa",
+    ],
+)  # fmt: skip
 def test_features_that_cannot_be_pooled_are_refused(name):
     bad = fl.TokenFeatures.from_list([torch.ones(1, 2), torch.tensor([[1.0, float("nan")]])], nll=torch.ones(2))
     with pytest.raises(ValueError, match="NaN or infinity in example 1: extract"):
