@@ -89,8 +89,8 @@ class ClusterOrder:
         members, waiting = self._members[self._arm], self._waiting[self._arm]
         rows: list[int] = []
         while len(rows) < min(self.examples_per_step, len(members)):
-            if not waiting:
-                waiting += [int(i) for i in self._rng.permutation(members) if i not in rows]
+            if not waiting:  # a new round, in which those that are in this batch come last
+                waiting += sorted(self._rng.permutation(members).tolist(), key=lambda i: i not in rows)
             rows.append(waiting.pop())
         return rows
 

@@ -63,7 +63,8 @@ def isa_entropies(features: TokenFeatures, *, dimensions: int = 8, seed: int = 0
 
     The mixture is scikit-learn's, of full covariances, on the first principal coordinates of the centred means of token
     vectors: `dimensions` of them, and at most a tenth as many as there are examples (our choice: a full covariance needs
-    more examples than dimensions, and in many dimensions nearly every posterior is 0 or 1, so that H tells nothing).
+    more examples than dimensions, and in many dimensions nearly every posterior is 0 or 1, so that H tells nothing). An
+    outlier is not between the components: one of them widens until it is its own, and then H is near 0.
     Time O(N d min(N, d)) for the coordinates. Raises `ValueError` for less than one dimension.
     """
     if dimensions < 1:
@@ -81,7 +82,7 @@ def mixture(Z: Float[np.ndarray, "n k"], seed: int = 0) -> GaussianMixture:
     """Two Gaussians with full covariances, fitted by EM from k-means, until the likelihood stands still."""
     with warnings.catch_warnings(), threadpool_limits(1):  # one thread: sums in one order, so one answer per seed
         warnings.simplefilter("ignore", ConvergenceWarning)  # copies: fewer distinct rows than components is no harm
-        return GaussianMixture(2, tol=1e-7, max_iter=500, random_state=seed).fit(Z)
+        return GaussianMixture(2, tol=1e-6, max_iter=1000, random_state=seed).fit(Z)
 
 
 @dataclass(frozen=True)
