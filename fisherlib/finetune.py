@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +36,17 @@ class FineTuned:
         )
 
 
+@runtime_checkable
+class Order(Protocol):
+    """An order of the data that is made up while the model learns: `fisherlib.curriculum.ClusterOrder`, for one."""
+
+    def next(self) -> Sequence[int]:
+        """The rows of the next step."""
+
+    def update(self, accuracy: Float[np.ndarray, " b"]) -> None:
+        """Hear, before that step, the share of each of its rows' response tokens that the model finds likeliest."""
+
+
 def fine_tune(
     model,
     tokenizer,
@@ -47,6 +59,7 @@ def fine_tune(
     weights: Sequence[float | int] | Float[np.ndarray, " n"] | None = None,
     precision: str = "bfloat16",
     lora_rank: int | None = None,
+    order: Order | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> FineTuned:
@@ -63,21 +76,40 @@ def fine_tune(
     AdamW takes much of the difference between whole steps away. All of this is our choice.
     `lora_rank`: train low-rank updates of all linear layers but the head instead of the weights, merged into the weights
     afterwards (needs the extra `lora`; a larger `learning_rate` suits them, ten times the default: our choice).
-    Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, or for weights that are not
-    one finite number of at least 0 for each row, with one above 0 for a row with response tokens.
+    `order`: says which rows each of the `epochs * steps_per_epoch` steps holds, once the model has got there; the optimiser
+    and the decay are the same. Not with `weights`.
+    Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, for weights that are not one
+    finite number of at least 0 for each row, with one above 0 for a row with response tokens, for an order without a number
+    of steps or with weights, or if it gives rows without response tokens.
     """
     from transformers import Trainer, TrainingArguments, set_seed
 
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    if order is not None and weights is not None:
+        raise ValueError("expected weights or an order, got both: an order decides how often a row is seen")
     if weights is not None:
         encoded = _weighted(encoded, np.asarray(weights, dtype=float))
-    steps = equal_token_steps(encoded, tokens_per_step, seed, steps_per_epoch)
+    if order is None:
+        steps = equal_token_steps(encoded, tokens_per_step, seed, steps_per_epoch)
+        seen = encoded * epochs
+    elif steps_per_epoch is None or steps_per_epoch < 1:
+        raise ValueError(f"expected steps_per_epoch of at least 1 beside an order, got {steps_per_epoch}")
+    else:
+        # Loaders fetch ahead, and an order depends on how the step before went: so it is asked when the step is there.
+        steps, seen = [[encoded[0]]] * steps_per_epoch, []
 
     class ResponseTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            if order is not None:
+                batch = _ask(order, encoded)
+                seen.extend(batch)
+                inputs = pad(batch, device=model.device)
             logits, labels = at_responses(model, inputs, precision, compute_logits=True)
+            if order is not None:
+                right = (logits.argmax(1) == labels).double().cpu().split([sum(e.is_response) for e in batch])
+                order.update(np.array([float(r.mean()) for r in right]))
             if "weights" not in inputs:
                 return torch.nn.functional.cross_entropy(logits.float(), labels)
             per_token = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
@@ -119,8 +151,8 @@ def fine_tune(
     return FineTuned(
         model=tuned.eval(),
         losses=losses,
-        response_tokens=epochs * sum(sum(e.is_response) for e in encoded),
-        all_tokens=epochs * sum(len(e.input_ids) for e in encoded),
+        response_tokens=sum(sum(e.is_response) for e in seen),
+        all_tokens=sum(len(e.input_ids) for e in seen),
         seconds=time.perf_counter() - began,
     )
 
@@ -148,6 +180,13 @@ def _batch(step: Sequence[Encoded]) -> dict[str, torch.Tensor]:
     if isinstance(step[0], _Weighted):
         batch["weights"] = torch.tensor([example.weight for example in step])
     return batch
+
+
+def _ask(order: Order, encoded: Sequence[Encoded]) -> list[Encoded]:
+    rows = order.next()
+    if not len(rows) or not all(0 <= i < len(encoded) and any(encoded[i].is_response) for i in rows):
+        raise ValueError(f"expected the order to give some of the {len(encoded)} rows, with response tokens, got {rows}")
+    return [encoded[i] for i in rows]
 
 
 def equal_token_steps(

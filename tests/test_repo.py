@@ -108,6 +108,7 @@ def test_data_flows_one_way():
         "recipe": {"greedy", "selection", "selectors", "token_features"},
         "synthetic": {"fisher", "selection", "synthetic", "token_features"},
         "finetune": {"data", "evaluate", "features", "token_features"},
+        "curriculum": set(),
         "evaluate": {"data", "features", "token_features"},
         "judging": {"assets", "data", "features", "judging"},
         "plotting": {"plotting", "selection"},

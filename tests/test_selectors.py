@@ -72,10 +72,15 @@ SELECTORS = {
     "in_clusters": selectors.in_clusters,
     "in_clusters, like the longest": partial(selectors.in_clusters, n_clusters=3, like=selectors.longest),
     "recipe": fl.recipe,
+    "adaicl": selectors.adaicl,
+    "adaicl, discounted": partial(selectors.adaicl, discounted=True, neighbours=3),
+    "sparft": selectors.sparft,
+    "isa": selectors.isa,
+    "isa, low": partial(selectors.isa, entropy="low"),
 }
 HELPERS = {"head_matrix", "ifd_warm_up", "meta_gradients", "meta_weights", "near_duplicates", "read_grade"}
 HELPERS |= {"ask_llm_scores", "density_scores", "ifd_scores", "llmaaa_scores", "slearn_scores"}
-HELPERS |= {"slearn_grades", "slearn_kept"}
+HELPERS |= {"slearn_grades", "slearn_kept", "fit_plateau", "isa_entropies", "sparft_clusters"}
 NAMES = sorted(set(selectors.__all__) - HELPERS)
 BY_SCORE = ["ask_llm", "ifd", "slearn", "llmaaa, entropy", "llmaaa, least confidence"]
 every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
@@ -133,7 +138,7 @@ def test_a_seed_is_an_answer(select, tmp_path):
     "name",
     [
         *("uniform", "length_matched", "density", "clustered", "uniform_in_clusters", "deduplicated", "in_clusters"),
-        *("recipe", "slearn, threshold"),
+        *("recipe", "slearn, threshold", "sparft", "isa"),
     ],
 )
 def test_another_seed_is_another_answer(name):
@@ -154,7 +159,7 @@ def test_features_on_a_disk_and_in_small_parts_give_the_same(select, tmp_path, m
 
 @pytest.mark.parametrize(
     "name",
-    ["longest", "sentence_optimal", "sentence_optimal, sum", "farthest_point", *BY_SCORE],
+    ["longest", "sentence_optimal", "sentence_optimal, sum", "farthest_point", "adaicl", "adaicl, discounted", *BY_SCORE],
 )
 @some
 @given(seed=st.integers(0, 1000))
@@ -207,7 +212,18 @@ def test_what_is_refused(select):
 
 @pytest.mark.parametrize(
     "name",
-    ["density", "clustered", "uniform_in_clusters", "nearest_to_centre", "sentence_optimal", "farthest_point", "llmaaa"],
+    [
+        *(
+            "density",
+            "clustered",
+            "uniform_in_clusters",
+            "nearest_to_centre",
+            "sentence_optimal",
+            "farthest_point",
+            "llmaaa",
+        ),
+        *("adaicl", "sparft", "isa"),
+    ],
 )
 def test_features_that_cannot_be_pooled_are_refused(name):
     bad = fl.TokenFeatures.from_list([torch.ones(1, 2), torch.tensor([[1.0, float("nan")]])], nll=torch.ones(2))

@@ -33,6 +33,10 @@ COLOURS = {
     "deduplicated, uniform where FisherSFT looks": "#22AA55",  # the recipe as a candidate
     "deduplicated, uniform in clusters": "#6655CC",
     "deduplicated, half uniform, half FisherSFT": "#AA4499",
+    "AdaICL": "#CC00AA",
+    "AdaICL+": "#FF66CC",
+    "SPaRFT": "#440088",
+    "ISA": "#66EE22",
     "no fine-tuning": "#7A7A7A",
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",

@@ -7,6 +7,7 @@ examples as asked for, or as many tokens as can be filled with what still fits. 
 """
 
 from fisherlib.selectors._head import head_matrix
+from fisherlib.selectors.adaicl import adaicl
 from fisherlib.selectors.ask_llm import ask_llm, ask_llm_scores
 from fisherlib.selectors.clustered import clustered
 from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
@@ -15,6 +16,7 @@ from fisherlib.selectors.farthest_point import farthest_point
 from fisherlib.selectors.i_optimal import i_optimal
 from fisherlib.selectors.ifd import ifd, ifd_scores, ifd_warm_up
 from fisherlib.selectors.in_clusters import in_clusters
+from fisherlib.selectors.isa import fit_plateau, isa, isa_entropies
 from fisherlib.selectors.length_matched import length_matched
 from fisherlib.selectors.llmaaa import llmaaa, llmaaa_scores
 from fisherlib.selectors.longest import longest
@@ -22,10 +24,12 @@ from fisherlib.selectors.meta_weights import meta_gradients, meta_weights
 from fisherlib.selectors.nearest_to_centre import nearest_to_centre
 from fisherlib.selectors.sentence_optimal import sentence_optimal
 from fisherlib.selectors.slearn import read_grade, slearn, slearn_grades, slearn_kept, slearn_scores
+from fisherlib.selectors.sparft import sparft, sparft_clusters
 from fisherlib.selectors.uniform import uniform
 from fisherlib.selectors.uniform_in_clusters import uniform_in_clusters
 
 __all__ = [
+    "adaicl",
     "ask_llm",
     "ask_llm_scores",
     "clustered",
@@ -33,12 +37,15 @@ __all__ = [
     "density",
     "density_scores",
     "farthest_point",
+    "fit_plateau",
     "head_matrix",
     "i_optimal",
     "ifd",
     "ifd_scores",
     "ifd_warm_up",
     "in_clusters",
+    "isa",
+    "isa_entropies",
     "length_matched",
     "llmaaa",
     "llmaaa_scores",
@@ -53,6 +60,8 @@ __all__ = [
     "slearn_grades",
     "slearn_kept",
     "slearn_scores",
+    "sparft",
+    "sparft_clusters",
     "uniform",
     "uniform_in_clusters",
 ]

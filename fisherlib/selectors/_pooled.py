@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -55,6 +56,32 @@ def centred(features: TokenFeatures) -> tuple[Int[np.ndarray, " n"], Float[np.nd
     ids, X, _ = pooled(features)
     X -= X.mean(axis=0)
     return ids, X
+
+
+def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " n"]:
+    """The mean negative log-likelihood per token of the examples that have tokens, in float64.
+
+    Raises `ValueError` for features without `nll`, or with values that are not finite.
+    """
+    if features.nll is None:
+        raise ValueError("expected features with nll, got none: extract them with fl.extract_features")
+    lengths = features.lengths.numpy()
+    ids = np.flatnonzero(lengths)
+    nll = features.nll.to(torch.float64).numpy()
+    means = np.add.reduceat(nll, features.offsets.numpy()[ids]) / lengths[ids] if len(ids) else np.empty(0)
+    if not np.isfinite(means).all():
+        bad = int(ids[~np.isfinite(means)][0])
+        raise ValueError(f"expected a finite nll, got NaN or infinity in example {bad}: extract the features again")
+    return means
+
+
+def principal(X: Float[np.ndarray, "n d"], dimensions: int) -> Float[np.ndarray, "n k"]:
+    """The first principal coordinates, all divided by one number, such that their variances sum to 1 (0 for copies)."""
+    if not np.ptp(X, axis=0).any():
+        return np.zeros((len(X), 1))
+    with threadpool_limits(1):
+        Z = PCA(min(dimensions, *X.shape), svd_solver="full").fit_transform(X)
+    return Z / np.sqrt(Z.var(axis=0).sum())
 
 
 def clusters(
