@@ -27,6 +27,7 @@ from fisherlib.study.__main__ import main
 from fisherlib.study.arms import ALL, ARMS, NONE, title
 from fisherlib.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool
 from fisherlib.study.profiles import PROFILES
+from fisherlib.study.related import RELATED
 from fisherlib.study.rows import Bench, Row, Settings, collect, key, run_rows
 from fisherlib.study.variants import RECIPES, VARIANTS, choose, mean_nll, rare_share
 
@@ -248,6 +249,24 @@ def test_the_features_of_an_earlier_layer_choose_but_do_not_train(small, tmp_pat
     assert torch.allclose(torch.cat(inner), known[torch.cat(after)].float(), atol=2e-2)
     with pytest.raises(ValueError, match="expected a layer before the last of 1, got layer_1"):
         run_rows([replace(rows[0], method="layer_1")], small, tmp_path, progress=False)
+
+
+def test_the_related_methods_choose_by_scores_that_are_kept(small, tmp_path):
+    rows = [Row("imbalanced", "head", method, 0, tokens=150) for method in RELATED]
+    table = run_rows(rows, small, tmp_path, progress=False)
+    assert len(table) == len(RELATED) and table["chosen_tokens"].between(100, 150).all()
+    bench = Bench(small, tmp_path)
+    bench.load("imbalanced", 0)
+    kept = {path.name for path in bench.place.glob("*.npy")}
+    assert kept == {"ifd.npy", "token_accuracy.npy", "entropy.npy"}
+    pool, features, model = bench.replicate.train, bench.features, {"model": bench.model, "tokenizer": bench.tokenizer}
+    for method in ("ifd", "slearn"):
+        direct = getattr(fl.selectors, method)(pool, features, tokens=150, **model)
+        assert bench.selection(Row("imbalanced", "head", method, 0, tokens=150)).indices.tolist() == direct.indices.tolist()
+    both = bench.selection(Row("imbalanced", "head", "ifd_then_fisher", 0, tokens=150)).indices
+    assert (bench.scores("ifd")[both] <= 1).all()
+    bench.model = None  # what is kept is read, not computed again
+    assert bench.scores("slearn").shape == (60,)
 
 
 def test_the_ablations_share_rows_with_the_study_and_always_have_uniform_beside_them(tmp_path, capsys):

@@ -73,6 +73,16 @@ TITLES = {
     "dedup_where_fisher": "deduplicated, uniform where FisherSFT looks",
     "dedup_in_clusters": "deduplicated, uniform in clusters",
     "dedup_half_fisher": "deduplicated, half uniform, half FisherSFT",
+    # of `related`
+    "ifd": "IFD",
+    "ifd_then_fisher": "IFD of at most 1, then FisherSFT",
+    "slearn": "SLearnLLM",
+    "adaicl": "AdaICL",
+    "adaicl_plus": "AdaICL+",
+    "llmaaa_k_means": "LLMaAA, k-means",
+    "llmaaa_entropy": "LLMaAA, entropy",
+    "sparft": "SPaRFT",
+    "isa": "ISA",
     NONE: "no fine-tuning",
     ALL: "all the data",
 }

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fisherlib.study.arms import EARLIER, REFERENCE
 from fisherlib.study.pools import POOLS, UNSEEN, Sizes
 from fisherlib.study.profiles import PROFILES
+from fisherlib.study.related import RELATED
 from fisherlib.study.rows import Row, Settings
 from fisherlib.study.variants import RECIPES, VARIANTS
 
@@ -54,8 +55,17 @@ def _confirmation() -> list[Part]:
     ]
 
 
+def _related() -> list[Part]:
+    """The selection methods of related papers, on the three pools of the study."""
+    study = PROFILES["full"]
+    methods = (*_PAIR, "recipe", *RELATED)
+    rows = [Row(p, "full", method, seed, study.tokens) for seed in study.seeds for p in POOLS for method in methods]
+    return [(study.settings, rows)]
+
+
 PLANS: dict[str, list[Part]] = {
     "ablations": _ablations(),
     "recipes": _recipes(),
     "confirmation": _confirmation(),
+    "related": _related(),
 }

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from fisherlib.assets import load_model
 from fisherlib.evaluate import HeldOut, held_out_nll
@@ -22,11 +21,12 @@ from fisherlib.features import extract_features
 from fisherlib.finetune import fine_tune
 from fisherlib.greedy import score_selection
 from fisherlib.selection import Selection
-from fisherlib.selectors import ask_llm_scores
+from fisherlib.selectors import head_matrix
 from fisherlib.study import heads
 from fisherlib.study.arms import ALL, EARLIER, NONE
 from fisherlib.study.origin import origin
 from fisherlib.study.pools import Sizes, draw_pool
+from fisherlib.study.related import SCORES
 from fisherlib.study.variants import choose
 from fisherlib.token_features import TokenFeatures
 
@@ -126,8 +126,8 @@ class Bench:
             more = {}
             if row.method == "length_matched":
                 more["like"] = self.selection(replace(row, method="fisher_per_token"))
-            elif row.method == "ask_llm":
-                more["scores"] = self.answers()
+            elif row.method in SCORES:
+                more["scores"] = self.scores(row.method)
             self.made[wanted] = choose(row.method, self.replicate.train, self.features, seed=row.seed, **row.budget, **more)
         return self.made[wanted]
 
@@ -141,12 +141,13 @@ class Bench:
         short.config.num_hidden_layers = layers
         return extract_features(short, self.tokenizer, self.replicate.train, out_dir=self.place / method, progress=False)
 
-    def answers(self) -> np.ndarray:
-        """What the model says of each example when it is asked whether to train on it; kept beside the features."""
-        path = self.place / "answers.npy"
+    def scores(self, method: str) -> np.ndarray:
+        """What the model says of each example, for the methods that choose by it; kept beside the features."""
+        name, compute = SCORES[method]
+        path = self.place / f"{name}.npy"
         if not path.exists():
             scratch = path.with_suffix(".new.npy")
-            np.save(scratch, ask_llm_scores(self.replicate.train, self.model, self.tokenizer, progress=False))
+            np.save(scratch, compute(self.replicate.train, self.features, self.model, self.tokenizer))
             os.replace(scratch, path)
         return np.load(path)
 
@@ -155,9 +156,7 @@ class Bench:
         if training not in self.made:
             settings, pretrained = self.settings, None
             if training == "head_update":
-                output = self.model.get_output_embeddings()
-                parts = [output.weight, *([output.bias[:, None]] if output.bias is not None else [])]
-                pretrained = torch.cat(parts, dim=1).detach().cpu()
+                pretrained = head_matrix(self.model)
             tokens = heads.head_tokens(
                 self.features, self.test_features, pretrained, classes=settings.classes, dimensions=settings.dimensions
             )
