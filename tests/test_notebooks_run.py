@@ -162,9 +162,9 @@ def claims_06_solutions(r):
 
 def claims_07(r):
     live, arms = r["live"], {"uniform", "fisher_per_token", "recipe", *fl.study.related.RELATED}
-    assert set(live["repeats"]) == set(live["asks"]) == set(live["tokens"]) == arms
+    assert set(live["repeats"]) == set(live["asks"]) == set(r["tokens"]) == arms
     assert all(0 <= share < 1 for share in live["repeats"].values())
-    assert all(110 < tokens <= 150 for tokens in live["tokens"].values())
+    assert all(110 < tokens <= 150 for tokens in r["tokens"].values())
     asked = {arm for arm, seconds in live["asks"].items() if seconds > 0}
     assert asked == {arm for arm in arms if arm in fl.study.related.SCORES}
     overlap = np.array(live["overlap"])
