@@ -20,7 +20,7 @@ def overlap(shares: pd.DataFrame, title: str):
         raise ValueError(f"expected a symmetric table of at least two methods with ones on its diagonal, got\n{shares}")
     tree = linkage(squareform(1 - values), "average", optimal_ordering=True)
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(0.5 * n + 3.6, 0.36 * n + 2.0), sharey=True, width_ratios=(1, 0.7 * n)
+        1, 2, figsize=(0.5 * n + 3.6, 0.36 * n + 2.0), sharey=True, width_ratios=(1.4, 0.7 * n)
     )
     with plt.rc_context({"lines.linewidth": 1}):
         drawn = dendrogram(tree, ax=left, orientation="left", no_labels=True, link_color_func=lambda _: "#444")
