@@ -160,7 +160,33 @@ def claims_06_solutions(r):
     assert r["prompts"][1] == pytest.approx(4 * r["prompts"][0])
 
 
+def claims_07(r):
+    live, arms = r["live"], {"uniform", "fisher_per_token", "recipe", *fl.study.related.RELATED}
+    assert set(live["repeats"]) == set(live["asks"]) == set(r["tokens"]) == arms
+    assert all(0 <= share < 1 for share in live["repeats"].values())
+    assert all(110 < tokens <= 150 for tokens in r["tokens"].values())
+    asked = {arm for arm, seconds in live["asks"].items() if seconds > 0}
+    assert asked == {arm for arm in arms if arm in fl.study.related.SCORES}
+    overlap = np.array(live["overlap"])
+    assert overlap.shape == (len(arms), len(arms)) and (overlap == overlap.T).all() and (np.diag(overlap) == 1).all()
+    assert overlap.min() >= 0 and len(np.unique(overlap)) > 5  # the methods do differ
+    assert 1 - 1 / math.e <= r["worst"]["coverage"] <= 1 <= r["worst"]["radius"] <= 2 and r["worst"]["stuck"] > 0.9
+    assert 0 < r["kept"][0] <= r["kept"][1] == 40
+    assert set(r["advice"]) == set(r["differences"]) <= set(fl.study.POOLS)
+    for pool, found in r["differences"].items():
+        assert all(low <= mean <= high for mean, low, high, _ in found.values())
+        better = {arm for arm, (*_, verdict) in found.items() if verdict == "better"}
+        assert r["advice"][pool] in (better or {"uniform"})  # a tie is no reason to pay
+
+
+def claims_07_solutions(r):
+    assert r["overlap"] == pytest.approx(1 / 15) and r["share"] == pytest.approx(5 / 6)
+    assert r["chance"] == pytest.approx(0.898, abs=1e-3)  # Phi(1.2728): tables of the normal distribution
+
+
 CLAIMS = {
+    "07_related_selectors.ipynb": claims_07,
+    "solutions/07_related_selectors.ipynb": claims_07_solutions,
     "06_judging_text.ipynb": claims_06,
     "solutions/06_judging_text.ipynb": claims_06_solutions,
     "05b_why.ipynb": claims_05b,

@@ -5,6 +5,7 @@ import importlib
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -563,3 +564,23 @@ def test_what_llmaaa_refuses():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+# --- the figure of notebook 07 ---------------------------------------------------------------------------------------
+
+
+def test_methods_that_choose_alike_stand_together_in_the_figure():
+    names, values = list("abcd"), np.eye(4)
+    values[0, 2] = values[2, 0] = 0.8
+    values[1, 3] = values[3, 1] = 0.5
+    figure = fl.plotting.overlap(pd.DataFrame(values, names, names), "two pairs")
+    axis = next(axis for axis in figure.axes if axis.images and len(axis.texts) == 16)
+    shown = [label.get_text() for label in axis.get_xticklabels()]
+    assert sorted(shown) == names and {frozenset(shown[:2]), frozenset(shown[2:])} == {frozenset("ac"), frozenset("bd")}
+    order = [names.index(name) for name in shown]
+    assert [float(text.get_text()) for text in axis.texts] == values[np.ix_(order, order)].ravel().tolist()
+    assert [label.get_text() for label in axis.get_yticklabels()] == shown
+    values[0, 2] = 0.7
+    for bad in (values, np.ones((1, 1)), 0.5 * np.ones((2, 2)), np.ones((2, 3))):
+        with pytest.raises(ValueError, match="a symmetric table of at least two methods"):
+            fl.plotting.overlap(pd.DataFrame(bad), "")

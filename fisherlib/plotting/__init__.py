@@ -7,6 +7,7 @@ from fisherlib.plotting.house import COLOURS, colour, save, style
 from fisherlib.plotting.judging import dots
 from fisherlib.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
+from fisherlib.plotting.related import overlap
 from fisherlib.plotting.theory import designs, line_panels, simplex
 from fisherlib.plotting.why import moved, properties
 
@@ -30,6 +31,7 @@ __all__ = [
     "length_scatter",
     "line_panels",
     "moved",
+    "overlap",
     "predicted_and_measured",
     "properties",
     "race_bars",

@@ -26,6 +26,7 @@ COLOURS = {
     "recipe": "#117733",
     "in clusters": "#AA8899",
     "IFD": "#002244",
+    "IFD of at most 1, then FisherSFT": "#3399AA",
     "SLearnLLM": "#775566",
     "LLMaAA, k-means": "#AAAA88",
     "LLMaAA, entropy": "#5544AA",
