@@ -45,7 +45,7 @@ def test_conda_installs_the_same_and_pins_only_python():
     *conda, pip = environment["dependencies"]
     assert [re.split("[<>=]", name)[0] for name in conda] == ["python", "pip"] and conda[1] == "pip"
     assert pip == {"pip": ["-c constraints.txt", "-e .[judge,notebooks,test]"]}
-    assert set(PROJECT["optional-dependencies"]) == {"bench", "judge", "lora", "notebooks", "test"}
+    assert set(PROJECT["optional-dependencies"]) == {"bench", "judge", "lora", "neighbours", "notebooks", "test"}
 
 
 def test_readme_commands_exist_and_its_tables_are_fresh():

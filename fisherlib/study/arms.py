@@ -75,7 +75,7 @@ TITLES = {
     "dedup_half_fisher": "deduplicated, half uniform, half FisherSFT",
     # of `related`
     "ifd": "IFD",
-    "ifd_then_fisher": "IFD of at most 1, then FisherSFT",
+    "ifd_then_fisher": "IFD, then FisherSFT",
     "slearn": "SLearnLLM",
     "adaicl": "AdaICL",
     "adaicl_plus": "AdaICL+",
@@ -83,6 +83,8 @@ TITLES = {
     "llmaaa_entropy": "LLMaAA, entropy",
     "sparft": "SPaRFT",
     "isa": "ISA",
+    # of `neighbours`
+    "semhash": "SemHash, then uniform",
     NONE: "no fine-tuning",
     ALL: "all the data",
 }

@@ -6,6 +6,7 @@ All of it is our choice. Rows that the study has already are not run again.
 from dataclasses import replace
 
 from fisherlib.study.arms import EARLIER, REFERENCE
+from fisherlib.study.neighbours import NEIGHBOURS
 from fisherlib.study.pools import POOLS, UNSEEN, Sizes
 from fisherlib.study.profiles import PROFILES
 from fisherlib.study.related import RELATED
@@ -56,9 +57,9 @@ def _confirmation() -> list[Part]:
 
 
 def _related() -> list[Part]:
-    """The selection methods of related papers, on the three pools of the study."""
+    """The selection methods of related papers and of known packages, on the three pools of the study."""
     study = PROFILES["full"]
-    methods = (*_PAIR, "recipe", *RELATED)
+    methods = (*_PAIR, "recipe", *RELATED, *NEIGHBOURS)
     rows = [Row(p, "full", method, seed, study.tokens) for seed in study.seeds for p in POOLS for method in methods]
     return [(study.settings, rows)]
 

@@ -16,6 +16,7 @@ from fisherlib.greedy import score_selection, select
 from fisherlib.recipe import recipe
 from fisherlib.selection import Selection
 from fisherlib.study.arms import ARMS, NONE
+from fisherlib.study.neighbours import NEIGHBOURS
 from fisherlib.study.related import RELATED
 from fisherlib.token_features import TokenFeatures
 
@@ -119,7 +120,7 @@ RECIPES: dict[str, Arm] = {
 
 def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
     """The selection of an arm or a variant. Raises `ValueError` for an unknown method, and what the method raises."""
-    known = ARMS | VARIANTS | RECIPES | RELATED | {"recipe": recipe}
+    known = ARMS | VARIANTS | RECIPES | RELATED | NEIGHBOURS | {"recipe": recipe}
     if method not in known:
         raise ValueError(f"expected method to be one of {(*known, NONE)}, got {method!r}")
     return known[method](rows, features, seed=seed, **call)
