@@ -16,9 +16,10 @@ from fisherlib.compress import compress
 from fisherlib.data import MaskAudit, Pool, encode, load_pool
 from fisherlib.evaluate import HeldOut, held_out_nll, paired_difference
 from fisherlib.features import extract_features
-from fisherlib.finetune import fine_tune, fit_heads
+from fisherlib.finetune import fine_tune
 from fisherlib.forecast import forecast
 from fisherlib.greedy import certify, score_selection, select
+from fisherlib.heads import fit_heads
 from fisherlib.recipe import recipe
 from fisherlib.selection import Selection
 from fisherlib.token_features import TokenFeatures

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
-from fisherlib.finetune import head_frame
+from fisherlib.heads import head_frame
 from fisherlib.token_features import Indices, TokenFeatures
 
 

@@ -31,9 +31,9 @@ def facility_location(
     """Every example has a pick like it: greedy for the sum over the pool of the largest similarity to a pick.
 
     The similarity is (1 + cosine) / 2 of the centred means of token vectors; submodlib's lazy greedy ranks the whole pool,
-    and the ranking is followed as far as the budget goes. Deterministic, `seed` is only noted; but ties are common (two that
-    have only each other gain the same) and the package's. Time O(N^2 d) and more for the ranking, memory O(N^2). Source: Lin and Bilmes 2011. Raises `ImportError` without the package, `ValueError` for a
-    bad budget.
+    and the ranking is followed as far as the budget goes. Deterministic, `seed` is only noted; but ties are common (two
+    that have only each other gain the same), and the package breaks them. Time O(N^2 d) and more for the ranking, memory
+    O(N^2). Source: Lin and Bilmes 2011. Raises `ImportError` without the package, `ValueError` for a bad budget.
     """
     began = time.perf_counter()
     check_call(rows, features, examples, tokens)
