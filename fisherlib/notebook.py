@@ -227,7 +227,7 @@ def refresh_readme() -> None:
 
 
 def readme_with_tables(text: str) -> str:
-    """The README with fresh tables between its markers: the notebooks, and what 00, 05 and 05b found."""
+    """The README with fresh tables between its markers: the notebooks, and what 00, 05, 05b and 07 found."""
     import nbformat
 
     rows = ["| notebook | after it you can | minutes, 2 CPU cores |", "|---|---|---|"]
@@ -237,6 +237,7 @@ def readme_with_tables(text: str) -> str:
     text = _between(text, "notebooks", "\n".join(rows))
     text = _between(text, "claims", results(NOTEBOOKS / "05_fine_tuning.ipynb")["summary"])
     text = _between(text, "recipe", results(NOTEBOOKS / "05b_why.ipynb")["summary"])
+    text = _between(text, "related", results(NOTEBOOKS / "07_related_selectors.ipynb")["summary"])
     return _between(text, "results", results(NOTEBOOKS / "00_quickstart.ipynb")["summary"])
 
 
