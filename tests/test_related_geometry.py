@@ -497,3 +497,17 @@ def test_no_plateau_is_told_where_there_is_none():
         fit_plateau(n, n[:4])
     with pytest.raises(ValueError, match="expected finite performances"):
         fit_plateau(n, np.where(n == 3, np.nan, n))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "n, y",
+    [
+        ([258, 271, 275, 335, 377], [0, 1, 1, 1, 1]),  # from the second size on nothing changes: any large c will do
+        ([256, 286, 362, 388], [0.867, 1.022, 0.973, 0.909]),
+        ([155, 210, 244, 271, 356, 366, 380, 389], [1, 0, 0, 1, 1, 1, 0, 0]),
+    ],
+)
+def test_a_curve_that_runs_away_is_no_plateau(n, y):
+    with pytest.raises(ValueError, match="expected a performance that bends within sizes .* a jump at the smallest"):
+        fit_plateau(n, y)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.special import entr
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -103,7 +103,7 @@ def fit_plateau(sizes: Sequence[float | int] | np.ndarray, performance: Sequence
     a and b are linear given c, so a grid of c gives the start, and `scipy.optimize.curve_fit` the end. Source: the curve is
     that of Khera et al., arXiv 2411.10545; how to fit it is our choice. Raises `ValueError` with fewer than four different
     sizes (three always fit), or values that are not finite, and for a performance that does not change, or that does not
-    bend within the sizes: no plateau can be told from those.
+    bend within the sizes, a line or a jump at the smallest, or that no curve fits best: no plateau can be told from those.
     """
     n, y = np.asarray(sizes, dtype=float), np.asarray(performance, dtype=float)
     if n.ndim != 1 or n.shape != y.shape:
@@ -125,10 +125,16 @@ def fit_plateau(sizes: Sequence[float | int] | np.ndarray, performance: Sequence
         ab = np.linalg.lstsq(basis, y, rcond=None)[0]
         return ((basis @ ab - y) ** 2).sum(), *ab, log_c
 
-    first = x[x > 0].min()
-    start = min(linear(log_c) for log_c in np.linspace(np.log(0.01), np.log(30 / first), 200))
-    if start[3] > np.log(0.01):  # at that edge the curve is a line within the sizes
-        a, b, log_c = curve_fit(curve, x, y, p0=start[1:], xtol=1e-14, ftol=1e-14, maxfev=10_000)[0]
-        if log_c > np.log(0.01):
+    line, jump = np.log(0.01), np.log(30 / x[x > 0].min())  # what the curve is within the sizes, at these log c and beyond
+    *ab, log_c = min(linear(log_c) for log_c in np.linspace(line, jump, 200))[1:]
+    if line < log_c < jump:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # of the covariance, which is not used
+            try:
+                a, b, log_c = curve_fit(curve, x, y, p0=[*ab, log_c], xtol=1e-14, ftol=1e-14, maxfev=10_000)[0]
+            except RuntimeError as error:
+                raise ValueError("expected a performance with a best curve, got none: measure it with less noise") from error
+        if line < log_c < jump:
             return Plateau(float(a * scale + middle), float(b * scale), float(np.exp(log_c) / n.max()))
-    raise ValueError(f"expected a performance that bends within sizes up to {n.max():g}, got a line: measure more data")
+    got = "a line: measure more data" if log_c <= line else "a jump at the smallest: measure less data"
+    raise ValueError(f"expected a performance that bends within sizes up to {n.max():g}, got {got}")
