@@ -351,6 +351,8 @@ def test_only_a_grade_is_a_grade():
         "Grade: seven",
         "Grade: 7 or 8",
         "Grade: 3\nGrade: 4",
+        "Grade: 3, but for a word.\nGrade: 4",
+        "I first thought of Grade: 3.\n4",
         "Grade: 7\nBye",
     ):
         assert np.isnan(read_grade(reply))

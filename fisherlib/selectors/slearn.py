@@ -33,6 +33,7 @@ First say in one sentence in what the student's answer differs from the referenc
 The last line of your reply is the grade and nothing else, from 0 (all wrong) to 10 (all right), like this:
 Grade: 5"""
 _GRADE = re.compile(r"(?:Grade:\s*)?(10|\d)(?:\s*/\s*10)?\.?")
+_NAMED = re.compile(r"Grade:\s*(\d+)")
 
 
 def slearn(
@@ -176,12 +177,11 @@ def slearn_grades(
 def read_grade(reply: str) -> float:
     """The grade in [0, 1] if the last line of the reply is one, "Grade: 7", "7" or "7/10"; otherwise NaN.
 
-    A grade must be a whole number from 0 to 10. A reply that names two different grades has none.
+    A grade must be a whole number from 0 to 10. A reply that names two different ones, "Grade: 3, no.\nGrade: 7", has none.
     """
     lines = [line.strip() for line in reply.strip().splitlines() if line.strip()]
     found = _GRADE.fullmatch(lines[-1]) if lines else None
-    named = {other[1] for line in lines if "Grade:" in line and (other := _GRADE.fullmatch(line))}
-    return int(found[1]) / 10 if found and named <= {found[1]} else float("nan")
+    return int(found[1]) / 10 if found and set(_NAMED.findall(reply)) <= {found[1]} else float("nan")
 
 
 def _filled(grading: str, question: str, reference: str, answer: str) -> str:
