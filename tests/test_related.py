@@ -540,6 +540,13 @@ def test_weights_of_a_real_model_agree_with_autograd_and_train(tiny, ids):
     assert tuned.response_tokens == sum(used)
 
 
+def test_the_parameter_of_a_model_will_do_as_the_head():
+    features, theta = problem(0)
+    parameter = torch.nn.Parameter(theta)
+    assert np.array_equal(meta_weights(features, features, parameter), meta_weights(features, features, theta))
+    assert np.array_equal(llmaaa_scores(features, parameter), llmaaa_scores(features, theta), equal_nan=True)
+
+
 def test_what_llmaaa_refuses():
     features, theta = problem(0)
     unlabelled = fl.TokenFeatures(features.values, features.offsets)
@@ -549,6 +556,8 @@ def test_what_llmaaa_refuses():
         (lambda: llmaaa(None, features, examples=2, acquisition="entropy"), "the output head, a matrix .*, got None"),
         (lambda: llmaaa(None, features, examples=2, acquisition="entropy", scores=np.ones(2)), "each of 5 examples, got 2"),
         (lambda: llmaaa_scores(features, wide), "expected a head \\[V, 4\\].*got \\[6, 5\\]"),
+        (lambda: llmaaa_scores(features, theta[0]), "expected a head \\[V, 4\\].*got \\[4\\]"),
+        (lambda: meta_weights(features, features, theta * np.nan), "expected a finite head, got NaN or infinity"),
         (lambda: llmaaa_scores(features, theta, doubt="luck"), "expected a doubt of"),
         (lambda: llmaaa_scores(features, theta, reduction="median"), "expected a doubt of"),
         (
