@@ -177,6 +177,9 @@ def test_what_ifd_refuses(tiny):
         ifd(None, bare(4), examples=1, scores=np.array([1.0, 1.0, np.nan, 1.0]))
     with pytest.raises(ValueError, match="a score for each of 4 examples, got 3"):
         ifd(None, bare(4), examples=1, scores=np.ones(3))
+    for bad, shape in ((0.5, "\\(\\)"), (np.ones((4, 1)), "\\(4, 1\\)")):
+        with pytest.raises(ValueError, match=f"a score for each of 4 examples, got an array of shape {shape}"):
+            ifd(None, bare(4), examples=1, scores=bad)
     with pytest.raises(ValueError, match="no more options beside scores="):
         ifd(None, bare(4), examples=1, scores=np.ones(4), ratio="loss")
 

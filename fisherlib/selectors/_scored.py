@@ -87,7 +87,8 @@ def check_scores(features: TokenFeatures, scores, *, gaps: bool = False) -> Floa
     """The scores as float64. With `gaps`, NaN may stand for no score, but not for all examples with tokens."""
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (len(features),):
-        raise ValueError(f"expected a score for each of {len(features):,} examples, got {len(scores):,}: check scores=")
+        got = f"{len(scores):,}" if scores.ndim == 1 else f"an array of shape {scores.shape}"
+        raise ValueError(f"expected a score for each of {len(features):,} examples, got {got}: check scores=")
     missing = np.flatnonzero(np.isnan(scores) & (features.lengths.numpy() > 0))
     if len(missing) and not gaps:
         raise ValueError(f"expected a score for each example with tokens, got NaN for example {missing[0]}: check scores=")
