@@ -32,8 +32,8 @@ def adaicl(
     `neighbours` by cosine, and a hard one covers its ego-net (see `ego_nets`). AdaICL: what has been covered counts no
     more. When all that can be covered is, every example counts again (our choice, as if the next of the paper's phases
     began; the authors' code stops below the budget). AdaICL+ (`discounted`): what has been covered t times counts 10^-t.
-    Ties go to the more uncertain. Under a budget of tokens each pick is the best of those that fit. When no hard example
-    is left that covers any, the others follow in falling order of `nll`; both are our choice.
+    Ties go to the more uncertain, with `discounted` up to rounding. Under a budget of tokens each pick is the best of those
+    that fit. When no hard example is left that covers any, the others follow in falling order of `nll`. Both our choice.
     Source: Mavromatis et al., arXiv 2310.20046; defaults are those of the authors' code. There the uncertainty is that of a
     prompted model and is measured again in every phase; here it is the base model's, once (our choice).
     Cost: O(N^2 d) time for the graph, then O(total size of the ego-nets) for each pick. For budgets of examples, the first

@@ -19,7 +19,7 @@ def meta_weights(
     """relu of `meta_gradients`, divided by its sum: weights [N] for `fl.fine_tune(weights=)`; all 0 if none is positive.
 
     Example i weighs as much as the target's loss would fall per unit of it, and nothing if it would rise. With
-    `loss="mean"` divide by `features.lengths` before fine-tuning, whose weights multiply each token's loss.
+    `loss="mean"` divide by `features.lengths` (where above 0) before fine-tuning, whose weights multiply each token's loss.
     The paper looks ahead anew at every step, on a batch and with all parameters: these are the weights at the model that
     the features are of. Take the features of what was selected: `features.subset(selection.indices)`.
     """
