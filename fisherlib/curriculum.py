@@ -100,3 +100,4 @@ class ClusterOrder:
             raise ValueError("expected a step before its reward: call next first")
         good = accuracy if self.solved is None else accuracy > self.solved
         self.curriculum.update(self._arm, float(np.mean(good)))
+        self._arm = None  # one reward a step

@@ -20,6 +20,7 @@ from fisherlib.selectors.adaicl import cover, ego_nets
 from fisherlib.selectors.isa import mixture
 from fisherlib.selectors.sparft import farthest_first
 
+adaicl_module = importlib.import_module("fisherlib.selectors.adaicl")
 isa_module = importlib.import_module("fisherlib.selectors.isa")  # the package's attribute is the function
 some = settings(max_examples=15, deadline=None)
 
@@ -165,6 +166,14 @@ def test_adaicl_sees_the_hard_half():
         adaicl(None, points(X, np.where(np.arange(24) == 2, np.nan, nll)), examples=1)
 
 
+def test_a_share_that_is_a_whole_number_of_examples_is_that_number(monkeypatch):
+    seen = []
+    monkeypatch.setattr(adaicl_module, "ego_nets", lambda X, hard, k: seen.append(len(hard)) or ego_nets(X, hard, k))
+    for hard in (0.57, 0.29, 1.0, 0.001):  # 0.57 * 100 and 0.29 * 100 are below 57 and 29 as floats
+        adaicl(None, points(np.random.default_rng(0).normal(size=(100, 2)), np.arange(100.0)), examples=3, hard=hard)
+    assert seen == [57, 29, 100, 1]
+
+
 # --- SPaRFT: the reduction -------------------------------------------------------------------------------------------
 
 
@@ -299,6 +308,12 @@ def test_what_the_curriculum_refuses():
         ClusterOrder([0, 1], examples_per_step=0)
     with pytest.raises(ValueError, match="call next first"):
         ClusterOrder([0, 1]).update(np.ones(1))
+    order = ClusterOrder([0, 1])
+    order.next()
+    order.update(np.ones(1))
+    with pytest.raises(ValueError, match="call next first"):
+        order.update(np.ones(1))
+    assert order.curriculum.counts.sum() == 1
 
 
 def test_a_cluster_gives_each_of_its_rows_before_any_comes_again():

@@ -49,7 +49,7 @@ def adaicl(
     nll = mean_nll(features)
     ids, X = centred(features)
     by_nll = np.argsort(-nll, kind="stable")
-    uncertain = by_nll[: max(int(hard * len(ids)), 1)]
+    uncertain = by_nll[: max(int(hard * len(ids) + 1e-9), 1)]
     costs = np.ones(len(ids)) if tokens is None else features.lengths.numpy()[ids].astype(float)
     nets = ego_nets(X, uncertain, neighbours)
     picks = uncertain[cover(nets, costs[uncertain], examples if tokens is None else tokens, discounted)]

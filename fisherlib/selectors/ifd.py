@@ -31,9 +31,9 @@ def ifd(
     """The examples with the highest score of at most 1; lowest index on ties. `seed` is not used.
 
     `model` and `tokenizer` are needed unless `scores` [N] are given, which `ifd_scores` returned before; `options` are its
-    options. An example with a score above 1 is harder with its prompt than without, so the two do not belong together:
-    the authors drop it. Here a budget is met, so these come last, the lowest first (our choice); `examples` of at most
-    (scores <= 1).sum() takes none of them.
+    options (to give it `features=`, call it yourself). An example with a score above 1 is harder with its prompt than
+    without, so the two do not belong together: the authors drop it. Here a budget is met, so these come last, the lowest
+    first (our choice); `examples` of at most (scores <= 1).sum() takes none of them.
     Source: Li et al., arXiv 2308.12032.
     """
     began = time.perf_counter()

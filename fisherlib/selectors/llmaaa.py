@@ -40,7 +40,7 @@ def llmaaa(
     "entropy" and "least confidence": the highest `llmaaa_scores`, lowest index on ties. They need `scores` [N], or the
     output `head` to compute them with, `head_matrix(model)`. `seed` is of k-means.
     The paper queries, annotates and trains in turns; this is one query. Source: Zhang et al., arXiv 2310.19596.
-    Raises `ValueError` for an unknown acquisition or reduction, or a doubt without head and scores.
+    Raises `ValueError` for an unknown acquisition, a doubt without head and scores, or what `llmaaa_scores` refuses.
     """
     began = time.perf_counter()
     check_call(pool, features, examples, tokens)
