@@ -178,6 +178,15 @@ def claims_07(r):
         assert all(low <= mean <= high for mean, low, high, _ in found.values())
         better = {arm for arm, (*_, verdict) in found.items() if verdict == "better"}
         assert r["advice"][pool] in (better or {"uniform"})  # a tie is no reason to pay
+    # What section 9 and the README say in words of the committed rows.
+    clean, redundant, imbalanced = (r["differences"][pool] for pool in fl.study.POOLS)
+    doubt = {"ifd", "slearn", "adaicl", "adaicl_plus", "llmaaa_entropy"}
+    assert all(found[arm][3] == "tie" for found in (clean, redundant, imbalanced) for arm in doubt)
+    assert all(redundant[arm][0] > 0 for arm in doubt)
+    seeing = {"fisher_per_token", "ifd_then_fisher", "farthest_point", "facility_location", "llmaaa_k_means", "recipe"}
+    assert {arm for arm, found in redundant.items() if found[3] == "better"} == seeing
+    assert {arm for arm, found in imbalanced.items() if found[3] == "better"} == {"recipe"}
+    assert sum(mean > 0 for mean, *_ in clean.values()) > len(clean) / 2 and clean["semhash"][0] == 0
 
 
 def claims_07_solutions(r):
