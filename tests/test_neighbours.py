@@ -61,14 +61,14 @@ def test_facility_location_is_a_greedy_of_its_objective(seed):
 @given(seed=st.integers(0, 10_000))
 def test_what_semhash_keeps_first_means_different_things(seed):
     rng = np.random.default_rng(seed)
-    base = rng.normal(size=(6, 8))
-    f = features(np.concatenate([base, base + 1e-3 * rng.normal(size=base.shape), base[:2]]))
+    base = np.linalg.qr(rng.normal(size=(8, 8)))[0][:6]  # orthogonal: random directions may be near each other
+    f = features(np.concatenate([base, base + 1e-2 * rng.normal(size=base.shape), base[:2]]))
     chosen = semhash(None, f, examples=6, seed=seed)
     assert chosen.settings["removed"] == 8 and sorted(chosen.indices % 6) == list(range(6))
     assert cosines(f)[np.ix_(chosen.indices, chosen.indices)][~np.eye(6, dtype=bool)].max() < 0.9
     first = [semhash(None, f, examples=6, seed=s).indices.tolist() for s in range(8)]
     assert len({tuple(order) for order in first}) > 1, "uniform among them: the seed counts"
-    assert semhash(None, f, examples=6, threshold=0.9999999, seed=seed).settings["removed"] <= 8
+    assert semhash(None, f, examples=6, threshold=0.999999, seed=seed).settings["removed"] == 2  # only the copies
 
 
 @some

@@ -187,6 +187,12 @@ def claims_07(r):
     assert {arm for arm, found in redundant.items() if found[3] == "better"} == seeing
     assert {arm for arm, found in imbalanced.items() if found[3] == "better"} == {"recipe"}
     assert sum(mean > 0 for mean, *_ in clean.values()) > len(clean) / 2 and clean["semhash"][0] == 0
+    assert all(abs(f["ifd_then_fisher"][0] - f["fisher_per_token"][0]) < 0.01 for f in (clean, redundant, imbalanced))
+    table, _ = fl.study.store.read(NOTEBOOKS / "results" / "07_related")
+    share = fl.study.claims.composition(table, "imbalanced", "full", tokens=2000)["majority_share"]
+    rare = {arm: share["uniform"] - share[fl.study.title(arm)] for arm in imbalanced}  # more rare domains than uniform
+    assert min(rare[arm] for arm in ("fisher_per_token", "ifd_then_fisher", "recipe", "farthest_point", "sparft")) > 0.1
+    assert max(rare[arm] for arm in (*doubt, "facility_location", "llmaaa_k_means", "semhash")) < 0.01
 
 
 def claims_07_solutions(r):
