@@ -57,7 +57,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    # On first use: they need extras, and `python -m fisherlib.notebook` must not find itself imported.
+    # On first use: they need extras.
     if name in ("judging", "notebook", "plotting", "study"):
         return importlib.import_module(f"fisherlib.{name}")
     raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")

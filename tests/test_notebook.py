@@ -6,6 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from fisherlib import notebook
+from fisherlib.notebook.__main__ import _typed, main
 
 
 def test_check_passes_what_holds_and_raises_what_does_not(capsys):
@@ -60,11 +61,11 @@ def test_a_misspelt_parameter_is_refused_and_the_nearest_named(tmp_path, capsys)
     assert "learning_rate" in str(error.value)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit, match="did you mean 'learning_rate'"):
-        notebook.main(["run", "00_quickstart", "-p", "learnin_rate", "1"])
+        main(["run", "00_quickstart", "-p", "learnin_rate", "1"])
     with pytest.raises(SystemExit, match="expected a profile out of \\['full', 'smoke'\\], got 'smok'"):
-        notebook.main(["run", "00_quickstart", "--profile", "smok"])
+        main(["run", "00_quickstart", "--profile", "smok"])
     with pytest.raises(SystemExit, match="expected one of .*00_quickstart"):
-        notebook.main(["run", "0_quickstart"])
+        main(["run", "0_quickstart"])
 
 
 @pytest.mark.parametrize(
@@ -77,20 +78,18 @@ def test_a_misspelt_parameter_is_refused_and_the_nearest_named(tmp_path, capsys)
 )
 def test_parameters_are_of_the_declared_type_before_anything_runs(name, text, message):
     with pytest.raises(SystemExit, match=message):
-        notebook.main(["run", "00_quickstart", "-p", name, text])
+        main(["run", "00_quickstart", "-p", name, text])
 
 
 def test_numbers_may_be_written_as_python_writes_them():
-    values = notebook._typed(
-        notebook.NOTEBOOKS / "00_quickstart.ipynb", {"learning_rate": "1e-4", "data": "[x", "tokens": "30"}
-    )
+    values = _typed(notebook.NOTEBOOKS / "00_quickstart.ipynb", {"learning_rate": "1e-4", "data": "[x", "tokens": "30"})
     assert values == {"learning_rate": 1e-4, "data": "[x", "tokens": 30}
 
 
 def test_a_failing_cell_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"cell \d failed with ValueError: expected a file of examples, got 'no.jsonl'"):
-        notebook.main(["run", "00_quickstart", "-p", "data", "no.jsonl"])
+        main(["run", "00_quickstart", "-p", "data", "no.jsonl"])
 
 
 def test_clean_keeps_what_is_stable():
