@@ -526,3 +526,13 @@ def test_no_plateau_is_told_where_there_is_none():
 def test_a_curve_that_runs_away_is_no_plateau(n, y):
     with pytest.raises(ValueError, match="expected a performance that bends within sizes .* a jump at the smallest"):
         fit_plateau(n, y)
+
+
+def test_a_curve_that_cannot_be_fitted_is_no_plateau(monkeypatch):
+    def gives_up(*args, **options):  # as scipy does for one noisy curve in thousands
+        raise RuntimeError("Optimal parameters not found")
+
+    monkeypatch.setattr(isa_module, "curve_fit", gives_up)
+    n = np.array([50, 100, 200, 400])
+    with pytest.raises(ValueError, match="expected a performance with a best curve, got none: measure it with less noise"):
+        fit_plateau(n, 1 - np.exp(-n / 150))

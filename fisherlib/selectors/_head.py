@@ -26,14 +26,14 @@ def head_matrix(model) -> Float[Tensor, "V d"]:
 
 
 def check_head(features: TokenFeatures, head: Matrix | None) -> Float[Tensor, "V d"]:
-    """The head on the CPU in the precision to compute in: float64 if the features are in it, else float32.
+    """The head where the features are, in the precision to compute in: float64 if they are in it, else float32.
 
     It is a number and not a parameter: `model.lm_head.weight` will do, and no gradient is kept of what is computed.
     Raises `ValueError` for no matrix, one of another width than the features, or values that are not finite.
     """
     if head is None:
         raise ValueError("expected the output head, a matrix [V, d], got None: give head=head_matrix(model)")
-    theta = torch.as_tensor(head).detach().cpu()
+    theta = torch.as_tensor(head).detach().to(features.values.device)
     if theta.ndim != 2 or theta.shape[1] != features.dim:
         raise ValueError(f"expected a head [V, {features.dim}] for features of that width, got {list(theta.shape)}")
     if not torch.isfinite(theta).all():
