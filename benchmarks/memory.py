@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import fisherlib as fl
-from fisherlib import feature_folder
+from fisherlib.features import folder as feature_folder
 
 TOKENS, DIM = 32, 256  # of each example: 16 KB in bfloat16
 CHUNK = 4096  # examples written at once

@@ -177,7 +177,7 @@ def figure(timed: dict[str, list[dict]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from fisherlib import plotting
+    from fisherlib.course import plotting
 
     plotting.style()
     shown = {name: [row for row in rows if row.get("seconds", 0) > 1e-3] for name, rows in timed.items()}

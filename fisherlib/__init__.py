@@ -10,54 +10,62 @@
 
 import importlib
 
-from fisherlib import fisher, selectors, synthetic
-from fisherlib.assets import AssetError, load_model
-from fisherlib.compress import compress
-from fisherlib.data import MaskAudit, Pool, encode, load_pool
-from fisherlib.evaluate import HeldOut, held_out_nll, paired_difference
-from fisherlib.features import extract_features
-from fisherlib.finetune import fine_tune
-from fisherlib.forecast import forecast
-from fisherlib.greedy import certify, score_selection, select
-from fisherlib.heads import fit_heads
-from fisherlib.recipe import recipe
-from fisherlib.selection import Selection
-from fisherlib.token_features import TokenFeatures
+from fisherlib import fisher, selectors
+from fisherlib._version import __version__ as __version__
+from fisherlib.assets import AssetError
+from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
+from fisherlib.features import TokenFeatures, compress, extract_features
+from fisherlib.greedy import Selection, certify, forecast, score_selection, select
+from fisherlib.model import load_model
+from fisherlib.selectors import recipe
+from fisherlib.text import MaskAudit, Pool, encode, load_pool
+from fisherlib.training import fine_tune, fit_heads
 
+# In the order of the line: text, model, features, selection, training, evaluation; then the mathematics and the course.
 __all__ = [
-    "AssetError",
-    "HeldOut",
-    "MaskAudit",
-    "Pool",
-    "Selection",
-    "TokenFeatures",
-    "certify",
-    "compress",
-    "encode",
-    "extract_features",
-    "fine_tune",
-    "fisher",
-    "fit_heads",
-    "forecast",
-    "held_out_nll",
-    "judging",
-    "load_model",
     "load_pool",
-    "notebook",
-    "paired_difference",
-    "plotting",
-    "recipe",
-    "score_selection",
+    "Pool",
+    "encode",
+    "MaskAudit",
+    "load_model",
+    "AssetError",
+    "extract_features",
+    "TokenFeatures",
+    "compress",
+    "forecast",
     "select",
+    "Selection",
+    "score_selection",
+    "certify",
     "selectors",
-    "study",
+    "recipe",
+    "fine_tune",
+    "fit_heads",
+    "held_out_nll",
+    "HeldOut",
+    "paired_difference",
+    "judging",
+    "fisher",
     "synthetic",
+    "study",
+    "plotting",
+    "notebook",
 ]
-__version__ = "0.1.0"
+# On first use: they need extras, or are the course's own.
+_ROOMS = {
+    "judging": "evaluation.judging",
+    "synthetic": "course.synthetic",
+    "study": "course.study",
+    "plotting": "course.plotting",
+    "notebook": "course.notebook",
+}
 
 
 def __getattr__(name: str):
-    # On first use: they need extras.
-    if name in ("judging", "notebook", "plotting", "study"):
-        return importlib.import_module(f"fisherlib.{name}")
+    if name in _ROOMS:
+        return importlib.import_module(f"fisherlib.{_ROOMS[name]}")
     raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

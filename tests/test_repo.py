@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 
 import yaml
 from packaging.requirements import Requirement
@@ -12,14 +13,13 @@ from packaging.version import Version
 
 import fisherlib as fl
 from fisherlib.assets import ROOT, _pins
-from fisherlib.notebook import readme_with_tables
+from fisherlib.course.notebook import readme_with_tables
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PUBLIC = [
-    "AssetError", "HeldOut", "MaskAudit", "Pool", "Selection", "TokenFeatures", "certify", "compress", "encode",
-    "extract_features", "fine_tune", "fisher", "fit_heads", "forecast", "held_out_nll", "judging", "load_model", "load_pool",
-    "notebook", "paired_difference", "plotting", "recipe", "score_selection", "select", "selectors", "study",
-    "synthetic",
+PUBLIC = [  # in the order of the line
+    "load_pool", "Pool", "encode", "MaskAudit", "load_model", "AssetError", "extract_features", "TokenFeatures", "compress",
+    "forecast", "select", "Selection", "score_selection", "certify", "selectors", "recipe", "fine_tune", "fit_heads",
+    "held_out_nll", "HeldOut", "paired_difference", "judging", "fisher", "synthetic", "study", "plotting", "notebook",
 ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def constraints():
 
 
 def test_the_public_names_are_these_and_exist():
-    assert fl.__all__ == PUBLIC
+    assert fl.__all__ == PUBLIC and dir(fl) == sorted(PUBLIC)
     assert all(getattr(fl, name).__doc__ for name in PUBLIC)
 
 
@@ -72,67 +72,76 @@ def test_pins_are_whole_and_nothing_large_or_secret_is_committed():
         assert not (ROOT / name).exists() or (ROOT / name).stat().st_size < 800_000, name
 
 
+# Which wing may import which. What stands beside `__init__` in the root is for everybody.
+SMALL = {"fisher", "assets", "_files", "_quiet", "_version", "_device"}
+WINGS = {
+    "text": set(),
+    "model": {"text"},
+    "features": {"model", "text"},
+    "greedy": {"features"},
+    "selectors": {"greedy", "features", "model", "text"},
+    "evaluation": {"text", "model", "features", "greedy"},
+    "training": {"text", "model", "features", "greedy", "evaluation"},
+    "course": {"text", "model", "features", "greedy", "selectors", "evaluation", "training"},
+}
+DOORS = {"study", "notebook"}  # of committed protocols, into the course
+PACKAGE = ROOT / "fisherlib"
+
+
 def imports_of(path):
-    tree = ast.parse(path.read_text())
-    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    return {m.removeprefix("fisherlib.").split(".")[0] for m in found if m.startswith("fisherlib.")} | (
-        {
-            alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module == "fisherlib"
-            for alias in node.names
-        }
-    )
+    """Every module of the house that a file imports, deferred imports counted, as (module, names)."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it goes"
+            found.append((node.module, [alias.name for alias in node.names]))
+    return [(module, names) for module, names in found if module.split(".")[0] == "fisherlib"]
+
+
+def wing_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_the_house_has_these_wings_and_no_other_rooms():
+    entries = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert entries <= set(WINGS) | SMALL | DOORS | {"__init__"} and set(WINGS) <= entries
 
 
 def test_data_flows_one_way():
-    allowed = {
-        "assets": set(),
-        "shakespeare": {"assets"},
-        "project_files": {"assets"},
-        "data": {"assets", "shakespeare"},
-        "feature_folder": {"assets"},
-        "token_features": {"feature_folder"},
-        "features": {"data", "feature_folder", "token_features"},
-        "selection": set(),
-        "blocks": {"token_features"},
-        "information": {"blocks", "token_features"},
-        "one_token": {"blocks", "information", "token_features"},
-        "race": {"information"},
-        "arguments": {"token_features"},
-        "greedy": {"arguments", "features", "information", "one_token", "race", "selection", "token_features"},
-        "compress": {"token_features"},
-        "forecast": {"arguments", "blocks", "greedy", "token_features"},
-        "fisher": set(),
-        "selectors": {"arguments", "data", "features", "greedy", "judging", "selection", "selectors", "token_features"},
-        "recipe": {"greedy", "selection", "selectors", "token_features"},
-        "synthetic": {"fisher", "selection", "synthetic", "token_features"},
-        "finetune": {"data", "features"},
-        "heads": {"evaluate", "token_features"},
-        "curriculum": set(),
-        "evaluate": {"data", "features", "token_features"},
-        "judging": {"assets", "data", "features", "judging"},
-        "plotting": {"plotting", "selection"},
-        "study": {
-            "assets",
-            "data",
-            "evaluate",
-            "features",
-            "finetune",
-            "greedy",
-            "heads",
-            "project_files",
-            "recipe",
-            "selection",
-            "selectors",
-            "study",
-            "token_features",
-        },
-        "notebook": {"assets", "notebook", "plotting"},
+    """No import runs up, and a wing is entered by its door: what its `__init__` names, or a package or module of its own."""
+    for path in PACKAGE.rglob("*.py"):
+        here = wing_of(path)
+        if here in DOORS or path == PACKAGE / "__init__.py":
+            continue
+        for module, names in imports_of(path):
+            if module == "fisherlib":
+                assert here == "course" or set(names) <= SMALL, f"{path}: {names} through the package's face"
+                continue
+            _, there, *inside = module.split(".")
+            if there in SMALL or there == here:
+                assert here not in ("fisher", "_files", "_quiet", "_version", "_device"), f"{path} imports {module}"
+                continue
+            assert here not in SMALL, f"{path} is for everybody, and imports {module}"
+            assert there in WINGS[here], f"{path} imports {module}, which is not below it"
+            assert not any(part.startswith("_") for part in [*inside, *names]), f"{path} reaches past the door of {module}"
+            assert not inside or here == "course" or inside == ["judging"], f"{path} reaches past the door of {there}"
+
+
+def test_no_circle_of_files():
+    """Each file after those that it imports."""
+    files = {".".join(("fisherlib", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in PACKAGE.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph = {
+        name: {
+            source
+            for module, names in imports_of(path)
+            for source in ([f"{module}.{n}" for n in names if f"{module}.{n}" in files] or [module])
+        }
+        for name, path in files.items()
+        if name != "fisherlib"
     }
-    files = {p.stem: [p] for p in (ROOT / "fisherlib").glob("*.py") if p.stem != "__init__"}
-    for folder in ("judging", "notebook", "plotting", "selectors", "study", "synthetic"):
-        files[folder] = list((ROOT / "fisherlib" / folder).glob("*.py"))
-    assert set(files) == set(allowed)
-    for room, paths in files.items():
-        assert set().union(*map(imports_of, paths)) <= allowed[room], room
+    for name in graph:
+        graph[name] -= {"fisherlib", name}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError

@@ -5,10 +5,8 @@ import time
 import numpy as np
 from datasets import Dataset
 
-from fisherlib.arguments import check_budget
-from fisherlib.greedy import score_selection
-from fisherlib.selection import Selection
-from fisherlib.token_features import Indices, TokenFeatures
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.greedy import Selection, check_budget, score_selection
 
 
 def check_call(pool: Dataset | None, features: TokenFeatures, examples: int | None, tokens: float | int | None) -> None:

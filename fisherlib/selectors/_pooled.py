@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from fisherlib.token_features import TokenFeatures
+from fisherlib.features import TokenFeatures
 
 _AT_ONCE = 2**22  # numbers that are read at once: mapped features may be larger than memory
 

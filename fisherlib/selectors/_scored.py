@@ -1,56 +1,11 @@
 """Scores of examples by a language model: a number for each response token, and the check of what a selector is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
-from fisherlib.data import Encoded
-from fisherlib.features import at_responses, batches, progress_bar
-from fisherlib.token_features import TokenFeatures
-
-Statistic = Callable[[Float[Tensor, "m V"], Int[Tensor, " m"]], Float[Tensor, " m"]]
-
-
-def per_token(
-    model,
-    encoded: Sequence[Encoded],
-    statistic: Statistic,
-    *,
-    tokens_per_batch: int,
-    precision: str,
-    progress: bool | None,
-) -> list[Float[np.ndarray, " T"]]:
-    """`statistic(logits, labels)` at the response tokens of each example: float64, in the order of the examples.
-
-    One forward pass over all tokens; memory O(tokens_per_batch x vocabulary). The model is left as it was.
-    """
-    values: list[np.ndarray] = [np.empty(0)] * len(encoded)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
-            for indices, batch in batches(encoded, tokens_per_batch, "right", model.device):
-                logits, labels = at_responses(model, batch, precision, compute_logits=True)
-                found = statistic(logits.float(), labels).cpu().double()  # MPS has no float64
-                parts = found.split([sum(encoded[i].is_response) for i in indices])
-                for i, part in zip(indices, parts, strict=True):
-                    values[i] = part.numpy()
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
-    return values
-
-
-def nll(logits: Float[Tensor, "m V"], labels: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-
-
-def is_first_choice(logits: Float[Tensor, "m V"], labels: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """1 where greedy decoding would say the label, else 0; of equal logits it says the first."""
-    return (logits.argmax(1) == labels).float()
+from fisherlib.features import TokenFeatures
 
 
 def mean(values: Float[np.ndarray, " T"]) -> float:

@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from fisherlib.data import SHAPES
+from fisherlib.text import SHAPES
 
 
 def rows_of(pool: Dataset | None) -> Dataset:

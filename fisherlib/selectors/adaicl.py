@@ -9,10 +9,10 @@ from scipy.sparse import csr_array
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._pooled import centred, mean_nll
-from fisherlib.token_features import TokenFeatures
 
 
 def adaicl(

@@ -7,12 +7,13 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib.data import Encoded
-from fisherlib.features import at_responses, batches, context_length, progress_bar
-from fisherlib.selection import Selection
+from fisherlib._quiet import progress_bar
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
+from fisherlib.model import at_responses, batches, context_length
 from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._text import texts
-from fisherlib.token_features import TokenFeatures
+from fisherlib.text import Encoded
 
 # Our own wording: the paper's was not available to us.
 QUESTION = """Here is an example from a collection of texts:

@@ -7,11 +7,11 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors._priority import priority_sample
-from fisherlib.token_features import TokenFeatures
 
 
 def clustered(

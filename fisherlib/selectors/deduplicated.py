@@ -9,11 +9,11 @@ from datasets import Dataset
 from datasketch import MinHash, MinHashLSH
 from jaxtyping import Int
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._text import texts
 from fisherlib.selectors.uniform import uniform
-from fisherlib.token_features import TokenFeatures
 
 _PERMUTATIONS = 128
 

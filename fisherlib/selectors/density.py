@@ -7,10 +7,10 @@ from datasets import Dataset
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._pooled import centred
-from fisherlib.token_features import TokenFeatures
 
 _AT_ONCE = 2**22  # kernel values that are computed at once
 _FOR_MEDIAN = 2000  # examples that the bandwidth is taken from

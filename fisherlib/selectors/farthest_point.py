@@ -6,10 +6,10 @@ import numpy as np
 from datasets import Dataset
 from scipy.spatial.distance import cdist
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._pooled import pooled
-from fisherlib.token_features import TokenFeatures
 
 
 def farthest_point(

@@ -8,9 +8,9 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order
-from fisherlib.token_features import TokenFeatures
 
 
 def i_optimal(

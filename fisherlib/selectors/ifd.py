@@ -6,14 +6,14 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
-from fisherlib.data import Encoded, encode
-from fisherlib.features import context_length
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
+from fisherlib.model import context_length, nll, per_token
 from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._pooled import centred, clusters
-from fisherlib.selectors._scored import mean, nll, per_token, scores_for
+from fisherlib.selectors._scored import mean, scores_for
 from fisherlib.selectors._text import exchanges
-from fisherlib.token_features import TokenFeatures
+from fisherlib.text import Encoded, encode
 
 
 def ifd(

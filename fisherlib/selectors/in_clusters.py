@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 from datasets import Dataset
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors.uniform import uniform
-from fisherlib.token_features import TokenFeatures
 
 
 def in_clusters(

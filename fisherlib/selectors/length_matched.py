@@ -7,9 +7,9 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Int
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order
-from fisherlib.token_features import TokenFeatures
 
 
 def length_matched(

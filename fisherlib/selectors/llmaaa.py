@@ -8,12 +8,11 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
-from fisherlib.selection import Selection
+from fisherlib.features import Matrix, TokenFeatures, check_head, logits_in_blocks
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
-from fisherlib.selectors._head import Matrix, check_head, logits_in_blocks
 from fisherlib.selectors._pooled import centred, clusters, round_robin
 from fisherlib.selectors._scored import check_scores
-from fisherlib.token_features import TokenFeatures
 
 _DOUBTS, _REDUCTIONS = ("entropy", "least confidence"), ("mean", "sum", "max")
 

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.selectors._head import Matrix, check_head, logits_in_blocks
-from fisherlib.token_features import TokenFeatures
+from fisherlib.features import Matrix, TokenFeatures, check_head, logits_in_blocks
 
 
 def meta_weights(

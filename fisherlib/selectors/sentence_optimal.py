@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from fisherlib.greedy import select
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection, select
 from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._pooled import pooled
-from fisherlib.token_features import TokenFeatures
 
 
 def sentence_optimal(

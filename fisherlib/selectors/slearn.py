@@ -9,13 +9,13 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float
 
-from fisherlib.data import encode
-from fisherlib.features import context_length
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
+from fisherlib.model import context_length, is_first_choice, per_token
 from fisherlib.selectors._budget import check_call, fill_in_order
-from fisherlib.selectors._scored import is_first_choice, mean, per_token, scores_for
+from fisherlib.selectors._scored import mean, scores_for
 from fisherlib.selectors._text import exchanges, rows_of
-from fisherlib.token_features import TokenFeatures
+from fisherlib.text import encode
 
 # Our own wording and scale: the paper's were not available to us.
 GRADING = """Grade a student's answer by the reference answer.
@@ -154,7 +154,7 @@ def slearn_grades(
     Cost: up to `answer_tokens`, then `reply_tokens`, forward passes over each batch. Deterministic.
     Source: Liu et al., arXiv 2505.17470. Raises `ValueError` for rows without a prompt, or a grading without its fields.
     """
-    from fisherlib.judging.generate import continuations
+    from fisherlib.model import continuations
 
     if missing := [name for name in ("{question}", "{reference}", "{answer}") if name not in grading]:
         raise ValueError(f"expected {missing[0]} in the grading: it marks a place of text")

@@ -7,10 +7,10 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._pooled import centred, clusters, mean_nll, principal, round_robin
-from fisherlib.token_features import TokenFeatures
 
 
 def sparft(
@@ -28,7 +28,7 @@ def sparft(
 
     One pick of each cluster, in a random order of the clusters, then a second one of each, and so on; a cluster that has no
     more is left out. Inside a cluster the first is the example nearest to its mean, each next one the farthest from all
-    before (see `farthest_first`). The other half of the paper, a curriculum over the clusters, is `fisherlib.curriculum`.
+    before (see `farthest_first`). The other half of the paper, a curriculum over the clusters, is in `fisherlib.training`.
     Source: Do et al., arXiv 2508.05015; where an order begins, and how clusters take turns, is our choice.
     Cost: principal components O(N d min(N, d)), k-means, and O(dimensions * sum of squared cluster sizes).
     """

@@ -5,10 +5,10 @@ import time
 import numpy as np
 from datasets import Dataset
 
-from fisherlib.selection import Selection
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
 from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
 from fisherlib.selectors._pooled import centred, clusters, round_robin
-from fisherlib.token_features import TokenFeatures
 
 
 def uniform_in_clusters(

@@ -1,0 +1,93 @@
+"""What is committed of a run: outputs without traces of the machine, figures, and the tables of the README."""
+
+import hashlib
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from fisherlib.assets import ROOT
+from fisherlib.course.notebook.lesson import results
+from fisherlib.course.notebook.runner import NOTEBOOKS, run
+
+
+def build(notebook: Path) -> None:
+    """Run a notebook with its defaults and commit-ready outputs into the file itself; refresh box, figures and README."""
+    import nbformat
+
+    with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
+        executed = Path(scratch) / notebook.name
+        began = time.perf_counter()
+        recorded = run(notebook, executed, cwd=scratch)
+        minutes = (time.perf_counter() - began) / 60
+        node = clean(nbformat.read(executed, as_version=4))
+        for figure in Path(scratch).glob("runs/**/*.svg"):
+            (NOTEBOOKS / "figures" / f"{notebook.stem}_{figure.name}").write_bytes(figure.read_bytes())
+        if scratch in (text := nbformat.writes(node)) or str(ROOT) in text:
+            raise ValueError(
+                f"{notebook.name}: expected outputs without paths of this machine; print the name, not the path"
+            )
+    about = node.metadata.setdefault("fisherlib", {})
+    about |= {"stamp": stamp(node), "minutes": round(minutes, 1), "gigabytes": recorded["peak_gigabytes"]}
+    box = f"{about['minutes']:g} minutes on 2 CPU cores · {about['gigabytes']:.1f} GB of memory · needs {about['needs']}"
+    node.cells[0].source = _between(node.cells[0].source, "box", f"> {box}")
+    nbformat.write(node, notebook)
+    refresh_readme()
+
+
+def clean(node):
+    """Remove from an executed notebook what changes from run to run or machine to machine."""
+    node.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        **({"fisherlib": node.metadata["fisherlib"]} if "fisherlib" in node.metadata else {}),
+    }
+    for position, cell in enumerate(node.cells):
+        cell.id = f"cell-{position:02d}"
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag == "parameters"]
+        cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if o.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+            for output in cell.outputs:
+                output.pop("metadata", None)
+                if output.output_type in ("display_data", "execute_result"):
+                    output.metadata = {}
+    return node
+
+
+def stamp(node) -> str:
+    """Hash of the code cells: outputs that were made by other code have another stamp."""
+    code = "\0".join(cell.source for cell in node.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def refresh_readme() -> None:
+    """Regenerate the README's table of notebooks and its results from the notebooks themselves."""
+    readme = ROOT / "README.md"
+    readme.write_text(readme_with_tables(readme.read_text()))
+
+
+def readme_with_tables(text: str) -> str:
+    """The README with fresh tables between its markers: the notebooks, and what 00, 05, 05b and 07 found."""
+    import nbformat
+
+    rows = ["| notebook | after it you can | minutes, 2 CPU cores |", "|---|---|---|"]
+    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        about = nbformat.read(path, as_version=4).metadata["fisherlib"]
+        rows.append(f"| [{path.stem}](notebooks/{path.name}) | {about['goal']} | {about.get('minutes', 0):g} |")
+    text = _between(text, "notebooks", "\n".join(rows))
+    text = _between(text, "claims", results(NOTEBOOKS / "05_fine_tuning.ipynb")["summary"])
+    text = _between(text, "recipe", results(NOTEBOOKS / "05b_why.ipynb")["summary"])
+    text = _between(text, "related", results(NOTEBOOKS / "07_related_selectors.ipynb")["summary"])
+    return _between(text, "results", results(NOTEBOOKS / "00_quickstart.ipynb")["summary"])
+
+
+def _between(text: str, name: str, content: str) -> str:
+    pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+    if not re.search(pattern, text, re.DOTALL):
+        raise ValueError(f"expected the markers <!-- {name} --> and <!-- /{name} -->, each on its own line")
+    return re.sub(pattern, lambda m: m[1] + content + m[2], text, flags=re.DOTALL)

@@ -1,0 +1,97 @@
+"""What the notebooks share: `setup`, `check`, `attempt`, `show`, `record`; and `results`, what a run recorded."""
+
+import inspect
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+
+from fisherlib.assets import ROOT
+
+RECORD_MIME = "application/vnd.fisherlib.record+json"
+
+
+def setup(*, seed: int, out_dir: str) -> Path:
+    """Seed everything, apply the house style, silence progress bars of libraries; returns `out_dir`, created."""
+    import datasets
+    import torch
+    import transformers
+
+    from fisherlib.course import plotting
+
+    transformers.set_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    transformers.utils.logging.set_verbosity_error()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    plotting.style()
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check(claim: str, got, expected=True, *, atol: float = 0.0) -> None:
+    """Print the claim if `got` equals `expected` (numbers and arrays: within `atol`); otherwise raise `AssertionError`."""
+    if isinstance(expected, bool | str):
+        if not isinstance(got, bool | str | np.bool_) or got != expected:
+            raise AssertionError(f"{claim}: expected {expected}, got {got!r}")
+        print(f"✓ {claim}")
+        return
+    got, expected = np.asarray(got, dtype=float), np.asarray(expected, dtype=float)
+    if got.shape != expected.shape:
+        raise AssertionError(f"{claim}: expected shape {expected.shape}, got {got.shape}")
+    if got.size == 0:
+        raise AssertionError(f"{claim}: expected something to compare, got nothing")
+    difference = float(np.abs(got - expected).max())
+    if not difference <= atol:  # also catches NaN
+        raise AssertionError(f"{claim}: expected a difference of at most {atol:g}, got {difference:g}")
+    print(f"✓ {claim} (largest difference {difference:.0e}, allowed {atol:.0e})")
+
+
+def attempt(claim: str, answer, expected, *, atol: float = 0.0) -> None:
+    """Check an exercise; `...` as the answer means that it is still open."""
+    if answer is ...:
+        print(f"○ not answered yet: {claim}")
+    else:
+        check(claim, answer, expected, atol=atol)
+
+
+def show(thing) -> None:
+    """Display the source of a library function: the text that runs, never a copy of it."""
+    from IPython.display import Markdown, display
+
+    lines, first = inspect.getsourcelines(thing)
+    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
+    display(Markdown(f"`{path}`, line {first}:\n\n```python\n{''.join(lines)}```"))
+
+
+def record(summary: str = "", **numbers) -> None:
+    """Put results into the notebook itself, to be read back with `results`. `summary`: Markdown that states them."""
+    from IPython.display import display
+
+    numbers = json.loads(json.dumps(numbers, default=_plain))
+    numbers["peak_gigabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    bundle = {RECORD_MIME: {"summary": summary, **numbers}, "text/plain": f"recorded: {', '.join(numbers)}"}
+    if summary:
+        bundle["text/markdown"] = summary
+    display(bundle, raw=True)
+
+
+def _plain(value):
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"expected numbers, strings, lists or dicts to record, got {type(value).__name__}")
+
+
+def results(path: str | Path) -> dict:
+    """What a notebook recorded. Raises `ValueError` if it recorded nothing."""
+    import nbformat
+
+    found: dict = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(RECORD_MIME, {})
+    if not found:
+        raise ValueError(f"expected a notebook with recorded results, got none in {path}: run it to its end first")
+    return found

@@ -1,0 +1,47 @@
+"""One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
+
+from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
+from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
+from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
+from fisherlib.course.plotting.house import COLOURS, colour, save, style
+from fisherlib.course.plotting.judging import dots
+from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
+from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
+from fisherlib.course.plotting.related import overlap
+from fisherlib.course.plotting.theory import designs, line_panels, simplex
+from fisherlib.course.plotting.why import moved, properties
+
+__all__ = [
+    "COLOURS",
+    "batch_sizes",
+    "colour",
+    "comparison",
+    "copies",
+    "coverage",
+    "designs",
+    "dots",
+    "error_curves",
+    "error_estimates",
+    "evaluation_raster",
+    "forest",
+    "gain_fields",
+    "gaps",
+    "histogram",
+    "information_curves",
+    "length_scatter",
+    "line_panels",
+    "moved",
+    "overlap",
+    "predicted_and_measured",
+    "properties",
+    "race_bars",
+    "ratios",
+    "roofline",
+    "save",
+    "simplex",
+    "style",
+    "tokens_to_match",
+    "uncertainty_ellipses",
+    "upper_bounds",
+    "verdict_map",
+]

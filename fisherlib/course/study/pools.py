@@ -1,0 +1,105 @@
+"""The pools of the study, drawn anew for each seed, so that a deterministic method is replicated too.
+
+`clean`: dialogues as they come. `redundant`: most are variants of a few, with one to three words of the response replaced.
+`imbalanced`: most are dialogues, the rest come from four domains of `fisherlib.text.project_files`; the test is balanced.
+`guide`, `guide_redundant`, `code_mix`: the same three kinds of pool from other text, for the confirmation of the recipe.
+All sizes are our choice.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from datasets import Dataset
+
+from fisherlib.text import load_pool, project_files
+
+MAJORITY = "dialogue"
+POOLS = ("clean", "redundant", "imbalanced")
+UNSEEN = ("guide", "guide_redundant", "code_mix")
+_MAJORITIES = dict.fromkeys(POOLS, MAJORITY) | {"guide": "guide", "guide_redundant": "guide", "code_mix": "code"}
+_RARE = {"imbalanced": tuple(project_files.FILES), "code_mix": (MAJORITY, "guide", "html", "stylesheet")}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the pools are, and what they are made of."""
+
+    pool_examples: int = 800
+    test_examples: int = 100  # the imbalanced pool has equally many of each domain
+    bases: int = 12  # dialogues that the variants of the redundant pool are made of
+    variants: float = 0.89  # their share
+    rare: float = 0.05  # the share of the rare domains, together
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One draw of a pool: rows to choose from and to judge by, with the columns `domain` and `base` (-1: no variant)."""
+
+    train: Dataset
+    test: Dataset
+
+
+def draw_pool(pool: str, seed: int, sizes: Sizes) -> Replicate:
+    """Draw a pool. No document is on both sides; the test rows differ from seed to seed as well.
+
+    Raises `ValueError` for an unknown pool or one that the text is too short for.
+    """
+    if pool not in _MAJORITIES:
+        raise ValueError(f"expected pool to be one of {tuple(_MAJORITIES)}, got {pool!r}")
+    rng = np.random.default_rng([seed, *pool.encode()])
+    n, tests, majority = sizes.pool_examples, sizes.test_examples, _MAJORITIES[pool]
+    if pool not in _RARE:
+        train, test = (_draw(side, majority, k, rng) for side, k in (("train", n), ("test", tests)))
+        if pool.endswith("redundant"):
+            train = _with_variants(train, sizes, rng)
+    else:
+        domains = (majority, *_RARE[pool])
+        rare = max(round(sizes.rare * n / len(_RARE[pool])), 1)
+        counts = {d: rare if d != majority else n - rare * len(_RARE[pool]) for d in domains}
+        train = [row for d in domains for row in _draw("train", d, counts[d], rng)]
+        test = [row for d in domains for row in _draw("test", d, tests // len(domains), rng)]
+    order = rng.permutation(len(train))
+    return Replicate(Dataset.from_list([train[i] for i in order]), Dataset.from_list(test))
+
+
+@cache
+def _texts(domain: str) -> dict[str, list[dict]]:
+    """All rows of a domain by side, with one set of columns."""
+    if domain == MAJORITY:
+        pool = load_pool("shakespeare")
+        sides = {"train": pool.train.to_list(), "test": pool.test.to_list()}
+    else:
+        sides = dict(zip(("train", "test"), project_files.chunks(domain), strict=True))
+    kept = ("system", "prompt", "response", "document")
+    return {side: [{name: row[name] for name in kept} | {"domain": domain, "base": -1} for row in rows]
+            for side, rows in sides.items()}  # fmt: skip
+
+
+def _draw(side: str, domain: str, count: int, rng: np.random.Generator) -> list[dict]:
+    rows = _texts(domain)[side]
+    if count > len(rows):
+        raise ValueError(f"expected at most {len(rows):,} {side} examples of {domain}, got {count:,}: make the pool smaller")
+    return [rows[i] for i in rng.choice(len(rows), count, replace=False)]
+
+
+def _with_variants(rows: list[dict], sizes: Sizes, rng: np.random.Generator) -> list[dict]:
+    """The first `bases` of the rows, variants of them, and other rows for the rest."""
+    copies = round(sizes.variants * len(rows))
+    if not sizes.bases + copies <= len(rows):
+        raise ValueError(f"expected bases and variants to fit into {len(rows)} examples, got {sizes.bases} and {copies}")
+    bases, words = rows[: sizes.bases], [word for row in rows for word in row["response"].split()]
+    # The bases count their own variants: base k is row k of the list.
+    bases = [row | {"base": k} for k, row in enumerate(bases)]
+    varied = [_variant(bases[k], words, rng) for k in rng.integers(0, sizes.bases, copies)]
+    return [*bases, *varied, *rows[sizes.bases : len(rows) - copies]]
+
+
+def _variant(row: dict, words: list[str], rng: np.random.Generator) -> dict:
+    """One to three words of the response replaced by words of the pool; the spaces between them stay."""
+    pieces = re.split(r"(\s+)", row["response"])
+    places = np.arange(0, len(pieces), 2)
+    for place in rng.choice(places, min(int(rng.integers(1, 4)), len(places)), replace=False):
+        pieces[place] = words[rng.integers(len(words))]
+    return row | {"response": "".join(pieces)}

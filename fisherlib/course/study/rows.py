@@ -1,0 +1,288 @@
+"""One row of the study: a configuration in, numbers out, the same numbers in any process of the same machine.
+
+A finished row is a small file of its own, renamed into place, so a run can be killed at any moment and goes on where it was.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fisherlib.course.study import heads
+from fisherlib.course.study.arms import ALL, EARLIER, NONE
+from fisherlib.course.study.origin import origin
+from fisherlib.course.study.pools import Sizes, draw_pool
+from fisherlib.course.study.related import SCORES
+from fisherlib.course.study.variants import choose
+from fisherlib.evaluation import HeldOut, held_out_nll
+from fisherlib.features import TokenFeatures, extract_features
+from fisherlib.greedy import Selection, score_selection
+from fisherlib.model import load_model
+from fisherlib.selectors import head_matrix
+from fisherlib.training import fine_tune
+
+VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused
+TRAININGS = ("head", "head_weak", "head_update", "full", "lora")
+_LORA = {"lora_rank": 16, "learning_rate": 5e-4}  # our choice
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all rows of a profile share. All of it is our choice."""
+
+    sizes: Sizes = field(default_factory=Sizes)
+    model: str = "smollm2-135m"
+    device: str = "cpu"  # or "cuda"
+    epochs: int = 2
+    learning_rate: float = 5e-5
+    tokens_per_step: int = 256  # of a budget of tokens: all arms take round(budget / this) steps in an epoch
+    examples_per_step: int = 8  # of a budget of examples
+    classes: int = 200
+    dimensions: int = 64
+    # Of the heads: from scratch, the best for uniform picks, and a weak one that lets them overfit; and of the update.
+    head_ridge: float = 10.0
+    head_weak_ridge: float = 1.0
+    head_update_ridge: float = 100.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration. One of `tokens` and `examples` is the budget; both are 0 for no fine-tuning and for all the data."""
+
+    pool: str
+    training: str
+    method: str
+    seed: int
+    tokens: int = 0
+    examples: int = 0
+
+    def __post_init__(self):
+        if self.training not in TRAININGS:
+            raise ValueError(f"expected training to be one of {TRAININGS}, got {self.training!r}")
+        if (self.tokens > 0) + (self.examples > 0) != (self.method not in (NONE, ALL)):
+            raise ValueError(
+                f"expected one budget (none for {NONE} and {ALL}), got tokens={self.tokens}, examples={self.examples} "
+                f"for {self.method}"
+            )
+        if self.method == NONE and self.training in ("head", "head_weak"):
+            raise ValueError("expected something to fit a head from scratch to, got no fine-tuning: choose another training")
+
+    @property
+    def budget(self) -> dict[str, int]:
+        return {"tokens": self.tokens} if self.tokens else {"examples": self.examples} if self.examples else {}
+
+
+def key(row: Row, settings: Settings) -> str:
+    """What a row is filed under: a hash of everything that decides its numbers."""
+    decides = json.dumps([VERSION, asdict(row), asdict(settings)], sort_keys=True)
+    return hashlib.sha256(decides.encode()).hexdigest()[:16]
+
+
+@dataclass
+class Bench:
+    """What rows share while they run: the model, and the pool, features and reference heads of the latest pool and seed."""
+
+    settings: Settings
+    folder: Path  # features are kept in it
+    model: object = None
+    tokenizer: object = None
+    drawn: tuple[str, int] | None = None
+    made: dict = field(default_factory=dict)
+
+    def load(self, pool: str, seed: int) -> None:
+        """Draw a pool and extract its features, or open those of an earlier run."""
+        if self.drawn == (pool, seed):
+            return
+        if self.model is None:
+            self.model, self.tokenizer = load_model(self.settings.model)
+            self.model.to(self.settings.device)
+        self.drawn, self.made = None, {}
+        self.replicate = draw_pool(pool, seed, self.settings.sizes)
+        shape = json.dumps([VERSION, asdict(self.settings.sizes), self.settings.model, self.settings.device])
+        self.place = self.folder / "features" / f"{pool}-{seed}-{hashlib.sha256(shape.encode()).hexdigest()[:8]}"
+        self.features, self.test_features = (
+            extract_features(self.model, self.tokenizer, rows, out_dir=self.place / side, progress=False)
+            for side, rows in (("train", self.replicate.train), ("test", self.replicate.test))
+        )
+        self.drawn = (pool, seed)
+
+    def selection(self, row: Row) -> Selection:
+        """The picks of a row, made once for all trainings."""
+        wanted = (row.method, row.tokens, row.examples)
+        if wanted not in self.made and row.method.startswith(EARLIER):
+            early = self.early_features(row.method)
+            chosen = choose("fisher_per_token", self.replicate.train, early, seed=row.seed, **row.budget)
+            self.made[wanted] = score_selection(self.features, chosen.indices, seconds=chosen.seconds)
+        if wanted not in self.made:
+            more = {}
+            if row.method == "length_matched":
+                more["like"] = self.selection(replace(row, method="fisher_per_token"))
+            elif row.method in SCORES:
+                more["scores"] = self.scores(row.method)
+            self.made[wanted] = choose(row.method, self.replicate.train, self.features, seed=row.seed, **row.budget, **more)
+        return self.made[wanted]
+
+    def early_features(self, method: str) -> TokenFeatures:
+        """The pool's features after some of the layers only, through the final norm (the *logit lens*)."""
+        layers, short = int(method.removeprefix(EARLIER)), copy.deepcopy(self.model)
+        decoder = short.get_decoder()
+        if layers >= len(decoder.layers):
+            raise ValueError(f"expected a layer before the last of {len(decoder.layers)}, got {method}: name a lower one")
+        decoder.layers = decoder.layers[:layers]
+        short.config.num_hidden_layers = layers
+        return extract_features(short, self.tokenizer, self.replicate.train, out_dir=self.place / method, progress=False)
+
+    def scores(self, method: str) -> np.ndarray:
+        """What the model says of each example, for the methods that choose by it; kept beside the features."""
+        name, compute = SCORES[method]
+        path = self.place / f"{name}.npy"
+        if not path.exists():
+            scratch = path.with_suffix(".new.npy")
+            np.save(scratch, compute(self.replicate.train, self.features, self.model, self.tokenizer))
+            os.replace(scratch, path)
+        return np.load(path)
+
+    def reference(self, training: str) -> tuple[heads.Tokens, heads.Tokens, np.ndarray]:
+        """The pool's and the test's tokens for heads, and the head of the full pool."""
+        if training not in self.made:
+            settings, pretrained = self.settings, None
+            if training == "head_update":
+                pretrained = head_matrix(self.model)
+            tokens = heads.head_tokens(
+                self.features, self.test_features, pretrained, classes=settings.classes, dimensions=settings.dimensions
+            )
+            self.made[training] = *tokens, heads.fit_head(tokens[0], ridge=self.ridge(training))
+        return self.made[training]
+
+    def ridge(self, training: str) -> float:
+        return getattr(self.settings, f"{training}_ridge")
+
+
+def run_row(row: Row, bench: Bench) -> dict:
+    """The numbers of one row. Raises `ValueError` for an unknown pool or method, and what a method or a training raises."""
+    began = time.perf_counter()
+    bench.load(row.pool, row.seed)
+    chosen = None if row.method == NONE else bench.selection(row)
+    ready = time.perf_counter()
+    held_out, numbers = (_tuned if row.training in ("full", "lora") else _head)(row, chosen, bench)
+    trained = time.perf_counter()
+    if not np.isfinite(held_out.nll_sums).all():
+        raise ValueError(f"expected finite losses, got NaN or infinity for {row}: an arm diverged; lower the learning rate")
+    domains = pd.Series(bench.replicate.train["domain"])
+    if chosen is not None:
+        spent = {
+            "information": chosen.objective,
+            "chosen_examples": len(chosen),
+            "chosen_tokens": int(chosen.costs.sum()),
+            "selection_seconds": chosen.seconds,
+            "majority_share": float((domains.iloc[chosen.indices] == domains.mode()[0]).mean()),
+        }
+    else:
+        spent = {"information": 0.0, "chosen_examples": 0, "chosen_tokens": 0, "selection_seconds": 0.0}
+    return {
+        "key": key(row, bench.settings),
+        **asdict(row),
+        "nll": held_out.nll,
+        **numbers,
+        **spent,
+        "seconds": trained - began,
+        "training_seconds": trained - ready,
+        "pool_tokens": len(bench.features.values),
+        "nll_sums": held_out.nll_sums.tolist(),
+        "scored_tokens": held_out.tokens.tolist(),
+        "domains": list(bench.replicate.test["domain"]),
+        **origin(bench.settings.device),
+    }
+
+
+def _tuned(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, dict]:
+    """Fine-tuning of all weights or of low-rank updates at equal steps, and the held-out loss."""
+    if chosen is None:
+        return HeldOut.from_features(bench.test_features), {"steps": 0}
+    settings, test = bench.settings, bench.replicate.test
+    steps = row.tokens / settings.tokens_per_step if row.tokens else row.examples / settings.examples_per_step
+    options = {"learning_rate": settings.learning_rate} if row.training == "full" else _LORA
+    tuned = fine_tune(
+        bench.model,
+        bench.tokenizer,
+        chosen.to_dataset(bench.replicate.train),
+        epochs=settings.epochs,
+        **options,
+        tokens_per_step=settings.tokens_per_step,
+        steps_per_epoch=max(round(steps), 1) if row.budget else None,
+        seed=row.seed,
+        progress=False,
+    )
+    numbers = {"steps": len(tuned.losses), "trained_tokens": tuned.response_tokens, "trained_all_tokens": tuned.all_tokens}
+    return held_out_nll(tuned.model, bench.tokenizer, test, progress=False), numbers
+
+
+def _head(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, dict]:
+    """A head on frozen features: its held-out loss, and how far it is from the head of the full pool."""
+    pool, test, reference = bench.reference(row.training)
+    if chosen is None:
+        D = np.zeros_like(reference)
+    elif row.method == ALL:
+        D = reference
+    else:
+        D = heads.fit_head(pool.of(chosen.indices), ridge=bench.ridge(row.training))
+    worst, mean = heads.logit_errors(pool, D, reference)
+    scored = np.bincount(test.owner, minlength=test.examples).astype(float)
+    numbers = {"kl": heads.kl(test, D, reference), "max_logit_error": worst, "mean_logit_error": mean}
+    return HeldOut(heads.nll_sums(test, D), scored), numbers
+
+
+# --- many rows, resumable --------------------------------------------------------------------------------------------
+
+
+def run_rows(
+    rows: Iterable[Row], settings: Settings, folder: str | Path, *, progress: bool = True, seconds: float | int | None = None
+) -> pd.DataFrame:
+    """Run the rows that `folder` does not hold yet; returns the table of all of them, in the given order.
+
+    May be killed at any moment and called again. `seconds`: stop before a row that would begin later than that; the table
+    then has only what is done. One process for one folder.
+    """
+    folder, rows = Path(folder), list(rows)
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    open_rows = [row for row in rows if not _file(folder, row, settings).exists()]
+    bench, began, spent = Bench(settings, folder), time.perf_counter(), []
+    for number, row in enumerate(open_rows, start=1):
+        if seconds is not None and time.perf_counter() - began > seconds:
+            break
+        result = run_row(row, bench)
+        path = _file(folder, row, settings)
+        scratch = path.with_suffix(".new")
+        scratch.write_text(json.dumps(result))
+        os.replace(scratch, path)
+        spent.append((row.training.startswith("head"), result["seconds"]))
+        if progress:
+            left = _expected(spent, open_rows[number:])
+            what = f"{row.pool} {row.training} {row.method} {row.tokens or row.examples} seed {row.seed}"
+            line = f"{len(rows) - len(open_rows) + number}/{len(rows)} {what}: NLL {result['nll']:.4f}"
+            print(f"{line}, {result['seconds']:.1f} s, {left / 60:.0f} minutes left", flush=True)
+    return collect(folder, settings, rows)
+
+
+def collect(folder: str | Path, settings: Settings, rows: Iterable[Row]) -> pd.DataFrame:
+    """The table of those rows that are done."""
+    done = [path for row in rows if (path := _file(Path(folder), row, settings)).exists()]
+    return pd.DataFrame([json.loads(path.read_text()) for path in done])
+
+
+def _file(folder: Path, row: Row, settings: Settings) -> Path:
+    return folder / "rows" / f"{key(row, settings)}.json"
+
+
+def _expected(spent: list[tuple[bool, float]], left: list[Row]) -> float:
+    """Seconds for the rows that are left, from those that were done; heads take far less than fine-tuning."""
+    everything = np.mean([seconds for _, seconds in spent])
+    mean = {head: np.mean([s for kind, s in spent if kind == head] or [everything]) for head in (True, False)}
+    return float(sum(mean[row.training.startswith("head")] for row in left))

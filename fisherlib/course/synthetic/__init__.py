@@ -1,0 +1,30 @@
+"""Problems whose true parameters are known: what a selection is worth can be measured instead of argued about.
+
+A pool of sentences with token features x is drawn, then a true head Theta [L, d] and one label for each token from
+`softmax(Theta x)`. A method picks sentences without seeing a label; a head is fitted to the picks by maximum likelihood and
+compared with the truth on the whole pool. The sizes L = 20 and d = 10, the maximum and the mean prediction error and the 20
+runs are the paper's; how pools and heads are drawn was not available to us, so all recipes and defaults are *our choice*.
+"""
+
+from fisherlib.course.synthetic.experiment import error_curves, intervals, slopes, versus
+from fisherlib.course.synthetic.fit import fit_mle
+from fisherlib.course.synthetic.pools import isotropic, perturbed, rare_directions, redundant, saturated_half, word_vectors
+from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors, with_trace_weights
+
+__all__ = [
+    "Problem",
+    "error_curves",
+    "fit_mle",
+    "intervals",
+    "isotropic",
+    "mean_kl",
+    "perturbed",
+    "prediction_errors",
+    "rare_directions",
+    "redundant",
+    "saturated_half",
+    "slopes",
+    "versus",
+    "with_trace_weights",
+    "word_vectors",
+]

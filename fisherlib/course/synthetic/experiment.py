@@ -1,0 +1,121 @@
+"""The experiment: prediction error against the size of the selection, over many problems; and what may be concluded."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from fisherlib.course.synthetic.fit import fit_mle
+from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors
+from fisherlib.greedy import Selection
+
+_SMALL = 2000  # parameters of the head
+Method = Callable[..., Selection]  # method(pool, features, *, examples=... | tokens=..., seed=...), as in fl.selectors
+
+
+def error_curves(
+    make_problem: Callable[[int], Problem],
+    methods: Mapping[str, Method],
+    sizes: Sequence[int],
+    *,
+    runs: int = 20,
+    seed: int = 0,
+    unit: str = "examples",
+    nested: Collection[str] = (),
+    ridge: float = 1e-3,
+) -> pd.DataFrame:
+    """Select, fit and compare with the truth: one row (`method`, `n`, `run`, `tokens`, `max`, `mean`, `kl`) for each fit.
+
+    Each run draws a new problem, `make_problem(s)` with a new seed s, which all methods share: compare them pairwise. A
+    method is called with the same s, as `method(None, features, examples=n, seed=s)`, or with `tokens=n` for
+    `unit="tokens"`; `tokens` in a row is what it took. For a method named in `nested` the smaller selections are the
+    prefixes of its largest, and it is called once in a run. A weighted sample is fitted with its weights. `max` and `mean`
+    are over the sentences of the whole pool, the chosen ones included. Raises `ValueError` for no runs, an unknown unit,
+    or a `nested` method that is not there.
+    Source: paper (max and mean error over 20 runs); new problems in each run and the KL are our choice.
+    """
+    if runs < 1:
+        raise ValueError(f"expected at least 1 run, got {runs}")
+    if unit not in ("examples", "tokens"):
+        raise ValueError(f"expected unit to be one of ('examples', 'tokens'), got {unit!r}")
+    if missing := set(nested) - set(methods):
+        raise ValueError(f"expected nested to name methods out of {list(methods)}, got {sorted(missing)}")
+    rows = []
+    for run in range(runs):
+        of_run = seed * 10_000 + run
+        problem = make_problem(of_run)
+        # Matrices this small are quicker without a second thread: threads would mostly wait for each other.
+        with threadpool_limits(1 if problem.Theta.numel() <= _SMALL else None):
+            for name, method in methods.items():
+                choose = partial(method, None, problem.features, seed=of_run)
+                largest = choose(**{unit: max(sizes)}) if name in nested else None
+                for n in sizes:
+                    chosen = choose(**{unit: n}) if largest is None else largest.prefix(**{unit: n})
+                    rows.append((name, n, run, *_measure(problem, chosen, ridge)))
+    return pd.DataFrame(rows, columns=["method", "n", "run", "tokens", "max", "mean", "kl"])
+
+
+def _measure(problem, chosen, ridge):
+    picked = problem.features.subset(chosen.indices)
+    weights = None
+    if chosen.weights is not None:
+        weights = np.repeat(chosen.weights, picked.lengths.numpy())
+        weights = weights / weights.mean()  # so that the ridge weighs the same for every method
+    Theta = fit_mle(picked, classes=len(problem.Theta), weights=weights, ridge=ridge)
+    errors = prediction_errors(Theta, problem)
+    return len(picked.values), errors.max(), errors.mean(), mean_kl(Theta, problem)
+
+
+def intervals(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:
+    """Mean over the runs and its 95 % interval (Student's t): rows (`method`, `n`, `value`, `low`, `high`)."""
+    return _table(curves, lambda group: _student(group[metric]))
+
+
+def versus(curves: pd.DataFrame, metric: str = "max", *, baseline: str = "uniform") -> pd.DataFrame:
+    """A method's error divided by the baseline's in the same run: below 1 the method is better.
+
+    Rows (`method`, `n`, `value`, `low`, `high`, `verdict`): the geometric mean over the runs, its 95 % interval (Student's
+    t of the log ratios), and "better", "worse", or "tie" where the interval holds 1. Runs are paired, since a hard problem
+    is hard for everyone. Raises `ValueError` if the baseline is not there. Source: our choice.
+    """
+    if baseline not in set(curves["method"]):
+        raise ValueError(f"expected a baseline out of {sorted(set(curves['method']))}, got {baseline!r}")
+    reference = curves[curves["method"] == baseline].set_index(["n", "run"])[metric]
+    rest = curves[curves["method"] != baseline]
+    known = reference.reindex(pd.MultiIndex.from_frame(rest[["n", "run"]])).to_numpy()
+    rest = rest.assign(log_ratio=np.log(rest[metric].to_numpy() / known))
+    table = _table(rest, lambda group: np.exp(_student(group["log_ratio"])))
+    verdict = np.select([table["high"] < 1, table["low"] > 1], ["better", "worse"], "tie")
+    return table.assign(verdict=verdict)
+
+
+def slopes(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:
+    """The slope of log error over log n: rows (`method`, `value`, `low`, `high`), the mean over runs of each run's slope.
+
+    -0.5 is the rate 1 / sqrt(n). The interval is Student's t, 95 %. Raises `ValueError` for fewer than two sizes.
+    """
+    if curves["n"].nunique() < 2:
+        raise ValueError(f"expected at least two sizes for a slope, got {sorted(set(curves['n']))}")
+    rows = []
+    for method, group in curves.groupby("method", sort=False):
+        grid = np.log(group.pivot(index="n", columns="run", values=metric))
+        rows.append((method, *_student(np.polyfit(np.log(grid.index), grid.to_numpy(), 1)[0])))
+    return pd.DataFrame(rows, columns=["method", "value", "low", "high"])
+
+
+def _table(curves, of_group):
+    rows = [(*key, *of_group(group)) for key, group in curves.groupby(["method", "n"], sort=False)]
+    return pd.DataFrame(rows, columns=["method", "n", "value", "low", "high"])
+
+
+def _student(values) -> np.ndarray:
+    """Mean and 95 % interval; of one value, an interval without end."""
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return np.array([values.mean(), -np.inf, np.inf])
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean() + np.array([0.0, -half, half])

@@ -1,0 +1,117 @@
+"""Held-out evaluation: what a model says of text it was not tuned on, and how sure a difference is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+
+from fisherlib._quiet import progress_bar
+from fisherlib.features import TokenFeatures
+from fisherlib.model import at_responses, batches, context_length
+from fisherlib.text import encode
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Negative log-likelihood (nats) summed over the response tokens of each example, and how many these are."""
+
+    nll_sums: Float[np.ndarray, " N"]
+    tokens: Float[np.ndarray, " N"]
+
+    @property
+    def nll(self) -> float:
+        """Mean per token."""
+        return float(self.nll_sums.sum() / self.tokens.sum())
+
+    @classmethod
+    def from_features(cls, features: TokenFeatures) -> "HeldOut":
+        """Of the model that the features were extracted from: no further forward pass is needed."""
+        owner = torch.arange(len(features)).repeat_interleave(features.lengths)
+        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, features.nll.double())
+        return cls(sums.numpy(), features.lengths.double().numpy())
+
+    def __repr__(self) -> str:
+        return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"
+
+
+def held_out_nll(
+    model,
+    tokenizer,
+    rows: Dataset | Sequence[Sequence[int]],
+    *,
+    tokens_per_batch: int = 1024,
+    precision: str = "bfloat16",
+    progress: bool | None = None,
+) -> HeldOut:
+    """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`."""
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    sums = np.zeros(len(encoded))
+    counts = np.array([sum(e.is_response) for e in encoded], dtype=float)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
+            for indices, batch in batches(encoded, tokens_per_batch, "right", model.device):
+                logits, labels = at_responses(model, batch, precision, compute_logits=True)
+                nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none").cpu().double()
+                parts = nll.split([int(counts[i]) for i in indices])
+                sums[indices] = [float(part.sum()) for part in parts]
+                bar.update(len(indices))
+    finally:
+        model.train(was_training)
+    return HeldOut(sums, counts)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference with a 95 % bootstrap interval; below zero the first is better (lower NLL)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse", or "tie" when the interval holds zero."""
+        return "better" if self.high < 0 else "worse" if self.low > 0 else "tie"
+
+    def __repr__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] ({self.verdict})"
+
+
+def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Difference:
+    """NLL per token of `first` minus `second`, resampling held-out examples (percentile bootstrap, `scipy.stats`).
+
+    The interval covers the choice of test examples, and with some dozens of them is a little too narrow; it does not cover
+    the seeds of training or of a random selection. Examples without tokens are left out.
+    Raises `ValueError` if the two were not measured on the same two or more examples, or a loss is not finite.
+    """
+    from scipy.stats import bootstrap
+
+    if not np.array_equal(first.tokens, second.tokens):
+        raise ValueError("expected two measurements of the same held-out examples: evaluate both on the same rows")
+
+    scored = first.tokens > 0
+    differences = (first.nll_sums - second.nll_sums)[scored]
+    if not np.isfinite(differences).all():
+        raise ValueError("expected finite losses, got NaN or infinity: an arm diverged; lower the learning rate")
+    if scored.sum() < 2:
+        raise ValueError(f"expected at least two held-out examples with tokens to score, got {scored.sum()}: hold out more")
+
+    def mean(difference, tokens, axis=-1):
+        return difference.sum(axis=axis) / tokens.sum(axis=axis)
+
+    result = bootstrap(
+        (differences, first.tokens[scored]),
+        mean,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    interval = result.confidence_interval
+    return Difference(first.nll - second.nll, float(interval.low), float(interval.high))

@@ -1,0 +1,61 @@
+"""Judging what models write: generate, compare in pairs, and know first what the judge can tell.
+
+`generate` continues held-out prompts, `endpoint` asks any OpenAI-compatible judge, `server` starts one on this machine,
+`pairwise` asks about two texts in both orders, `outcomes` measures the judge's biases and makes win rates and Bradley-Terry
+scores of judgements, `numbers` are judges without a server. Needs the extra `judge`; notebook 06 teaches it.
+"""
+
+from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError
+from fisherlib.evaluation.judging.numbers import (
+    CharacterModel,
+    DomainClassifier,
+    copied,
+    distinct,
+    longest_copy,
+    self_repetition,
+)
+from fisherlib.evaluation.judging.outcomes import (
+    Share,
+    bradley_terry,
+    bradley_terry_scores,
+    counts,
+    length_bias,
+    order_agreement,
+    position_bias,
+    scores,
+    self_agreement,
+    share,
+    win_rates,
+)
+from fisherlib.evaluation.judging.pairwise import Pair, all_pairs, judge
+from fisherlib.evaluation.judging.server import local_server, rule_server
+from fisherlib.model import continuations, prompt_ids
+
+__all__ = [
+    "CharacterModel",
+    "DomainClassifier",
+    "Endpoint",
+    "JudgeError",
+    "Pair",
+    "Share",
+    "all_pairs",
+    "bradley_terry",
+    "bradley_terry_scores",
+    "continuations",
+    "copied",
+    "counts",
+    "distinct",
+    "judge",
+    "length_bias",
+    "local_server",
+    "longest_copy",
+    "order_agreement",
+    "position_bias",
+    "prompt_ids",
+    "rule_server",
+    "scores",
+    "self_agreement",
+    "self_repetition",
+    "share",
+    "win_rates",
+]

@@ -1,0 +1,179 @@
+"""What judgements add up to: biases of the judge first, then win rates and Bradley-Terry scores, all with intervals.
+
+Every interval is a percentile bootstrap over *prompts*: judgements of one prompt are not independent. One of no width means
+that all prompts agree, not certainty. They cover neither the seeds of training nor those of generation. Source: extension.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from fisherlib.evaluation.judging.pairwise import DECIDED, LOST
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval, and of how many it is one."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def verdict(self) -> str:
+        """ "above" or "below" one half, "tie" when the interval holds it, "not judged" without any judgement."""
+        if not self.count:
+            return "not judged"
+        return "above" if self.low > 0.5 else "below" if self.high < 0.5 else "tie"
+
+    def __repr__(self) -> str:
+        if not self.count:
+            return "not judged"
+        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}] of {self.count:,} ({self.verdict})"
+
+
+def counts(table: pd.DataFrame) -> dict[str, int]:
+    """How often each answer was given, those that count and those that do not."""
+    return {answer: int((table["answer"] == answer).sum()) for answer in (*DECIDED, *LOST)}
+
+
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """`score` of `first` against `second` at each `prompt`: 1 won, 0 lost, the mean of its two orders and all repeats.
+
+    A pick is a win and a tie half a win in each order (our choice), so that a judge who always answers A gives exactly 1/2.
+    Only questions that were decided in both orders count: one order alone would be biased. `consistent`: both orders agree.
+    """
+    decided = table[table["answer"].isin(DECIDED)]
+    swapped = decided["a"] > decided["b"]
+    points = decided["answer"].map({"A": 1.0, "tie": 0.5, "B": 0.0}).astype(float)
+    flat = pd.DataFrame(
+        {
+            "prompt": decided["prompt"],
+            "first": decided["a"].where(~swapped, decided["b"]),
+            "second": decided["b"].where(~swapped, decided["a"]),
+            "repeat": decided["repeat"],
+            "swapped": swapped,
+            "score": points.where(~swapped, 1 - points),
+        }
+    )
+    keys = ["prompt", "first", "second"]
+    each = flat.groupby([*keys, "repeat"])["score"].agg(score="mean", orders="size", spread=np.ptp).reset_index()
+    each = each[each["orders"] == 2].assign(consistent=lambda t: (t["spread"] == 0).astype(float))
+    return each.groupby(keys, as_index=False)[["score", "consistent"]].mean()
+
+
+def position_bias(table: pd.DataFrame, *, seed: int = 0) -> Share:
+    """The share of A among the answers A and B. Both orders are asked, so a judge that looks at the texts gives one half."""
+    picked = table[table["answer"].isin(["A", "B"])]
+    return share(picked["prompt"], picked["answer"] == "A", seed=seed)
+
+
+def length_bias(table: pd.DataFrame, *, seed: int = 0) -> Share:
+    """The share of the longer text among the answers A and B, where the lengths differ. One half: length does not matter."""
+    picked = table[table["answer"].isin(["A", "B"]) & (table["length_a"] != table["length_b"])]
+    return share(picked["prompt"], (picked["answer"] == "A") == (picked["length_a"] > picked["length_b"]), seed=seed)
+
+
+def order_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
+    """The share of questions whose two orders name the same arm, or both a tie."""
+    both = scores(table)
+    return share(both["prompt"], both["consistent"], seed=seed)
+
+
+def self_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
+    """The share of questions that got the same answer each time. Raises `ValueError` unless they were asked repeatedly."""
+    if table["repeat"].nunique() < 2:
+        raise ValueError("expected each question at least twice: judge with repeats=2 and a temperature above 0")
+    decided = table[table["answer"].isin(DECIDED)]
+    same = decided.groupby(["prompt", "a", "b"])["answer"].agg(["nunique", "size"]).reset_index()
+    same = same[same["size"] > 1]
+    return share(same["prompt"], same["nunique"] == 1, seed=seed)
+
+
+def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -> dict[str, Share]:
+    """How often each other arm wins against one, ties half. Raises `ValueError` for an arm that was not judged."""
+    arms = set(table["a"])
+    if against not in arms:
+        raise ValueError(f"expected one of the judged arms {sorted(arms)}, got {against!r}")
+    each, rates = scores(table), {}
+    for arm in dict.fromkeys(table["a"]):
+        if arm != against:
+            as_first = each[(each["first"] == arm) & (each["second"] == against)]
+            as_second = each[(each["second"] == arm) & (each["first"] == against)]
+            won = np.concatenate([as_first["score"], 1 - as_second["score"]])
+            rates[arm] = share(np.concatenate([as_first["prompt"], as_second["prompt"]]), won, seed=seed)
+    return rates
+
+
+def share(prompts, values, *, resamples: int = 2000, seed: int = 0) -> Share:
+    """The mean of `values` with an interval from resampling `prompts`, each with all its values."""
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        return Share(np.nan, np.nan, np.nan, 0)
+    _, owner = np.unique(np.asarray(prompts), return_inverse=True)
+    sums, sizes = np.bincount(owner, values), np.bincount(owner)
+    drawn = _draws(len(sums), resamples, seed)
+    low, high = np.quantile(drawn @ sums / (drawn @ sizes), [0.025, 0.975])
+    return Share(float(values.mean()), float(low), float(high), len(values))
+
+
+def _draws(prompts: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:
+    """How often each prompt occurs in each resample."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
+
+
+# --- Bradley-Terry ---------------------------------------------------------------------------------------------------
+
+
+def bradley_terry(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Maximum-likelihood scores s with P(i beats j) = 1 / (1 + exp(s_j - s_i)), sum zero; a tie is half a win.
+
+    Columns `score`, `low`, `high` by arm, and `ridge`. Where an arm (or a group) wins everything the maximum is at infinity:
+    then `ridge` is True and half a drawn question between every two arms is added (our choice), in the resamples as well
+    where they need it. Raises `ValueError` if no question was decided, or some arms are linked to others by none.
+    """
+    each = scores(table)
+    arms = list(dict.fromkeys(table["a"]))
+    index, prompts = {arm: i for i, arm in enumerate(arms)}, np.unique(each["prompt"])
+    wins = np.zeros((len(prompts), len(arms), len(arms)))
+    for row in each.itertuples():
+        p, i, j = np.searchsorted(prompts, row.prompt), index[row.first], index[row.second]
+        wins[p, i, j] += row.score
+        wins[p, j, i] += 1 - row.score
+    total = wins.sum(0)
+    if len(arms) < 2 or not _reaches_all(total + total.T):
+        raise ValueError("expected decided questions that link all arms, got too few: look at counts() before you rank")
+    fitted = bradley_terry_scores(total)
+    drawn = _draws(len(prompts), resamples, seed)
+    again = np.stack([bradley_terry_scores(np.tensordot(w, wins, 1)) for w in drawn])
+    low, high = np.quantile(again, [0.025, 0.975], axis=0)
+    return pd.DataFrame({"score": fitted, "low": low, "high": high, "ridge": not _reaches_all(total)}, index=arms)
+
+
+def bradley_terry_scores(wins: Float[np.ndarray, "K K"]) -> Float[np.ndarray, " K"]:
+    """The scores for `wins[i, j]`, how often i beat j, by damped Newton steps; see `bradley_terry`."""
+    K = len(wins)
+    if not _reaches_all(wins):
+        wins = wins + 0.25 * (1 - np.eye(K))
+    games, s = wins + wins.T, np.zeros(K)
+    for _ in range(200):
+        p = 1 / (1 + np.exp(s[None, :] - s[:, None]))
+        gradient = (wins - games * p).sum(1)
+        curvature = games * p * (1 - p)
+        hessian = np.diag(curvature.sum(1)) - curvature
+        step = np.linalg.solve(hessian + np.ones((K, K)), gradient)  # the ones hold the sum at zero
+        s = s + step / (1 + np.abs(step).max())  # a whole step may overshoot
+        if np.abs(step).max() < 1e-10:
+            break
+    return s - s.mean()
+
+
+def _reaches_all(wins: Float[np.ndarray, "K K"]) -> bool:
+    """Whether a chain of wins leads from every arm to every other: the maximum exists exactly then."""
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(wins > 0, directed=True, connection="strong")[0] == 1

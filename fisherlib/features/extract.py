@@ -1,0 +1,178 @@
+"""Extracting token features: the vectors that the language model's output head multiplies.
+
+FisherSFT linearises a language model at its last layer: with the head `Theta` [L, d], the next token after a prefix is
+a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2). This module collects those vectors.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fisherlib._quiet import progress_bar
+from fisherlib.features import folder as feature_folder
+from fisherlib.features.token_features import TokenFeatures
+from fisherlib.model import at_responses, batches, context_length, head_scale, mixes, output_head
+from fisherlib.text import Encoded, encode
+
+_COLUMNS = {"trace_weights": torch.float32, "nll": torch.float32, "labels": torch.int64}
+_SHARD_BYTES, _SHARD_EXAMPLES = 2**26, 1024  # what an interrupted extraction loses at most
+_LOGIT_ELEMENTS = 2**26  # logits computed at once: 256 MB in float32, whatever the length of a batch
+
+
+def extract_features(
+    model,
+    tokenizer,
+    rows: Dataset | Sequence[Sequence[int]],
+    *,
+    out_dir: str | Path | None = None,
+    tokens_per_batch: int = 2048,
+    precision: str = "bfloat16",
+    padding_side: str = "right",
+    dtype: torch.dtype = torch.float32,
+    progress: bool | None = None,
+) -> TokenFeatures:
+    """The pre-logit vector at the position that predicts each response token, for every row.
+
+    `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
+    memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16" or "float32".
+    `dtype`: of the stored values. `progress`: None shows a bar in a terminal only. Runs where the model is (CPU, CUDA or
+    MPS); the result is on the CPU.
+    `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
+    or a run that may be interrupted. Called again with the same arguments it goes on after the last whole shard, or just
+    opens what is complete. The result is mapped from the folder; memory is bounded by a shard, beside the token ids.
+    If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
+    that the logits are always a product of one matrix with what is returned.
+    Raises `ValueError` for a model whose logits are no linear function of its head's input (soft-capping), rows that
+    are longer than the model's context, rows without any response token, or an `out_dir` that holds something else or
+    that another process is writing to; `OSError` if the disk is full or cannot be written to (what is done is kept).
+    Time: one forward pass over all tokens. Source: paper, section 2; the per-token statistics are an extension.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"expected a floating-point dtype to store features in, got {dtype}")
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    source = _source(model, tokenizer, encoded, precision)
+    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "padding_side": padding_side, "dtype": dtype}
+    if out_dir is None:
+        scale = head_scale(model, encoded)
+        with progress_bar(len(encoded), progress) as bar:
+            columns = _columns(model, encoded, scale, bar, **settings)
+        return TokenFeatures(**columns, offsets=_offsets(encoded), info=source | {"logit_scale": scale})
+    folder, offsets = Path(out_dir), _offsets(encoded)
+    wanted = feature_folder.describe(dtype, _dim(model), offsets, _COLUMNS, source)
+    if feature_folder.find(folder, wanted, offsets)["done"] < len(encoded):
+        with feature_folder.locked(folder):
+            info = feature_folder.find(folder, wanted, offsets)  # again: only under the lock does it stay as it is
+            shards = [shard for shard in _shards(offsets, info["dim"] * dtype.itemsize) if shard[1] > info["done"]]
+            info["done"] = shards[0][0] if shards else len(encoded)  # a shard that is there in part is computed again
+            scale = info["source"].get("logit_scale") or head_scale(model, encoded)  # one for all shards, to the last bit
+            info["source"]["logit_scale"] = scale
+            writer = feature_folder.Writer(folder, info, offsets)
+            with progress_bar(len(encoded), progress, info["done"]) as bar:
+                for start, stop in shards:
+                    writer.append(_columns(model, encoded[start:stop], scale, bar, **settings), stop - start)
+    return TokenFeatures.load(folder)
+
+
+def _columns(
+    model, encoded: Sequence[Encoded], scale: float, bar: tqdm, *, tokens_per_batch, precision, padding_side, dtype
+) -> dict[str, Tensor]:
+    """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M]."""
+    offsets, head, was_training = _offsets(encoded), model.get_output_embeddings(), model.training
+    M = int(offsets[-1])
+    columns = {name: torch.empty(M, dtype=kind) for name, kind in _COLUMNS.items()}
+    columns["values"] = torch.empty(M, _dim(model), dtype=dtype)
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
+                states, labels = at_responses(model, batch, precision, compute_logits=False)
+                x = states.float() * scale
+                weights, nll = _head_statistics(head, x, labels, scale, precision)
+                if head.bias is not None:
+                    x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
+                rows = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in indices])
+                for name, part in {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}.items():
+                    columns[name][rows] = part.to(columns[name].dtype).cpu()
+                bar.update(len(indices))
+    finally:
+        model.train(was_training)
+    return columns
+
+
+def _offsets(encoded: Sequence[Encoded]) -> Int[Tensor, " N_plus_1"]:
+    return torch.tensor([0, *(sum(e.is_response) for e in encoded)]).cumsum(0)
+
+
+def _shards(offsets: Int[Tensor, " N_plus_1"], row_bytes: int) -> list[tuple[int, int]]:
+    """Consecutive examples as (start, stop): at most `_SHARD_EXAMPLES` and `_SHARD_BYTES` of values, but at least one.
+
+    They are always cut from the start of the pool, so that a run that was interrupted has the batches of one that was not.
+    """
+    shards, start = [], 0
+    while start < len(offsets) - 1:
+        fitting = int(torch.searchsorted(offsets, int(offsets[start]) + _SHARD_BYTES // row_bytes, right=True)) - 1
+        stop = min(max(fitting, start + 1), start + _SHARD_EXAMPLES, len(offsets) - 1)
+        shards.append((start, stop))
+        start = stop
+    return shards
+
+
+def _source(model, tokenizer, encoded: Sequence[Encoded], precision: str) -> dict:
+    """What decides the features, as a few fingerprints: enough to tell whether another call would give the same.
+
+    Of the weights it takes about a thousand numbers spread over each tensor, bit by bit: cheap for any model, and no step
+    of training leaves all of them as they were. Every token id and every response mask counts.
+    """
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta:  # weights that accelerate keeps elsewhere cannot be seen here
+            continue
+        flat = tensor.flatten()
+        sample = flat[:: max(len(flat) // 1024, 1)].cpu().contiguous()
+        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + sample.view(torch.uint8).numpy().tobytes())
+    ids = hashlib.sha256()
+    for example in encoded:
+        ids.update(np.array([len(example.input_ids), *example.input_ids], dtype="<i8").tobytes())
+        ids.update(np.array(example.is_response, dtype=np.uint8).tobytes())
+    template = getattr(tokenizer, "chat_template", None)
+    return {
+        "model": model.config.name_or_path,
+        "model_weights": weights.hexdigest(),
+        "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest(),
+        "precision": precision,
+        "rows": ids.hexdigest(),
+    }
+
+
+# --- running the model at the response positions only (used for features, for training and for evaluation) ------------
+
+
+def _dim(model) -> int:
+    """Width of a feature: the head's input, and one more for the head's bias."""
+    head = output_head(model)
+    return head.weight.shape[1] + (head.bias is not None)
+
+
+def _head_statistics(
+    head: torch.nn.Linear, x: Float[Tensor, "m d"], labels: Int[Tensor, " m"], scale: float, precision: str
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """Per token the trace weight `1 - ||p||^2` and the negative log-likelihood, a slice of tokens at a time."""
+    weights, nll = [], []
+    step = max(_LOGIT_ELEMENTS // head.weight.shape[0], 1)
+    for rows, targets in zip(x.split(step), labels.split(step), strict=True):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixes(head.weight, precision)):
+            logits = torch.nn.functional.linear(rows.to(head.weight.dtype), head.weight)
+        log_p = logits.float()
+        if head.bias is not None:
+            log_p += scale * head.bias.float()
+        log_p = torch.log_softmax(log_p, dim=-1)
+        nll.append(-log_p.gather(1, targets[:, None])[:, 0])
+        weights.append((1 - log_p.exp_().square_().sum(1)).clamp(min=0))
+    return (torch.cat(weights), torch.cat(nll)) if weights else (x.new_empty(0), x.new_empty(0))

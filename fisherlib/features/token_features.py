@@ -1,0 +1,128 @@
+"""`TokenFeatures`: one matrix of token vectors per example, in memory or mapped from disk."""
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fisherlib.features import folder as feature_folder
+from fisherlib.features.folder import COLUMNS
+
+Indices = Sequence[int] | Int[np.ndarray, " n"]  # of examples
+
+
+@dataclass(frozen=True)
+class TokenFeatures:
+    """The features of all response tokens of `N` examples, ragged: example `i` is rows `offsets[i]:offsets[i+1]`.
+
+    `values` [M, d]; `offsets` [N+1]; per token, where known: `trace_weights` [M] (`1 - ||p||^2`, the trace of the
+    softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
+    they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
+    """
+
+    values: Float[Tensor, "M d"]
+    offsets: Int[Tensor, " N_plus_1"]
+    trace_weights: Float[Tensor, " M"] | None = None
+    nll: Float[Tensor, " M"] | None = None
+    labels: Int[Tensor, " M"] | None = None
+    info: dict = field(default_factory=dict)
+    maps: list[mmap.mmap] = field(default_factory=list, repr=False)
+
+    def __post_init__(self):
+        rows, steps = len(self.values), self.offsets.diff()
+        if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
+            raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
+        for name in COLUMNS:
+            if (column := getattr(self, name)) is not None and len(column) != rows:
+                raise ValueError(f"expected one of {name} for each of {rows:,} tokens, got {len(column):,}")
+
+    @classmethod
+    def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
+        """From one `[T_i, d]` tensor or array per example (empty ones allowed). Raises `ValueError` if the widths differ."""
+        blocks = [torch.as_tensor(block) for block in blocks]
+        if not blocks:
+            raise ValueError("expected at least one example, got an empty list")
+        widths = {tuple(block.shape[1:]) for block in blocks}
+        if len(widths) > 1 or any(block.ndim != 2 for block in blocks):
+            raise ValueError(f"expected matrices [T_i, d] of one width d, got shapes {[tuple(b.shape) for b in blocks[:5]]}")
+        lengths = torch.tensor([0, *(len(block) for block in blocks)])
+        return cls(torch.cat(blocks), lengths.cumsum(0), **per_token)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int | np.integer) -> Float[Tensor, "T d"]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"example {i} of {len(self)}")
+        return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
+
+    def __repr__(self) -> str:
+        return f"TokenFeatures({len(self):,} examples, {len(self.values):,} tokens, d={self.dim}, {self.values.dtype})"
+
+    @property
+    def lengths(self) -> Int[Tensor, " N"]:
+        return self.offsets.diff()
+
+    @property
+    def dim(self) -> int:
+        return self.values.shape[1]
+
+    def subset(self, indices: Indices) -> "TokenFeatures":
+        """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
+        if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
+            raise IndexError(f"example {bad[0]} of {len(self)}")
+        spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
+        rows = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
+        lengths = torch.tensor([0, *(len(span) for span in spans)])
+        per_token = {name: None if (t := getattr(self, name)) is None else t[rows] for name in COLUMNS}
+        info = {name: value for name, value in self.info.items() if name != "rows"}  # the fingerprint is of other rows
+        return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a new folder, in the format of `fisherlib.features.folder`; complete or absent, never half-written.
+
+        Raises `ValueError` if the folder exists, `OSError` if the disk is full or cannot be written to.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise ValueError(f"expected a folder that does not exist yet, got {folder}: remove it or choose another")
+        columns = {name: column for name in ("values", *COLUMNS) if (column := getattr(self, name)) is not None}
+        dtypes = {name: column.dtype for name, column in columns.items() if name != "values"}
+        info = feature_folder.describe(self.values.dtype, self.dim, self.offsets, dtypes, self.info)
+        with feature_folder.explain_disk_errors(folder, "nothing was kept"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            feature_folder.Writer(scratch, info, self.offsets).append(columns, len(self))
+            scratch.chmod(0o755)  # the temporary folder was private
+            os.replace(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TokenFeatures":
+        """Open a folder that `save` or `extract_features` wrote. Its files are memory-mapped, not read.
+
+        Raises `ValueError` if a file is missing or of the wrong size, or if the extraction is not complete yet.
+        """
+        tensors, maps, info = feature_folder.open_folder(Path(folder))
+        return cls(**tensors, info=info["source"], maps=maps)
+
+    def release(self) -> None:
+        """Give the memory of what has been read of a mapped file back to the system; values in memory stay where they are.
+
+        Pages that were read count as this process's memory until the system needs it for others. Who walks through a
+        file larger than memory calls this after each chunk; what is touched again is read again.
+        """
+        feature_folder.release(self.maps)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"maps": []}  # a copy (pickle, deepcopy) holds the values themselves

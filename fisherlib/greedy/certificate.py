@@ -1,0 +1,84 @@
+"""How good a selection is: an upper bound on what any selection within the budget could reach."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy.checks import check_weighting
+from fisherlib.greedy.information import Information
+from fisherlib.greedy.one_token import OneToken
+from fisherlib.greedy.score import replay
+from fisherlib.greedy.selection import Selection
+
+
+def certify(
+    features: TokenFeatures,
+    selection: Selection,
+    *,
+    prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
+    weighting: str = "none",
+    device: str = "auto",
+) -> Selection:
+    """The same picks with their gains and their certificate on `features`: what another method's picks are worth here.
+
+    For picks that were made with compressed features, or at random, or by anyone. The certificate is for the costs of the
+    selection and its budget (its settings' budget, or what it spent). Float64 throughout: O(M d^2 + n d^3).
+    Raises `ValueError` if the selection is from a pool of another size. Source: extension.
+    """
+    if selection.pool_size != len(features):
+        raise ValueError(
+            f"expected a selection from this pool of {len(features):,}, got one from {selection.pool_size:,} examples"
+        )
+    check_weighting(features, weighting)
+    began = time.perf_counter()
+    state = Information(features, prior, weighting, device, "float64")
+    picks = selection.indices.tolist()
+    gains = replay(state, picks)
+    by_tokens = "tokens" in selection.settings.get("budget", {})
+    price = features.lengths.numpy().astype(float) if by_tokens else np.ones(len(features))
+    price[picks] = selection.costs if by_tokens else 1.0
+    budget = float(selection.settings["budget"]["tokens"]) if by_tokens else float(len(picks))
+    return replace(
+        selection,
+        gains=np.array(gains),
+        upper_bound=float(np.sum(gains)) + slack(state, picks, price, budget),
+        evaluations=state.evaluations,
+        seconds=time.perf_counter() - began,
+        settings={**selection.settings, "certified_on": features.info},
+    )
+
+
+def slack(state: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
+    """How far the objective of any selection A within the budget can lie above this one, S. The smaller of two bounds.
+
+    Concavity: F(pi) = log det(V0 + sum pi_i G_i) is concave in pi, with gradient t_i = tr(V^-1 G_i) at S, so
+    f(A) - f(S) <= sum_A t - sum_S t. Submodularity: f(A) - f(S) <= the sum over A \\ S of gain_i, given S.
+    Either sum over A is at most the value of a *fractional* knapsack. (Extension.) The first is the sharper one when
+    the chosen tokens far outnumber d, the second when they do not.
+    """
+    n = len(price)
+    t = state.leverages()
+    by_concavity = _fractional_knapsack(t, price, budget) - t[picks].sum()
+    rest = np.setdiff1d(np.arange(n), picks)
+    remaining = np.zeros(n)
+    if state.dtype != torch.float64:  # a quick look whether the second bound can be the smaller one at all
+        for part in state.blocks.parts(rest):
+            gains, errors = state.screen(rest[part])
+            remaining[rest[part]] = gains - errors
+        if _fractional_knapsack(remaining.clip(min=0), price, budget) > by_concavity:
+            return max(by_concavity, 0.0)
+    remaining[rest] = state.exact(rest)
+    return max(min(by_concavity, _fractional_knapsack(remaining, price, budget)), 0.0)
+
+
+def _fractional_knapsack(value: np.ndarray, price: np.ndarray, budget: float) -> float:
+    """The most value that `budget` buys if examples may be taken in part: by value per price. What is free is taken."""
+    fits = (price > 0) & (price <= budget)
+    order = np.flatnonzero(fits)[np.argsort(-value[fits] / price[fits], kind="stable")]
+    bought = np.diff(np.minimum(price[order].cumsum(), budget), prepend=0.0) / price[order]
+    return float((bought * value[order]).sum() + value[price == 0].sum())

@@ -1,0 +1,65 @@
+"""What may be asked of a selection: budgets, costs and options, with one clear error for each mistake."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from fisherlib.features import TokenFeatures
+
+
+def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " N"]:
+    """The costs as float64 [N], by default each example's response tokens. Raises `ValueError` for impossible costs."""
+    lengths = features.lengths.numpy().astype(float)
+    if costs is None:
+        return lengths
+    costs = np.asarray(costs, dtype=float)
+    if costs.shape != lengths.shape:
+        raise ValueError(f"expected one cost for each of {len(lengths):,} examples, got shape {costs.shape}")
+    if not np.isfinite(costs).all() or (costs < 0).any() or (costs[lengths > 0] == 0).any():
+        raise ValueError("expected positive, finite costs (0 only for examples without tokens): check the costs")
+    return costs
+
+
+def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | None, tokens: float | int | None) -> None:
+    """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
+    if (examples is None) == (tokens is None):
+        raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
+    if examples is not None and not (isinstance(examples, int | np.integer) and 0 < examples <= len(features)):
+        raise ValueError(
+            f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}: change it"
+        )
+    if tokens is not None and not 0 < tokens <= costs.sum():
+        raise ValueError(
+            f"expected a budget from 1 to {costs.sum():,.0f} tokens (the whole pool), got {tokens:,}: change it"
+        )
+
+
+def check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
+    """Raise `ValueError` for the first argument of `select` that is not what it should be."""
+    if len(features) == 0:
+        raise ValueError("expected features of at least one example, got none")
+    check_budget(features, costs, examples, tokens)
+    for name, value, known in (
+        ("rule", rule, ("gain", "gain_per_token")),
+        ("dtype", dtype, ("auto", "bfloat16", "float32", "float64")),
+    ):
+        if value not in known:
+            raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
+    if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+        raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size}")
+    if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
+        raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic}")
+    if memory is not None and not 0 < memory < np.inf:
+        raise ValueError(f"expected a positive, finite number of gigabytes as memory, got {memory}")
+    check_weighting(features, weighting)
+    if start is not None and start.pool_size != len(features):
+        raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
+
+
+def check_weighting(features: TokenFeatures, weighting: str) -> None:
+    """Raise `ValueError` for an unknown weighting, or one that the features have no weights for."""
+    if weighting not in ("none", "trace"):
+        raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
+    if weighting == "trace" and features.trace_weights is None:
+        raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")

@@ -1,0 +1,68 @@
+"""What a selection will take, measured on small samples of the pool. (Extension.)"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy.blocks import Blocks
+from fisherlib.greedy.checks import check_budget
+from fisherlib.greedy.select import select
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`evaluations` of a gain, `seconds`, and `gigabytes` of working memory at most (beside features in memory)."""
+
+    evaluations: int
+    seconds: float
+    gigabytes: float
+
+    def __repr__(self) -> str:
+        return f"about {self.evaluations:,} gain evaluations, {self.seconds:,.1f} s, {self.gigabytes:.2f} GB"
+
+
+def forecast(
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    sample: int = 600,
+    seed: int = 0,
+    device: str = "auto",
+    memory: float | int | None = None,
+    **options,
+) -> Forecast:
+    """Evaluations, seconds and memory that `select` with these arguments will need, to within a factor of two or so.
+
+    Selects the same share of two random samples of the pool, of `sample` and of half as many examples, and continues the
+    growth between them as a power law; a pool that is no larger than `sample` is simply selected from. `options` are those
+    of `select`, but `costs` and `start`, which belong to the whole pool. Raises `ValueError` for these, and for what
+    `select` would refuse: a bad budget, or too little memory.
+    """
+    if whole := {"costs", "start"} & set(options):
+        raise ValueError(f"expected options that hold for a sample of the pool too, got {sorted(whole)}: leave them out")
+    n = len(features)
+    check_budget(features, features.lengths.numpy().astype(float), examples, tokens)
+    room = None if memory is None else int(memory * 1e9)
+    gigabytes = Blocks(features, options.get("weighting", "none"), device, room).planned / 1e9
+    rng = np.random.default_rng(seed)
+    sizes = [min(sample, n)] if n <= sample else [sample // 2, sample]
+    found = []
+    for size in sizes:
+        part = features.subset(np.sort(rng.choice(n, size, replace=False)))
+        share = len(part.values) / max(len(features.values), 1)
+        if examples is not None:
+            budget = {"examples": max(round(examples * size / n), 1)}
+        else:  # an example at least
+            budget = {"tokens": max(tokens * share, float(part.lengths.max()))}
+        selection = select(part, **budget, device=device, memory=memory, **options)
+        found.append((selection.evaluations, selection.seconds))
+
+    def grown(small: float | int, large: float | int) -> float:
+        exponent = math.log(large / small, sizes[1] / sizes[0])
+        return large * (n / sizes[1]) ** min(max(exponent, 1.0), 2.0)  # a pass over the pool at least, naive at most
+
+    evaluations, seconds = found[0] if len(found) == 1 else (grown(a, b) for a, b in zip(*found, strict=True))
+    return Forecast(int(evaluations), seconds, gigabytes)

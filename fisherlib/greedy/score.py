@@ -1,0 +1,49 @@
+"""The information that given picks gather, in their order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.greedy.checks import check_weighting
+from fisherlib.greedy.information import Information
+from fisherlib.greedy.one_token import OneToken
+from fisherlib.greedy.selection import Selection
+
+
+def score_selection(
+    features: TokenFeatures,
+    indices: Indices,
+    *,
+    prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
+    weighting: str = "none",
+    device: str = "auto",
+    **fields,
+) -> Selection:
+    """A `Selection` of given examples, in their order, with the information that each added. Float64 throughout.
+
+    `fields` fill `Selection` (for instance `settings`). Time O(n d^3). Raises `ValueError` for indices that are no whole
+    numbers, do not exist or repeat, for an unknown weighting, and for features or a prior that are not finite.
+    """
+    indices = np.asarray(indices)
+    if indices.size and indices.dtype.kind not in "iu":
+        raise ValueError(f"expected indices as whole numbers, got {indices.dtype}: use np.flatnonzero for a mask")
+    if bad := [int(i) for i in indices if not 0 <= i < len(features)]:
+        raise ValueError(f"expected indices from 0 to {len(features) - 1}, got {bad[0]}")
+    check_weighting(features, weighting)
+    state = Information(features, prior, weighting, device, "float64")
+    indices = np.array(indices, dtype=np.int64)
+    gains = replay(state, indices.tolist())
+    fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
+    return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
+
+
+def replay(state: Information | OneToken, picks: Sequence[int]) -> list[float]:
+    """Add examples in this order; returns what each gained."""
+    gains = []
+    for i in picks:
+        gains.append(float(state.exact([i])[0]))
+        state.add(i)
+    return gains

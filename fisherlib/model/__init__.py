@@ -1,0 +1,23 @@
+"""Running a language model: load it, run it over rows, read its head, let it write."""
+
+from fisherlib.model.forward import at_responses, batches, context_length, is_first_choice, nll, pad, per_token
+from fisherlib.model.generate import continuations, prompt_ids
+from fisherlib.model.head import head_matrix, head_scale, mixes, output_head
+from fisherlib.model.load import load_model
+
+__all__ = [
+    "at_responses",
+    "batches",
+    "context_length",
+    "continuations",
+    "head_matrix",
+    "head_scale",
+    "is_first_choice",
+    "load_model",
+    "mixes",
+    "nll",
+    "output_head",
+    "pad",
+    "per_token",
+    "prompt_ids",
+]

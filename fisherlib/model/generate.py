@@ -1,0 +1,94 @@
+"""Continuations of held-out prompts: what a reader, or a judge, sees of a model."""
+
+import torch
+from datasets import Dataset
+
+from fisherlib._quiet import progress_bar
+from fisherlib.model.forward import batches, context_length
+from fisherlib.text import Encoded, encode
+
+
+def prompt_ids(rows: Dataset, tokenizer) -> list[list[int]]:
+    """Token ids of each row up to its (last) response: the very tokens that precede it in training.
+
+    They are cut from what `fl.encode` makes, not tokenized again. Raises `ValueError` for rows without a prompt.
+    """
+    prompts = []
+    for number, (example, row) in enumerate(zip(encode(rows, tokenizer), rows, strict=True)):
+        start = len(example.input_ids) - 1
+        while start > 0 and not example.is_response[start]:  # what follows the response
+            start -= 1
+        while start > 0 and example.is_response[start - 1]:
+            start -= 1
+        if start < 1 or (row.get("prompt") is None and row.get("messages") is None):
+            raise ValueError(f"row {number}: expected a prompt to continue, got a text alone: give 'prompt' and 'response'")
+        prompts.append(example.input_ids[:start])
+    return prompts
+
+
+def continuations(
+    model,
+    tokenizer,
+    rows: Dataset,
+    *,
+    max_new_tokens: int = 40,
+    temperature: float = 0.7,
+    seed: int = 0,
+    tokens_per_batch: int = 4096,
+    progress: bool | None = None,
+) -> list[str]:
+    """What the model says in place of each row's response, without the prompt and without spaces around it.
+
+    Ends at the end of the turn, as the model was trained to, or after `max_new_tokens`. `temperature` 0 takes the most
+    likely token each time; all settings are our choice. The same `seed`, rows and batches give the same texts, and the
+    generator of the caller is left as it was. Raises `ValueError` for rows without a prompt or too long for the model.
+    Cost: `max_new_tokens` forward passes over each batch, with the keys and values of the past kept.
+    """
+    if max_new_tokens < 1 or not temperature >= 0:
+        raise ValueError(
+            f"expected max_new_tokens of at least 1 and temperature of at least 0, got {max_new_tokens}, {temperature}"
+        )
+    prompts = prompt_ids(rows, tokenizer)
+    longest, context = max(map(len, prompts)) + max_new_tokens, context_length(model)
+    if context is not None and longest > context:
+        raise ValueError(
+            f"expected prompt and continuation within {context:,} tokens (the model's context), got {longest:,}"
+        )
+    encoded = [Encoded(ids, [False] * len(ids)) for ids in prompts]
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    )
+    stops = sorted(_stops(model, tokenizer))
+    said, was_training = [""] * len(prompts), model.training
+    model.eval()
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(devices), progress_bar(len(prompts), progress) as bar:
+            torch.manual_seed(seed)
+            for indices, batch in batches(encoded, tokens_per_batch, "left", model.device):
+                new = model.generate(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=stops,
+                    pad_token_id=stops[0],
+                    **sampling,
+                )[:, batch["input_ids"].shape[1] :]
+                for i, ids in zip(indices, new.tolist(), strict=True):
+                    end = next((k for k, token in enumerate(ids) if token in stops), len(ids))
+                    said[i] = tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+                bar.update(len(indices))
+    finally:
+        model.train(was_training)
+    return said
+
+
+def _stops(model, tokenizer) -> set[int]:
+    """The tokens that end a text or a turn. Raises `ValueError` if there is none."""
+    ends = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    if not ends:
+        raise ValueError(
+            "expected a tokenizer or a model that knows its end-of-text token, got neither: set tokenizer.eos_token"
+        )
+    return ends

@@ -1,0 +1,104 @@
+"""Methods that users know from maintained packages, as arms beside those of the papers: facility location, SemHash.
+
+They need the extra `neighbours`. Farthest-point sampling, as in scikit-matter, is `selectors.farthest_point`; a test says
+that the picks are the same. All settings are our choice.
+"""
+
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+from datasets import Dataset
+
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Selection
+from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._pooled import centred
+from fisherlib.selectors.farthest_point import farthest_point
+
+PACKAGES = {"facility_location": "submodlib", "semhash": "semhash"}  # what must be importable
+
+
+def facility_location(
+    rows: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Every example has a pick like it: greedy for the sum over the pool of the largest similarity to a pick.
+
+    The similarity is (1 + cosine) / 2 of the centred means of token vectors; submodlib's lazy greedy ranks the whole pool,
+    and the ranking is followed as far as the budget goes. Deterministic, `seed` is only noted; but ties are common (two
+    that have only each other gain the same), and the package breaks them. Time O(N^2 d) and more for the ranking, memory
+    O(N^2). Source: Lin and Bilmes 2011. Raises `ImportError` without the package, `ValueError` for a bad budget.
+    """
+    began = time.perf_counter()
+    check_call(rows, features, examples, tokens)
+    _needs("facility_location")
+    from submodlib import FacilityLocationFunction
+
+    ids, X = centred(features)
+    ranked = np.array([], dtype=np.int64)
+    if len(ids) > 1:  # submodlib ranks at most all but one
+        unit = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(float).tiny)
+        alike = (1 + unit @ unit.T) / 2
+        function = FacilityLocationFunction(n=len(ids), mode="dense", sijs=alike, separate_rep=False)
+        found = function.maximize(budget=len(ids) - 1, optimizer="LazyGreedy", stopIfZeroGain=False, show_progress=False)
+        ranked = np.array([i for i, _ in found], dtype=np.int64)
+    last = np.setdiff1d(np.arange(len(ids)), ranked)
+    order = np.concatenate([ids[ranked], ids[last], without_tokens(features)])
+    return fill_in_order(
+        features, order, method="facility location", examples=examples, tokens=tokens, seed=seed, began=began
+    )
+
+
+def semhash(
+    rows: Dataset | None,
+    features: TokenFeatures,
+    *,
+    examples: int | None = None,
+    tokens: float | int | None = None,
+    seed: int = 0,
+    threshold: float = 0.9,
+) -> Selection:
+    """Uniform among what SemHash leaves: no two examples that mean the same; then, if the budget asks for it, the others.
+
+    Two examples mean the same if the cosine of their centred mean token vectors is at least `threshold`, so the embeddings
+    are those that FisherSFT reads, not the small model that SemHash would fetch; and its exact index, so that a seed says
+    all. Time O(N^2 d). Source: SemHash, `self_deduplicate`. Raises `ImportError` without the package, `ValueError` for a
+    bad budget.
+    """
+    began = time.perf_counter()
+    check_call(rows, features, examples, tokens)
+    _needs("semhash")
+    from semhash import SemHash
+
+    ids, X = centred(features)
+    records = [{"example": str(i)} for i in ids]  # never equal: only meaning counts
+    vectors = X.astype(np.float32)
+    index = SemHash.from_embeddings(vectors, records, model=None, columns=["example"], ann_backend="basic")
+    kept = np.array([int(record["example"]) for record in index.self_deduplicate(threshold).selected], dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(kept), rng.permutation(np.setdiff1d(np.arange(len(features)), kept))])
+    about = {"threshold": threshold, "removed": len(ids) - len(kept), "seed": seed, "began": began}
+    return fill_in_order(features, order, method="SemHash, then uniform", examples=examples, tokens=tokens, **about)
+
+
+NEIGHBOURS: dict[str, Callable[..., Selection]] = {
+    "farthest_point": farthest_point,
+    "facility_location": facility_location,
+    "semhash": semhash,
+}
+
+
+def installed() -> list[str]:
+    """The arms of `NEIGHBOURS` whose packages are here."""
+    return [name for name in NEIGHBOURS if find_spec(PACKAGES.get(name, "fisherlib"))]
+
+
+def _needs(name: str) -> None:
+    if not find_spec(PACKAGES[name]):
+        raise ImportError(f"{name} needs {PACKAGES[name]}: pip install 'fisherlib[neighbours]' (or -e '.[neighbours]')")

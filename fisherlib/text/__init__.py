@@ -1,0 +1,13 @@
+"""Stage 1, text: pools of examples, which of their tokens count, and the texts behind the defaults."""
+
+from fisherlib.text.masks import Encoded, MaskAudit, encode
+from fisherlib.text.pools import SHAPES, Pool, load_pool
+
+__all__ = [
+    "SHAPES",
+    "Encoded",
+    "MaskAudit",
+    "Pool",
+    "encode",
+    "load_pool",
+]

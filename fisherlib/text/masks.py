@@ -1,0 +1,144 @@
+"""Which tokens of a row count: token ids, the response mask, and an audit of both."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from datasets import Dataset
+
+from fisherlib import assets
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one example, and for each whether it is a response token (one that is predicted and counted)."""
+
+    input_ids: list[int]
+    is_response: list[bool]
+
+
+def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: int | None = None) -> list[Encoded]:
+    """Token ids and response mask of every row.
+
+    With a chat template, rows become conversations and the assistant turns with their end-of-turn token count;
+    without one, the prompt and the response are joined as they stand (a `system` line is left out) and the response with
+    the end-of-text token counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts.
+    The first token of a sequence never counts: nothing precedes it to predict it from.
+    Raises `ValueError` if a row exceeds `max_tokens`, or if no token of any row counts.
+    """
+    if tokenizer is None:
+        encoded = [Encoded([int(i) for i in row], [True] * len(row)) for row in rows]
+    else:
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"expected a fast tokenizer, got {type(tokenizer).__name__}: it cannot say where its tokens lie"
+            )
+        encoded = [_encode_row(row, number, tokenizer) for number, row in enumerate(rows)]
+    for number, example in enumerate(encoded):
+        if example.is_response:
+            example.is_response[0] = False
+        if max_tokens is not None and len(example.input_ids) > max_tokens:
+            raise ValueError(
+                f"row {number}: expected at most {max_tokens:,} tokens (the model's context), "
+                f"got {len(example.input_ids):,}: shorten or drop the row"
+            )
+    if not any(any(example.is_response) for example in encoded):
+        raise ValueError(
+            f"expected some response tokens to learn from, got none in {len(encoded)} rows: "
+            "look at the mask audit; the rows may be empty, or the chat template may drop the assistant's turns"
+        )
+    return encoded
+
+
+def _encode_row(row: dict, number: int, tokenizer) -> Encoded:
+    try:
+        text, spans = _render(row, tokenizer)
+    except Exception as error:  # a chat template is a program of its own, and may raise anything
+        raise ValueError(f"row {number}: {assets.first_line(error)}") from error
+    templated = tokenizer.chat_template and not _is_text(row)
+    tokens = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
+    # A token counts if any character of it is the response's: one that straddles the boundary is not lost.
+    offsets = tokens["offset_mapping"]
+    mask = [any(start < last and end > first for first, last in spans) for start, end in offsets]
+    return Encoded(list(tokens["input_ids"]), mask)
+
+
+def _is_text(row: dict) -> bool:
+    return row.get("messages") is None and (row.get("prompt") is None or row.get("response") is None)
+
+
+def _render(row: dict, tokenizer) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a row, and the character spans of its responses."""
+    if _is_text(row):
+        text = row["text"] + (tokenizer.eos_token or "")
+        return text, [(0, len(text))]
+    if tokenizer.chat_template is None:
+        if row.get("messages") is not None:
+            raise ValueError("expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'")
+        text = row["prompt"] + row["response"] + (tokenizer.eos_token or "")
+        return text, [(len(row["prompt"]), len(text))]
+    turns = row.get("messages") or [
+        *([{"role": "system", "content": row["system"]}] if row.get("system") else []),
+        {"role": "user", "content": row["prompt"]},
+        {"role": "assistant", "content": row["response"]},
+    ]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    spans = []
+    for i, turn in enumerate(turns):
+        if turn["role"] == "assistant":
+            before = tokenizer.apply_chat_template(turns[:i], tokenize=False, add_generation_prompt=True)
+            through = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
+            if not (through.startswith(before) and text.startswith(through.rstrip())):
+                raise ValueError(
+                    "expected a chat template that renders a conversation turn by turn, but this one rewrites what it wrote "
+                    f"before turn {i}: give one exchange per row, or a tokenizer with a plainer template"
+                )
+            spans.append((len(before), len(through.rstrip())))  # the end-of-turn token counts, the newline after it not
+    return text, spans
+
+
+class MaskAudit:
+    """Which tokens count, shown for a few rows: read it before trusting anything downstream.
+
+    `tokens` and `responses` count all the tokens and the response tokens of `rows`; `empty` lists the rows without any.
+    """
+
+    def __init__(self, rows: Dataset, tokenizer, *, show: int = 2):
+        self._tokenizer = tokenizer
+        encoded = encode(rows, tokenizer)
+        self.tokens = sum(len(e.input_ids) for e in encoded)
+        self.responses = sum(sum(e.is_response) for e in encoded)
+        self.empty = [i for i, e in enumerate(encoded) if not any(e.is_response)]
+        self._shown = encoded[:show]
+
+    def __repr__(self) -> str:
+        def mark(example: Encoded) -> str:
+            runs = itertools.groupby(zip(example.is_response, example.input_ids, strict=True), key=lambda pair: pair[0])
+            return "".join(
+                f"⟦{text}⟧" if counts else text
+                for counts, run in runs
+                for text in [self._tokenizer.decode([token for _, token in run])]
+            )
+
+        return "\n\n".join([*(mark(example) for example in self._shown), self._summary()])
+
+    def _repr_html_(self) -> str:
+        style = {
+            True: "background:#cfe8d5;color:#123;border-right:1px solid #7db48c",
+            False: "color:#888",
+        }
+        blocks = []
+        for example in self._shown:
+            pairs = zip(example.input_ids, example.is_response, strict=True)
+            pieces = [
+                f'<span style="{style[counts]}">{escape(self._tokenizer.decode([token])).replace(chr(10), "⏎<br>")}</span>'
+                for token, counts in pairs
+            ]
+            blocks.append(f'<div style="font-family:monospace;line-height:1.5;margin:0.6em 0">{"".join(pieces)}</div>')
+        return "".join(blocks) + f"<p>{escape(self._summary())}</p>"
+
+    def _summary(self) -> str:
+        share = self.responses / max(self.tokens, 1)
+        empty = f"; {len(self.empty)} rows have none, first {self.empty[:5]}" if self.empty else ""
+        return f"{self.responses:,} of {self.tokens:,} tokens count ({share:.0%}){empty}"

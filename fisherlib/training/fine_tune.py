@@ -1,0 +1,144 @@
+"""Fine-tuning of the model on a selection, with `transformers.Trainer`."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+
+from fisherlib._quiet import hidden
+from fisherlib.model import at_responses, context_length, pad
+from fisherlib.text import encode
+from fisherlib.training.steps import Order, ask, batch_of, equal_token_steps, weighted
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned copy of the model, the loss of each step, and what it cost."""
+
+    model: torch.nn.Module
+    losses: list[float]
+    response_tokens: int
+    all_tokens: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        return (
+            f"FineTuned({len(self.losses)} steps, {self.response_tokens:,} response tokens of {self.all_tokens:,}, "
+            f"loss {self.losses[0]:.3f} to {self.losses[-1]:.3f}, {self.seconds:.1f} s)"
+        )
+
+
+def fine_tune(
+    model,
+    tokenizer,
+    rows: Dataset | Sequence[Sequence[int]],
+    *,
+    epochs: int = 1,
+    learning_rate: float = 5e-5,
+    tokens_per_step: int = 256,
+    steps_per_epoch: int | None = None,
+    weights: Sequence[float | int] | Float[np.ndarray, " n"] | None = None,
+    precision: str = "bfloat16",
+    lora_rank: int | None = None,
+    order: Order | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> FineTuned:
+    """Fine-tune a copy of the whole model on the response tokens of `rows`; the model that is passed in stays as it was.
+
+    A step holds about `tokens_per_step` response tokens, however long the examples are; to give several selections exactly
+    the same number of optimiser steps, name it as `steps_per_epoch`. The loss is the mean over the response tokens of a
+    step (our choice: the paper leaves the normalisation open). AdamW, linear decay from `learning_rate` to 0 and no warm-up,
+    which would waste the first of a handful of steps. `seed` orders the steps.
+    `weights`: how much each row counts, those of a weighted sample (`Selection.weights`) or of `selectors.meta_weights`. A
+    row of weight 0 is left out. A step's loss is the mean over its response tokens of w_i / w times their loss, w being the
+    mean of w_i over the response tokens of all rows that are left. So only ratios of weights matter, equal ones change
+    nothing, and in a single step a row of weight 2 counts as if it were there twice. Steps are cut by plain tokens, and
+    AdamW takes much of the difference between whole steps away. All of this is our choice.
+    `lora_rank`: train low-rank updates of all linear layers but the head instead of the weights, merged into the weights
+    afterwards (needs the extra `lora`; a larger `learning_rate` suits them, ten times the default: our choice).
+    `order`: says which rows each of the `epochs * steps_per_epoch` steps holds, once the model has got there; the optimiser
+    and the decay are the same. Not with `weights`.
+    Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, for weights that are not one
+    finite number of at least 0 for each row, with one above 0 for a row with response tokens, for an order without a number
+    of steps or with weights, or if it gives rows without response tokens.
+    """
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    if epochs < 1:
+        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    if order is not None and weights is not None:
+        raise ValueError("expected weights or an order, got both: an order decides how often a row is seen")
+    if weights is not None:
+        encoded = weighted(encoded, np.asarray(weights, dtype=float))
+    if order is None:
+        steps = equal_token_steps(encoded, tokens_per_step, seed, steps_per_epoch)
+        seen = encoded * epochs
+    elif steps_per_epoch is None or steps_per_epoch < 1:
+        raise ValueError(f"expected steps_per_epoch of at least 1 beside an order, got {steps_per_epoch}")
+    else:
+        # Loaders fetch ahead, and an order depends on how the step before went: so it is asked when the step is there.
+        steps, seen = [[encoded[0]]] * steps_per_epoch, []
+
+    class ResponseTrainer(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            if order is not None:
+                batch = ask(order, encoded)
+                seen.extend(batch)
+                inputs = pad(batch, device=model.device)
+            logits, labels = at_responses(model, inputs, precision, compute_logits=True)
+            if order is not None:
+                right = (logits.argmax(1) == labels).double().cpu().split([sum(e.is_response) for e in batch])
+                order.update(np.array([float(r.mean()) for r in right]))
+            if "weights" not in inputs:
+                return torch.nn.functional.cross_entropy(logits.float(), labels)
+            per_token = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+            return (inputs["weights"].repeat_interleave(inputs["predicts"].sum(1)) * per_token).mean()
+
+    quiet = hidden(progress)
+    began = time.perf_counter()
+    tuned = copy.deepcopy(model).float().train()
+    if lora_rank is not None:
+        from peft import LoraConfig, get_peft_model
+
+        set_seed(seed)  # the updates begin at random
+        adapted = get_peft_model(tuned, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))
+        tuned = adapted.get_base_model()
+    with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=1,  # an item is already a whole step
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=quiet,
+            seed=seed,
+            use_cpu=model.device.type == "cpu",
+            remove_unused_columns=False,
+        )
+        trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: batch_of(items[0]))
+        if quiet:
+            from transformers import PrinterCallback
+
+            trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    if lora_rank is not None:
+        tuned = adapted.merge_and_unload().requires_grad_(True)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return FineTuned(
+        model=tuned.eval(),
+        losses=losses,
+        response_tokens=sum(sum(e.is_response) for e in seen),
+        all_tokens=sum(len(e.input_ids) for e in seen),
+        seconds=time.perf_counter() - began,
+    )

@@ -1,0 +1,395 @@
+"""Every notebook and solution through papermill, with claims about what it recorded; one twice, one sabotaged."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell
+
+import fisherlib as fl
+from fisherlib.course.notebook import NOTEBOOKS, results, run
+from tests.notebooks.test_static import ALL
+
+QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"
+
+
+def claims_00(r):
+    arms = {"FisherSFT", "uniform", "longest", "recipe"}
+    assert set(r["information"]) == set(r["head_nll"]) == set(r["tokens_trained"]) == arms
+    assert r["information"]["FisherSFT"] == max(r["information"].values())
+    assert all(130 < tokens <= 150 for tokens in r["tokens_trained"].values())
+    assert len(set(r["steps"].values())) == 1
+    untuned = r["full_nll"].pop("no fine-tuning")
+    assert all(nll < untuned for nll in r["full_nll"].values())  # every arm learned something
+    for mean, low, high in (r["head_versus_uniform"], r["full_versus_uniform"]):
+        assert low <= mean <= high and low < high
+    assert 0 < r["certificate"] <= 1
+
+
+def claims_00_solutions(r):
+    assert r["tokens_of_picks"] > r["tokens_of_pool"] and r["correlation"] > 0.95
+
+
+def claims_02(r):
+    assert r["rank"] >= 1 and 1 - 1 / math.e <= r["worst_ratio"] < 1 and 0.5 < r["exactly_optimal"] <= 1
+    assert r["knapsack_worst"][2] >= max(r["knapsack_worst"][:2]) and r["knapsack_worst"][2] <= 1 + 1e-9
+    naive = max(r["evaluations"], key=int)
+    assert r["evaluations"]["1"] < r["evaluations"]["16"] < r["evaluations"][naive]
+    assert all(0 < share <= 1 + 1e-9 for share in r["guaranteed"]) and r["guaranteed"][-1] > 1 - 1e-6
+    assert r["correlation"] > 0.95 and r["mean_tokens"]["gain (paper)"] > r["mean_tokens"]["whole pool"]
+    assert r["information"]["gain per token"] > max(r["information"]["uniform"], r["information"]["mean pooling"])
+    assert r["copies"] == sorted(r["copies"], reverse=True)
+    assert all(0.9 * law < gain <= law for gain, law in zip(r["copies"][1:], r["law"], strict=True))
+    assert r["copies"][1] < r["rivals"]["one token changed"] < r["rivals"]["other examples of this length"]
+
+
+def claims_02_solutions(r):
+    assert 0.75 <= r["share_of_optimum"] < 1 and r["leverage"] < 4
+    assert r["losses"][0] == pytest.approx(r["losses"][1]) and r["losses"][0] > 0
+
+
+def claims_01(r):
+    for lines in r["agreement"].values():
+        plain, weighted = (np.mean(lines[name], axis=0) for name in ("log det V", "log det V_w"))
+        assert plain[0] == pytest.approx(1, abs=1e-6) and weighted[0] == pytest.approx(1, abs=1e-6)  # uniform predictions
+        assert all(before > after for before, after in pairwise(plain[:5]))  # sharper predictions, a worse ranking
+        assert all(weighted[1:] > plain[1:])
+        assert plain[3] < 0.85 < weighted[2]  # it does break, and the weights repair much of it
+    assert 0 < r["too_high"] < 2 < r["too_low"]  # nats per eigenvalue
+    assert 0 < r["gamma"] < 1e-6
+    assert r["area"]["D"] < r["area"]["A"] < r["area"]["E"]
+
+
+def claims_01_solutions(r):
+    for agreement in r["agreement"].values():
+        assert min(agreement["trace"], agreement["geometric mean"]) > agreement["log det V"]
+    assert r["agreement"]["drawn at random"]["trace"] > r["agreement"]["drawn at random"]["geometric mean"]
+    assert r["pdet"] == pytest.approx(3 * 0.7 * 0.2 * 0.1)
+
+
+def claims_03(r):
+    assert r["mapped"] == r["picks"] and len(set(r["picks"])) == len(r["picks"])
+    for alone, engine in r["right"].values():
+        assert alone < engine == 20  # low precision alone misses larger twins, the engine none
+    assert r["caution"] > 1
+    assert all(0 < error < 0.01 for errors in r["wrong"].values() for error in errors)
+    naive = r["looks"]["algorithm 1"]
+    assert naive == 5 * 20 - 10 and all(5 <= count <= naive for name, count in r["looks"].items() if name != "fl.select")
+    assert r["kept"]["everything"][0] == 1
+    assert all(0.63 < share <= 1.01 and 0 < least <= 1 + 1e-9 for share, least in r["kept"].values())
+    assert all(seconds > 0 for seconds in [*r["took"].values(), *r["clock"].values(), *r["peaks"].values()])
+    assert 5 <= r["forecast"] <= 5 * naive
+
+
+def claims_03_solutions(r):
+    assert r["finalists"] == [0, 1, 2, 4] and r["batch"] == 16 and r["error"] < 1e-12
+    assert 1000 / 3 <= r["intensity"] < 576
+
+
+def claims_04(r):
+    assert r["agree"] > 0.98  # theory ranks the errors
+    slope, low, high = r["slopes"]["isotropic / max / all n / FisherSFT"]
+    assert low <= slope <= high and -0.65 < slope < -0.4
+    assert r["gain"]["rare directions"][0] > 1.8  # uniform's largest error over FisherSFT's, 25 sentences
+    assert r["ends"]["FisherSFT"][0] < r["ends"]["uniform"][0] / 1.8
+    assert set(r["map"]) == {"FisherSFT", "placebo"}
+    cells = {name: sum(counts.values()) for name, counts in r["map"].items()}
+    assert cells == {"FisherSFT": 144, "placebo": 144}
+    assert r["map"]["FisherSFT"]["better"] > r["map"]["placebo"]["better"]
+    assert r["plain"]["mean logit error"][0] > 1.3 and r["plain"]["mean KL"][2] < 0.95  # certain predictions
+
+
+def claims_04_solutions(r):
+    assert r["measured"] == pytest.approx(r["square"], rel=0.15)
+    assert 1 < r["on_the_curve"] < r["factor"] and r["verdict"] == "worse"
+    assert r["outliers"][0] > 1 > r["outliers"][1]
+
+
+def claims_05(r):
+    assert len(r["verdicts"]) == len(fl.study.claims.CLAIMS)
+    assert {verdict for *_, verdict in r["verdicts"]} <= {"holds", "tie", "fails", "not run"}
+    assert all(low <= mean <= high for mean, low, high in r["differences"])
+    assert all(text in r["summary"] for text, *_ in r["verdicts"])
+    # five seeds: what the intervals promise, and what the bootstrap keeps of it
+    assert r["covers"]["Student's t"][1] > r["covers"]["percentile bootstrap"][1]
+    assert set(r["live"]) == {"uniform", "fisher_per_token", "dedup_uniform"} and len(r["commands"]) == 3
+    assert set(r["needed"]) == set(fl.study.POOLS)
+
+
+def claims_05_solutions(r):
+    assert r["interval"][0] < r["interval"][1] and 0 < r["ratio"] < 1
+    assert r["sizes"][0] > 2 * r["sizes"][1] > 0
+
+
+def claims_05b(r):
+    assert {"uniform where FisherSFT looks", "I-optimal", "6 epochs"} <= set(r["moved"])
+    assert set(r["verdicts"].values()) <= {"better", "worse", "tie"} and set(r["verdicts"]) == set(r["moved"])
+    assert all(low <= mean <= high for mean, low, high in r["moved"].values())
+    assert set(r["confirmed"]) == {"guide", "guide_redundant", "code_mix"}
+    assert ("is **confirmed**" in r["summary"]) == all(r["confirmed"].values())
+    assert set(r["live"]) == {"uniform", "fisher_per_token", "recipe"}
+    assert all(set(groups) == {"pool", "uniform", "FisherSFT", "recipe"} for groups in r["medians"].values())
+
+
+def claims_05b_solutions(r):
+    assert r["interval"][0] < r["interval"][1] and 0 < r["reduction"] < 9
+    assert r["luck"] == pytest.approx(0.688, abs=0.01)  # 1.5388 / sqrt(5): tables of order statistics
+
+
+def claims_06(r):
+    arms = {"no fine-tuning", "uniform", "FisherSFT", "longest"}
+    assert set(r["nll"]) == set(r["scores"]) == arms and set(r["wins"]) == arms - {"uniform"}
+    assert r["judge"] == "smollm2-135m"  # the real server, not a judge of the environment
+    assert sum(r["counts"].values()) == 2 * 2 * 6  # prompts, orders, pairs of arms
+    assert r["half"] == [0.5, 0.5] and r["accuracy"] > 0.8
+    assert r["told"] in {"above", "below", "tie", "not judged"}
+    # Models that hardly trained may say the same, and the same question is asked once.
+    assert 4 < r["judgements"] <= sum(r["counts"].values()) + 4 + 4
+
+
+def claims_06_solutions(r):
+    assert r["gap"] == pytest.approx(math.log(3)) and r["share"] == pytest.approx(0.32)
+    assert r["prompts"][1] == pytest.approx(4 * r["prompts"][0])
+
+
+def claims_07(r):
+    live, arms = r["live"], {"uniform", "fisher_per_token", "recipe", *fl.study.related.RELATED}
+    arms |= set(fl.study.neighbours.installed())
+    assert set(live["repeats"]) == set(live["asks"]) == set(r["tokens"]) == arms
+    assert all(0 <= share < 1 for share in live["repeats"].values())
+    assert all(110 < tokens <= 150 for tokens in r["tokens"].values())
+    asked = {arm for arm, seconds in live["asks"].items() if seconds > 0}
+    assert asked == {arm for arm in arms if arm in fl.study.related.SCORES}
+    overlap = np.array(live["overlap"])
+    assert overlap.shape == (len(arms), len(arms)) and (overlap == overlap.T).all() and (np.diag(overlap) == 1).all()
+    assert overlap.min() >= 0 and len(np.unique(overlap)) > 5  # the methods do differ
+    assert 1 - 1 / math.e <= r["worst"]["coverage"] <= 1 <= r["worst"]["radius"] <= 2 and r["worst"]["stuck"] > 0.9
+    assert 0 < r["kept"][0] <= r["kept"][1] == 40
+    assert set(r["advice"]) == set(r["differences"]) <= set(fl.study.POOLS)
+    for pool, found in r["differences"].items():
+        assert all(low <= mean <= high for mean, low, high, _ in found.values())
+        better = {arm for arm, (*_, verdict) in found.items() if verdict == "better"}
+        assert r["advice"][pool] in (better or {"uniform"})  # a tie is no reason to pay
+    # What section 9 and the README say in words of the committed rows.
+    clean, redundant, imbalanced = (r["differences"][pool] for pool in fl.study.POOLS)
+    doubt = {"ifd", "slearn", "adaicl", "adaicl_plus", "llmaaa_entropy"}
+    assert all(found[arm][3] == "tie" for found in (clean, redundant, imbalanced) for arm in doubt)
+    assert all(redundant[arm][0] > 0 for arm in doubt)
+    seeing = {"fisher_per_token", "ifd_then_fisher", "farthest_point", "facility_location", "llmaaa_k_means", "recipe"}
+    assert {arm for arm, found in redundant.items() if found[3] == "better"} == seeing
+    assert {arm for arm, found in imbalanced.items() if found[3] == "better"} == {"recipe"}
+    assert sum(mean > 0 for mean, *_ in clean.values()) > len(clean) / 2 and clean["semhash"][0] == 0
+    assert all(abs(f["ifd_then_fisher"][0] - f["fisher_per_token"][0]) < 0.01 for f in (clean, redundant, imbalanced))
+    table, _ = fl.study.store.read(NOTEBOOKS / "results" / "07_related")
+    share = fl.study.claims.composition(table, "imbalanced", "full", tokens=2000)["majority_share"]
+    rare = {arm: share["uniform"] - share[fl.study.title(arm)] for arm in imbalanced}  # more rare domains than uniform
+    assert min(rare[arm] for arm in ("fisher_per_token", "ifd_then_fisher", "recipe", "farthest_point", "sparft")) > 0.1
+    assert max(rare[arm] for arm in (*doubt, "facility_location", "llmaaa_k_means", "semhash")) < 0.01
+
+
+def claims_07_solutions(r):
+    assert r["overlap"] == pytest.approx(1 / 15) and r["share"] == pytest.approx(5 / 6)
+    assert r["chance"] == pytest.approx(0.898, abs=1e-3)  # Phi(1.2728): tables of the normal distribution
+
+
+CLAIMS = {
+    "07_related_selectors.ipynb": claims_07,
+    "solutions/07_related_selectors.ipynb": claims_07_solutions,
+    "06_judging_text.ipynb": claims_06,
+    "solutions/06_judging_text.ipynb": claims_06_solutions,
+    "05b_why.ipynb": claims_05b,
+    "solutions/05b_why.ipynb": claims_05b_solutions,
+    "05_fine_tuning.ipynb": claims_05,
+    "solutions/05_fine_tuning.ipynb": claims_05_solutions,
+    "00_quickstart.ipynb": claims_00,
+    "solutions/00_quickstart.ipynb": claims_00_solutions,
+    "02_greedy_selection.ipynb": claims_02,
+    "solutions/02_greedy_selection.ipynb": claims_02_solutions,
+    "03_gpu_selection.ipynb": claims_03,
+    "solutions/03_gpu_selection.ipynb": claims_03_solutions,
+    "04_known_truth.ipynb": claims_04,
+    "solutions/04_known_truth.ipynb": claims_04_solutions,
+    "01_softmax_fisher.ipynb": claims_01,
+    "solutions/01_softmax_fisher.ipynb": claims_01_solutions,
+}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Each notebook once, in the smoke profile, from a folder that is not the repository's."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp("elsewhere")
+            recorded = run(NOTEBOOKS / name, folder / "out.ipynb", profile="smoke", cwd=folder, progress=False)
+            done[name] = (folder, recorded)
+        return done[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL])
+def test_runs_and_its_claims_hold(executed, name):
+    CLAIMS[name](json.loads(json.dumps(executed(name)[1])))
+
+
+def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monkeypatch):
+    """A judge of the environment takes the place of the local one; its key goes into requests and nowhere else."""
+    secret = "sk-sentinel-51c2aa07"
+    with fl.judging.rule_server(lambda a, b: "A" if len(a) > len(b) else "B", "from-outside") as judge:
+        monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", secret)
+        small = {"methods": "uniform"}
+        out = tmp_path / "out.ipynb"
+        recorded = run(
+            NOTEBOOKS / "06_judging_text.ipynb", out, profile="smoke", parameters=small, cwd=tmp_path, progress=False
+        )
+    assert recorded["judge"] == "from-outside"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"out.ipynb", "judgements.jsonl", "wins.svg"} <= {path.name for path in written}
+    assert not [path.name for path in written if secret.encode() in path.read_bytes()]
+
+
+def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
+    """The command that the notebook prints, in a fresh process and another folder, gives the number of the library."""
+    row = fl.study.Row("redundant", "head", "fisher_per_token", 1, tokens=150)
+    command = fl.study.papermill_command(row, "smoke").split()
+    assert command[0] == ".venv/bin/papermill" and command[2] == "out.ipynb"
+    command = [sys.executable, "-m", "papermill", command[1], str(tmp_path / "out.ipynb"), *command[3:]]
+    small = ["-p", "trials", "40", "-p", "out_dir", str(tmp_path / "rows")]
+    done = subprocess.run([*command, *small], cwd=NOTEBOOKS.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    settings = fl.study.PROFILES["smoke"].settings
+    (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
+    assert results(tmp_path / "out.ipynb")["live"] == {"fisher_per_token": expected}
+
+
+def test_the_quickstart_leaves_what_it_promises(executed):
+    folder, recorded = executed("00_quickstart.ipynb")
+    selection = fl.Selection.load(folder / "runs/00_quickstart/selection.json")
+    assert selection.indices.tolist() == recorded["picks"]
+    subset = [json.loads(line) for line in (folder / "runs/00_quickstart/subset.jsonl").read_text().splitlines()]
+    assert len(subset) == len(selection) and all(row["prompt"] and row["response"] for row in subset)
+    assert {p.name for p in (folder / "runs/00_quickstart").glob("*.svg")} == {
+        "comparison.svg",
+        "ellipses.svg",
+        "information.svg",
+    }
+
+
+def test_a_second_run_gives_the_same_numbers(executed, tmp_path):
+    _, first = executed("00_quickstart.ipynb")
+    second = run(QUICKSTART, tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+    for name in ("information", "head_nll", "full_nll", "full_versus_uniform", "picks", "certificate"):
+        assert first[name] == second[name], name
+
+
+def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
+    """A gain of the wrong sign in the library must stop the notebook where naive and library are compared."""
+    node = nbformat.read(QUICKSTART, as_version=4)
+    wrong = (
+        "from fisherlib.information import Information\n"
+        "exact, screen = Information.exact, Information.screen\n"
+        "Information.exact = lambda *a: 1 / (1 + exact(*a))\n"
+        "Information.screen = lambda *a: (lambda gains, errors: (1 / (1 + gains), 0 * errors))(*screen(*a))"
+    )
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="the naive and the library's greedy pick the same"):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "claim"),
+    [
+        # diag(p) + p p^T
+        (
+            "fisher.softmax_covariance = lambda p: torch.diag_embed(p) + p[..., :, None] * p[..., None, :]",
+            "(4) the library's Hessian is the naive one",
+        ),
+        # a weight that grows where the model is certain
+        ("fisher.trace_weights = lambda P: 1 + P.square().sum(-1)", "(11), (12) step 3, the mean block"),
+    ],
+    ids=["sign of the Hessian", "sign of the trace weight"],
+)
+def test_a_flipped_sign_stops_notebook_01_at_the_right_check(tmp_path, wrong, claim):
+    node = nbformat.read(NOTEBOOKS / "01_softmax_fisher.ipynb", as_version=4)
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(f"from fisherlib import fisher\n{wrong}"))
+    node.cells = [cell for cell in node.cells if not needs_the_model(cell)]
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match=re.escape(f"AssertionError: {claim}")):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, progress=False)
+
+
+def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
+    """An engine that is too sure of its screens must stop at the check of its error estimate."""
+    node = nbformat.read(NOTEBOOKS / "03_gpu_selection.ipynb", as_version=4)
+    wrong = (
+        "screen = fl.information.Information.screen\n"
+        "fl.information.Information.screen = lambda *a: (lambda gains, errors: (gains, 1e-4 * errors))(*screen(*a))"
+    )
+    guarded = next(i for i, cell in enumerate(node.cells) if "state.screen" in cell.source)
+    node.cells.insert(guarded, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="AssertionError: no gain in bfloat16 lies outside its margin"
+    ):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+
+
+def needs_the_model(cell):
+    return cell.cell_type == "code" and ("load_model" in cell.source or "numel" in cell.source)
+
+
+def test_the_ellipse_that_a_student_moves(tmp_path):
+    """The widget cell is off by default; on, it must still run without a browser."""
+    node = nbformat.read(NOTEBOOKS / "01_softmax_fisher.ipynb", as_version=4)
+    widget = next(i for i, cell in enumerate(node.cells) if "ipywidgets" in cell.source)
+    node.cells = [cell for cell in node.cells[: widget + 1] if not needs_the_model(cell)]
+    node.cells.append(new_code_cell("for box in boxes.values():\n    box.value = False\nfl.notebook.record(area=area)"))
+    nbformat.write(node, tmp_path / "widget.ipynb")
+    run(tmp_path / "widget.ipynb", tmp_path / "out.ipynb", parameters={"interactive": True}, cwd=tmp_path, progress=False)
+    shown = [o for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells for o in cell.get("outputs", [])]
+    assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in shown)
+
+
+def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
+    """The README's command, on rows of another shape, from the folder in which the file lies."""
+    subjects = ["frost", "rivers", "engines", "bread", "maps", "winter", "glass", "music"]
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say something about {s}."}, {"role": "assistant", "content": text}]}
+        for i, s in enumerate(subjects * 3)
+        for text in [f"Number {i}: people who study {s} often begin with what they can see, and end with what they cannot."]
+    ]
+    (tmp_path / "my.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    small = ["-p", "tokens", "90", "-p", "pool_examples", "12", "-p", "test_examples", "3", "-p", "out_dir", "mine"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(QUICKSTART),
+        "out.ipynb",
+        "-k",
+        "python3",
+        "-p",
+        "data",
+        "my.jsonl",
+        *small,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert results(tmp_path / "out.ipynb")["information"]["FisherSFT"] > 0
+    subset = (tmp_path / "mine" / "subset.jsonl").read_text().splitlines()
+    assert all(json.loads(line) in rows for line in subset)
