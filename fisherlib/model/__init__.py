@@ -1,4 +1,4 @@
-"""Running a language model: load it, run it over rows, read its head, let it write."""
+"""Between 1 and 2, running a language model: load it, run it over rows, read its head, let it write."""
 
 from fisherlib.model.forward import at_responses, batches, context_length, is_first_choice, nll, pad, per_token
 from fisherlib.model.generate import continuations, prompt_ids

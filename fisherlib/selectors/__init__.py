@@ -1,4 +1,4 @@
-"""Every other way to choose examples, one file each, all with the same call:
+"""Stage 4 again, every other way to choose examples: one file each, all with the same call.
 
 selector(pool, features, *, examples=... | tokens=..., seed=0) -> Selection
 

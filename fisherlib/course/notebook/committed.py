@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from fisherlib.assets import ROOT
+from fisherlib.course.notebook.house import house_map
 from fisherlib.course.notebook.lesson import results
 from fisherlib.course.notebook.runner import NOTEBOOKS, run
 
@@ -72,7 +73,7 @@ def refresh_readme() -> None:
 
 
 def readme_with_tables(text: str) -> str:
-    """The README with fresh tables between its markers: the notebooks, and what 00, 05, 05b and 07 found."""
+    """The README with fresh tables between its markers: the notebooks, the house, and what 00, 05, 05b and 07 found."""
     import nbformat
 
     rows = ["| notebook | after it you can | minutes, 2 CPU cores |", "|---|---|---|"]
@@ -80,6 +81,7 @@ def readme_with_tables(text: str) -> str:
         about = nbformat.read(path, as_version=4).metadata["fisherlib"]
         rows.append(f"| [{path.stem}](notebooks/{path.name}) | {about['goal']} | {about.get('minutes', 0):g} |")
     text = _between(text, "notebooks", "\n".join(rows))
+    text = _between(text, "map", house_map(sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))))
     text = _between(text, "claims", results(NOTEBOOKS / "05_fine_tuning.ipynb")["summary"])
     text = _between(text, "recipe", results(NOTEBOOKS / "05b_why.ipynb")["summary"])
     text = _between(text, "related", results(NOTEBOOKS / "07_related_selectors.ipynb")["summary"])

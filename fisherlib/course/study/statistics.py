@@ -13,7 +13,20 @@ import pandas as pd
 from jaxtyping import Float
 
 from fisherlib.course.study.arms import ALL, NONE, REFERENCE
-from fisherlib.evaluation import holm, paired_t, two_level_bootstrap, verdict
+from fisherlib.evaluation import coverage, holm, paired_t, two_level_bootstrap, verdict
+
+__all__ = [
+    "against",
+    "coverage",
+    "holm",
+    "nll_of",
+    "paired_t",
+    "rows_of",
+    "tokens_to_match",
+    "two_level_bootstrap",
+    "value_of",
+    "verdict",
+]
 
 
 def rows_of(table: pd.DataFrame, pool: str, training: str, *, tokens: int = 0, examples: int = 0) -> pd.DataFrame:
