@@ -1,3 +1,3 @@
 """The version, for manifests and feature folders: importable without the house."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -13,6 +13,7 @@ from fisherlib.selectors.clustered import clustered
 from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
 from fisherlib.selectors.density import density, density_scores
 from fisherlib.selectors.farthest_point import farthest_point
+from fisherlib.selectors.groups import cluster_labels
 from fisherlib.selectors.i_optimal import i_optimal
 from fisherlib.selectors.ifd import ifd, ifd_scores, ifd_warm_up
 from fisherlib.selectors.in_clusters import in_clusters
@@ -37,6 +38,7 @@ __all__ = [
     "adaicl",
     "ask_llm",
     "ask_llm_scores",
+    "cluster_labels",
     "clustered",
     "deduplicated",
     "density",

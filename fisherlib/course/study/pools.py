@@ -3,10 +3,13 @@
 `clean`: dialogues as they come. `redundant`: most are variants of a few, with one to three words of the response replaced.
 `imbalanced`: most are dialogues, the rest come from four domains of `fisherlib.text.project_files`; the test is balanced.
 `guide`, `guide_redundant`, `code_mix`: the same three kinds of pool from other text, for the confirmation of the recipe.
+`project`: all files of a software project at their own rate, and the test at the held-out files' own rate.
+`guide_paraphrased`: like `guide_redundant`, but every third word of a variant is another, so that no n-grams are shared.
 All sizes are our choice.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +22,7 @@ MAJORITY = "dialogue"
 POOLS = ("clean", "redundant", "imbalanced")
 UNSEEN = ("guide", "guide_redundant", "code_mix")
 _MAJORITIES = dict.fromkeys(POOLS, MAJORITY) | {"guide": "guide", "guide_redundant": "guide", "code_mix": "code"}
+_MAJORITIES |= {"project": "code", "guide_paraphrased": "guide"}
 _RARE = {"imbalanced": tuple(project_files.FILES), "code_mix": (MAJORITY, "guide", "html", "stylesheet")}
 
 
@@ -50,10 +54,14 @@ def draw_pool(pool: str, seed: int, sizes: Sizes) -> Replicate:
         raise ValueError(f"expected pool to be one of {tuple(_MAJORITIES)}, got {pool!r}")
     rng = np.random.default_rng([seed, *pool.encode()])
     n, tests, majority = sizes.pool_examples, sizes.test_examples, _MAJORITIES[pool]
-    if pool not in _RARE:
+    if pool == "project":
+        train, test = (_at_their_own_rate(side, k, rng) for side, k in (("train", n), ("test", tests)))
+    elif pool not in _RARE:
         train, test = (_draw(side, majority, k, rng) for side, k in (("train", n), ("test", tests)))
         if pool.endswith("redundant"):
-            train = _with_variants(train, sizes, rng)
+            train = _with_variants(train, sizes, rng, _variant)
+        if pool.endswith("paraphrased"):
+            train = _with_variants(train, sizes, rng, _paraphrase)
     else:
         domains = (majority, *_RARE[pool])
         rare = max(round(sizes.rare * n / len(_RARE[pool])), 1)
@@ -84,7 +92,17 @@ def _draw(side: str, domain: str, count: int, rng: np.random.Generator) -> list[
     return [rows[i] for i in rng.choice(len(rows), count, replace=False)]
 
 
-def _with_variants(rows: list[dict], sizes: Sizes, rng: np.random.Generator) -> list[dict]:
+def _at_their_own_rate(side: str, count: int, rng: np.random.Generator) -> list[dict]:
+    """Rows of all files of the project, each row as likely as any other."""
+    rows = [row for domain in (*project_files.FILES, *project_files.UNSEEN) for row in _texts(domain)[side]]
+    if count > len(rows):
+        raise ValueError(
+            f"expected at most {len(rows):,} {side} examples of the project, got {count:,}: make the pool smaller"
+        )
+    return [rows[i] for i in rng.choice(len(rows), count, replace=False)]
+
+
+def _with_variants(rows: list[dict], sizes: Sizes, rng: np.random.Generator, vary: Callable[..., dict]) -> list[dict]:
     """The first `bases` of the rows, variants of them, and other rows for the rest."""
     copies = round(sizes.variants * len(rows))
     if not sizes.bases + copies <= len(rows):
@@ -92,7 +110,7 @@ def _with_variants(rows: list[dict], sizes: Sizes, rng: np.random.Generator) -> 
     bases, words = rows[: sizes.bases], [word for row in rows for word in row["response"].split()]
     # The bases count their own variants: base k is row k of the list.
     bases = [row | {"base": k} for k, row in enumerate(bases)]
-    varied = [_variant(bases[k], words, rng) for k in rng.integers(0, sizes.bases, copies)]
+    varied = [vary(bases[k], words, rng) for k in rng.integers(0, sizes.bases, copies)]
     return [*bases, *varied, *rows[sizes.bases : len(rows) - copies]]
 
 
@@ -103,3 +121,14 @@ def _variant(row: dict, words: list[str], rng: np.random.Generator) -> dict:
     for place in rng.choice(places, min(int(rng.integers(1, 4)), len(places)), replace=False):
         pieces[place] = words[rng.integers(len(words))]
     return row | {"response": "".join(pieces)}
+
+
+def _paraphrase(row: dict, words: list[str], rng: np.random.Generator) -> dict:
+    """Every third word of the prompt and of the response replaced by a word of the pool, from a random one on."""
+    said = {}
+    for side in ("prompt", "response"):
+        pieces = re.split(r"(\s+)", row[side])
+        for place in range(2 * int(rng.integers(3)), len(pieces), 6):  # every second piece is the space between two words
+            pieces[place] = words[rng.integers(len(words))]
+        said[side] = "".join(pieces)
+    return row | said
