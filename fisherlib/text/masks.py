@@ -7,7 +7,7 @@ from html import escape
 
 from datasets import Dataset
 
-from fisherlib import assets
+from fisherlib._files import first_line
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _encode_row(row: dict, number: int, tokenizer) -> Encoded:
     try:
         text, spans = _render(row, tokenizer)
     except Exception as error:  # a chat template is a program of its own, and may raise anything
-        raise ValueError(f"row {number}: {assets.first_line(error)}") from error
+        raise ValueError(f"row {number}: {first_line(error)}") from error
     templated = tokenizer.chat_template and not _is_text(row)
     tokens = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
     # A token counts if any character of it is the response's: one that straddles the boundary is not lost.

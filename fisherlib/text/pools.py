@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset
 
-from fisherlib import assets
+from fisherlib._files import first_line
 from fisherlib.text import shakespeare
 
 SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
@@ -66,13 +66,13 @@ def _read(source: str) -> Dataset | DatasetDict:
         try:
             return Dataset.from_parquet(source)
         except Exception as error:  # pyarrow and datasets raise many kinds; each means that the file cannot be read
-            raise ValueError(f"expected a parquet file, could not read {source!r} ({assets.first_line(error)})") from error
+            raise ValueError(f"expected a parquet file, could not read {source!r} ({first_line(error)})") from error
     try:
         return load_dataset(source)
     except Exception as error:  # datasets raises many kinds; each means that this source cannot be read
         raise ValueError(
             f"expected 'shakespeare', a .jsonl or .parquet file or a dataset id, could not load {source!r} "
-            f"({assets.first_line(error)}): check the name, or download it first and give the file"
+            f"({first_line(error)}): check the name, or download it first and give the file"
         ) from error
 
 
@@ -101,7 +101,7 @@ def _read_jsonl(path: Path) -> Dataset:
         return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise ValueError(
-            f"{path}: expected one type of value in each column, got a mixture ({assets.first_line(error)}): make them equal"
+            f"{path}: expected one type of value in each column, got a mixture ({first_line(error)}): make them equal"
         ) from None
 
 
