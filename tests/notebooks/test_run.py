@@ -162,7 +162,7 @@ def claims_06_solutions(r):
 
 def claims_07(r):
     live, arms = r["live"], {"uniform", "fisher_per_token", "recipe", *fl.study.related.RELATED}
-    arms |= set(fl.study.neighbours.installed())
+    arms |= set(fl.selectors.installed())
     assert set(live["repeats"]) == set(live["asks"]) == set(r["tokens"]) == arms
     assert all(0 <= share < 1 for share in live["repeats"].values())
     assert all(110 < tokens <= 150 for tokens in r["tokens"].values())

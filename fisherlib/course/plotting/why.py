@@ -14,7 +14,7 @@ _SHADES = {"better": "#117733", "worse": "#CC0033", "tie": "#666666"}
 def moved(table: pd.DataFrame, title: str):
     """Two panels, one row for each change: the gap to uniform with the change, and by how much the change moved it.
 
-    `table`: as from `fisherlib.study.why.what_moved`, whose first row is the change of nothing. Filled where the verdict is
+    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. Filled where the verdict is
     not a tie. Returns the figure.
     """
     import matplotlib.pyplot as plt
