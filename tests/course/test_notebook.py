@@ -1,8 +1,13 @@
 """The helpers that the notebooks use, and the runner."""
 
+import os
+import re
+import time
+
 import nbformat
 import numpy as np
 import pytest
+from nbclient.output_widget import OutputWidget
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from fisherlib.course import notebook
@@ -90,6 +95,62 @@ def test_a_failing_cell_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"cell \d failed with ValueError: expected a file of examples, got 'no.jsonl'"):
         main(["run", "00_quickstart", "-p", "data", "no.jsonl"])
+
+
+RECORD = f"display({{{notebook.RECORD_MIME!r}: {{'ended': True}}}}, raw=True)"  # without waiting for `import fisherlib`
+
+
+def test_a_lost_wake_up_makes_no_run_wait(tmp_path, monkeypatch):
+    """nbclient writes to the socket on which it waits, for an Output widget; late enough, it then misses the kernel's reply.
+
+    Without an engine that asks again, the second cell takes the whole limit: here 30 seconds, hours in earnest.
+    """
+    publish = OutputWidget._publish_msg
+
+    def late(*values, **named):
+        time.sleep(0.5)  # the kernel's reply arrives meanwhile
+        return publish(*values, **named)
+
+    monkeypatch.setattr(OutputWidget, "_publish_msg", late)
+    widget = small("import ipywidgets\nout = ipywidgets.Output()\nout", "with out:\n    print('seen')", RECORD)
+    nbformat.write(widget, tmp_path / "n.ipynb")
+    assert notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", progress=False, minutes=0.5) == {"ended": True}
+    took = nbformat.read(tmp_path / "o.ipynb", as_version=4).cells[2].metadata.papermill.duration
+    assert took < 15
+
+
+def test_a_cell_that_never_ends_is_stopped_and_named(tmp_path):
+    nbformat.write(small("import os\nprint(os.getpid())", "while True:\n    pass", RECORD), tmp_path / "n.ipynb")
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=re.escape("cell 2 (`while True:`) had not ended after ")) as error:
+        notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", progress=False, minutes=0.1)
+    assert time.monotonic() - began < 60 and "--minutes" in str(error.value) and "0.1 minutes" in str(error.value)
+    cells = nbformat.read(tmp_path / "o.ipynb", as_version=4).cells  # what ran is kept, and says what failed
+    assert [cell.metadata.papermill.status for cell in cells[1:]] == ["completed", "failed", "pending"]
+    with pytest.raises(ProcessLookupError):  # no kernel goes on
+        os.kill(int(cells[1].outputs[0].text), 0)
+
+
+def test_all_cells_together_have_the_minutes_of_the_run(tmp_path):
+    """Five cells of two seconds in six: no cell alone is too long."""
+    nbformat.write(small(*["import time\ntime.sleep(2)"] * 5, RECORD), tmp_path / "n.ipynb")
+    with pytest.raises(TimeoutError, match=r"cell [34] \(`import time`\) had not ended after \d s, when the 0.1 minutes"):
+        notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", progress=False, minutes=0.1)
+
+
+def test_a_kernel_that_dies_is_named_with_its_cell(tmp_path):
+    nbformat.write(small("x = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"), tmp_path / "n.ipynb")
+    with pytest.raises(RuntimeError, match=re.escape("the kernel died in cell 2 (`import os, signal`)")):
+        notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", progress=False, minutes=2)
+
+
+def test_the_limit_of_a_run_is_checked_and_the_command_says_what_was_stopped(tmp_path, monkeypatch):
+    for minutes in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected a finite number of minutes above 0"):
+            notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", minutes=minutes)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"fisherlib: expected every cell to end, but cell \d \(`.+`\) had not ended"):
+        main(["run", "00_quickstart", "--minutes", "0.01"])
 
 
 def test_clean_keeps_what_is_stable():

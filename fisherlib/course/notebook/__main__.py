@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     one.add_argument("notebook", help="for instance 00_quickstart")
     one.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     one.add_argument("--profile", help="smoke or full")
+    one.add_argument("--minutes", type=float, default=30, help="time for the whole run, then it is stopped (default: 30)")
     one.add_argument("--output", help="the executed notebook (default: runs/NOTEBOOK.ipynb)")
     every = commands.add_parser("build", help="refresh the committed outputs")
     every.add_argument("notebook", nargs="*", help="default: all, with the solutions")
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
                 )
             values = _typed(path, dict(options.parameter))
             output = options.output or f"runs/{path.name}"
-            recorded = run(path, output, parameters=values, profile=options.profile)
+            recorded = run(path, output, parameters=values, profile=options.profile, minutes=options.minutes)
             print(f"\n{recorded['summary']}\n\nexecuted notebook: {output}")
         else:
             named = [NOTEBOOKS / f"{name.removesuffix('.ipynb')}.ipynb" for name in options.notebook]
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
             ]:
                 print(f"building {path.name}", file=sys.stderr)
                 build(path)
-    except ValueError as error:
+    except (ValueError, TimeoutError, RuntimeError) as error:
         sys.exit(f"fisherlib: {error}")
     except PapermillExecutionError as error:
         sys.exit(f"fisherlib: cell {error.exec_count} failed with {error.ename}: {error.evalue}")

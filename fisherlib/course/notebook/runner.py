@@ -1,4 +1,4 @@
-"""Execute a notebook with checked parameters, through papermill."""
+"""Execute a notebook with checked parameters, through papermill, with a limit in minutes."""
 
 import difflib
 import os
@@ -8,6 +8,7 @@ from fisherlib.assets import ROOT
 from fisherlib.course.notebook.lesson import results
 
 NOTEBOOKS = ROOT / "notebooks"
+_START = 120  # seconds in which a kernel must answer
 
 
 def run(
@@ -18,18 +19,26 @@ def run(
     profile: str | None = None,
     cwd: str | Path | None = None,
     progress: bool = True,
+    minutes: int | float = 30,
 ) -> dict:
     """Execute a notebook through papermill and return its results.
 
     `parameters` must be names that the notebook declares (papermill itself would only warn); a `profile` is a file in
     `notebooks/profiles`, of which the names that this notebook declares are used. The executed notebook is `output`.
-    Raises `ValueError` for an unknown parameter, naming the nearest; papermill's error if a cell fails.
+    `minutes` is the time for all cells together: the notebooks of the course take one to three, the profile `full` hours.
+
+    Raises `ValueError` for an unknown parameter, naming the nearest; papermill's error if a cell fails; `TimeoutError` if
+    the time is up and `RuntimeError` if the kernel died, both naming the cell, or if it did not start.
     """
     import papermill
     import yaml
 
+    from fisherlib.course.notebook.engine import ENGINE
+
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # inherited by the kernel
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's warning in every kernel start
+    if not 0 < minutes < float("inf"):
+        raise ValueError(f"expected a finite number of minutes above 0 for the run, got {minutes}: nothing may run for ever")
     notebook = Path(notebook)
     declared = papermill.inspect_notebook(str(notebook))
     values = {}
@@ -53,7 +62,9 @@ def run(
         kernel_name="python3",
         cwd=None if cwd is None else str(cwd),
         progress_bar=progress,
-        execution_timeout=4 * 3600,
+        engine_name=ENGINE,
+        minutes=minutes,
+        start_timeout=_START,
         log_output=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # not the transport warning of every kernel start
     )
