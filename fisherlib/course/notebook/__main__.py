@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fisherlib.course.notebook.committed import build
-from fisherlib.course.notebook.runner import NOTEBOOKS, run
+from fisherlib.course.notebook.runner import NOTEBOOKS, need_clone, run
 
 
 def _quickstart() -> None:
@@ -40,8 +40,6 @@ def _typed(notebook: Path, texts: dict[str, str]) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    from papermill.exceptions import PapermillExecutionError
-
     parser = argparse.ArgumentParser(prog="python -m fisherlib.notebook", description="Run the notebooks of the course.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("quickstart", help="run notebook 00 and print its results")
@@ -54,6 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     every = commands.add_parser("build", help="refresh the committed outputs")
     every.add_argument("notebook", nargs="*", help="default: all, with the solutions")
     options = parser.parse_args(arguments)
+    try:
+        need_clone()  # before papermill, which a package without its extras has not
+    except ValueError as error:
+        sys.exit(f"fisherlib: {error}")
+    from papermill.exceptions import PapermillExecutionError
+
     try:
         if options.command == "quickstart":
             _quickstart()

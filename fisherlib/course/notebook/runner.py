@@ -4,11 +4,20 @@ import difflib
 import os
 from pathlib import Path
 
-from fisherlib.assets import ROOT
+from fisherlib.assets import IN_CLONE, ROOT
 from fisherlib.course.notebook.lesson import results
 
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"  # in a clone; an installed wheel has none: `need_clone`
 _START = 120  # seconds in which a kernel must answer
+
+
+def need_clone() -> None:
+    """Raise `ValueError` where fisherlib is installed without its notebooks."""
+    if not IN_CLONE:
+        raise ValueError(
+            "expected a clone of the project, got an installed package, which has no notebooks: "
+            "clone the project and run this in its folder"
+        )
 
 
 def run(
@@ -27,9 +36,12 @@ def run(
     `notebooks/profiles`, of which the names that this notebook declares are used. The executed notebook is `output`.
     `minutes` is the time for all cells together: the notebooks of the course take one to three, the profile `full` hours.
 
-    Raises `ValueError` for an unknown parameter, naming the nearest; papermill's error if a cell fails; `TimeoutError` if
-    the time is up and `RuntimeError` if the kernel died, both naming the cell, or if it did not start.
+    Raises `ValueError` for an unknown parameter, naming the nearest, and for a profile outside a clone; papermill's error if
+    a cell fails; `TimeoutError` if the time is up and `RuntimeError` if the kernel died, both naming the cell, or if it did
+    not start.
     """
+    if profile is not None:
+        need_clone()
     import papermill
     import yaml
 

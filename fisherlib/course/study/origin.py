@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 
-from fisherlib.assets import ROOT
+from fisherlib.assets import IN_CLONE, ROOT
 
 
 @cache  # the commit is that of the code which this process runs, whatever is committed meanwhile
 def origin(device: str) -> dict[str, str]:
     """Where a number comes from: machine, versions, commit."""
     names = ("torch", "transformers", "numpy", "scipy")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    # Outside a clone the package may still lie in some other project's repository: its commit says nothing of this code.
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip() if IN_CLONE else ""
     cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine())
     machine = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
     versions = ", ".join(f"{name} {version(name)}" for name in names)

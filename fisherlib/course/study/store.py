@@ -57,7 +57,8 @@ def read(folder: str | Path) -> tuple[pd.DataFrame, dict]:
         return pd.concat(parts, ignore_index=True), about
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"expected the results of a study in {folder} ({first_line(error)}): make them with python -m fisherlib.study"
+            f"expected the results of a study in {folder} ({first_line(error)}): make them with python -m fisherlib.study, "
+            "or give a folder of notebooks/results in a clone of the project"
         ) from error
 
 

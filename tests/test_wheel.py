@@ -1,0 +1,137 @@
+"""What is installed from a wheel works without its clone: README's snippet, the cache, and what is said of the notebooks."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fisherlib.assets import ROOT, cache_dir
+
+pytestmark = pytest.mark.slow
+MINUTES = 60
+SMALLER = {"range(300)": "range(20)", "tokens=1_000": "tokens=200"}  # of README's snippet: so that it takes seconds
+NO_NETWORK = """
+import socket
+
+def refused(*_):
+    raise OSError("this test has no network")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refused
+"""
+AFTERWARDS = """
+import json, os, platformdirs
+from fisherlib import assets
+chosen = assets.cache_dir()
+del os.environ["FISHERLIB_CACHE"]
+try:
+    fl.study.store.read(fl.notebook.NOTEBOOKS / "results" / "05_fine_tuning")
+except ValueError as error:
+    study = str(error)
+print(json.dumps({
+    "package": fl.__file__,
+    "chosen": str(chosen),
+    "cache": str(assets.cache_dir()),
+    "of_the_user": str(platformdirs.user_cache_path("fisherlib", appauthor=False)),
+    "picks": len(selection),
+    "rows": len(subset),
+    "safe": len(safe),
+    "study": study,
+    "commit": fl.study.rows.origin("cpu")["commit"],
+}))
+"""
+
+
+def run(*command, cwd, env, minutes=5):
+    return subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=minutes * MINUTES
+    )
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Ours, with every way to the network shut."""
+    nowhere = "http://127.0.0.1:9"
+    closed = {name: nowhere for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PIP_NO_INDEX": "1", "PIP_INDEX_URL": f"{nowhere}/simple"}
+    shut = {"PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull, "no_proxy": "", "NO_PROXY": ""}
+    return os.environ | closed | offline | shut
+
+
+@pytest.fixture(scope="module")
+def wheel(environment, tmp_path_factory):
+    """The wheel of what git knows and what is new, as of a clean checkout."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    tracked = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True, timeout=MINUTES).stdout
+    for name in filter(None, tracked.split("\0")):
+        if (ROOT / name).is_file():  # it may be deleted and not committed yet
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    build = ["-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist"]
+    built = run(sys.executable, *build, cwd=folder, env=environment)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (found,) = (folder / "dist").iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, environment, tmp_path_factory):
+    """The folder that it is installed into, and the environment in which that stands before our dependencies."""
+    target = tmp_path_factory.mktemp("installed") / "site"
+    done = run(
+        sys.executable, "-m", "pip", "install", "--no-deps", "--target", target, wheel, cwd=target.parent, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target, environment | {"PYTHONPATH": str(target), "FISHERLIB_CACHE": str(cache_dir())}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {name.split("/")[0] for name in names} == {"fisherlib", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
+    data = {"fisherlib/assets.toml", "fisherlib/py.typed"}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fisherlib").rglob("*.py")}
+    assert {name for name in names if name.startswith("fisherlib/")} == sources | data
+    assert not any(name.endswith("entry_points.txt") for name in names), "a console script before there is a command"
+
+
+def test_readme_s_snippet_runs_from_the_wheel_elsewhere(installed, tmp_path):
+    target, environment = installed
+    after = (ROOT / "README.md").read_text().partition("\n## The library\n")[2]
+    snippet = re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
+    for long, short in SMALLER.items():
+        assert long in snippet
+        snippet = snippet.replace(long, short)
+    (tmp_path / "snippet.py").write_text(NO_NETWORK + snippet + AFTERWARDS)
+    done = run(sys.executable, "snippet.py", cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert Path(found["package"]) == target / "fisherlib" / "__init__.py"
+    assert Path(found["chosen"]) == cache_dir()  # FISHERLIB_CACHE, as before
+    assert found["cache"] == found["of_the_user"] and not Path(found["cache"]).is_relative_to(target)
+    assert 0 < found["picks"] == found["rows"] <= 20 and found["safe"] > 0
+    assert len(json.loads((tmp_path / "selection.json").read_text())["indices"]) == found["picks"]
+    assert "in a clone of the project" in found["study"] and "\n" not in found["study"]
+    assert found["commit"] == "unknown"  # even if the package lies in the repository of another project
+    assert not list(target.glob("data*")), "the wheel wrote beside its own package"
+
+
+@pytest.mark.parametrize("command", [["quickstart"], ["run", "00_quickstart", "--profile", "smoke"], ["build"]])
+def test_the_notebooks_are_in_the_clone_says_the_wheel(installed, tmp_path, command):
+    _, environment = installed
+    done = run(sys.executable, "-m", "fisherlib.notebook", *command, cwd=tmp_path, env=environment)
+    assert done.returncode == 1 and not done.stdout and not list(tmp_path.iterdir())
+    assert re.fullmatch(r"fisherlib: expected a clone of the project, .*: clone the project and run this .*\n", done.stderr)
+
+
+def test_a_profile_is_of_the_clone_too(installed, tmp_path):
+    _, environment = installed
+    call = "import fisherlib as fl; fl.notebook.run('n.ipynb', 'o.ipynb', profile='smoke')"
+    done = run(sys.executable, "-c", call, cwd=tmp_path, env=environment)
+    assert done.stderr.splitlines()[-1].startswith("ValueError: expected a clone of the project")
