@@ -9,6 +9,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib._quiet import progress_bar
+from fisherlib.evaluation.statistics import Interval, percentile_bootstrap
 from fisherlib.features import TokenFeatures
 from fisherlib.model import at_responses, batches, context_length
 from fisherlib.text import encode
@@ -65,32 +66,14 @@ def held_out_nll(
     return HeldOut(sums, counts)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference with a 95 % bootstrap interval; below zero the first is better (lower NLL)."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """ "better", "worse", or "tie" when the interval holds zero."""
-        return "better" if self.high < 0 else "worse" if self.low > 0 else "tie"
-
-    def __repr__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] ({self.verdict})"
-
-
-def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Difference:
+def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Interval:
     """NLL per token of `first` minus `second`, resampling held-out examples (percentile bootstrap, `scipy.stats`).
 
+    Below zero the first is better, and `verdict` says "better", "worse", or "tie" where the interval holds zero.
     The interval covers the choice of test examples, and with some dozens of them is a little too narrow; it does not cover
     the seeds of training or of a random selection. Examples without tokens are left out.
     Raises `ValueError` if the two were not measured on the same two or more examples, or a loss is not finite.
     """
-    from scipy.stats import bootstrap
-
     if not np.array_equal(first.tokens, second.tokens):
         raise ValueError("expected two measurements of the same held-out examples: evaluate both on the same rows")
 
@@ -100,18 +83,5 @@ def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_00
         raise ValueError("expected finite losses, got NaN or infinity: an arm diverged; lower the learning rate")
     if scored.sum() < 2:
         raise ValueError(f"expected at least two held-out examples with tokens to score, got {scored.sum()}: hold out more")
-
-    def mean(difference, tokens, axis=-1):
-        return difference.sum(axis=axis) / tokens.sum(axis=axis)
-
-    result = bootstrap(
-        (differences, first.tokens[scored]),
-        mean,
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    interval = result.confidence_interval
-    return Difference(first.nll - second.nll, float(interval.low), float(interval.high))
+    low, high = percentile_bootstrap(differences, first.tokens[scored], resamples=resamples, seed=seed)
+    return Interval(first.nll - second.nll, low, high)

@@ -1,38 +1,108 @@
-"""Differences between paired numbers, with intervals and corrections for many comparisons."""
+"""Numbers with intervals: one type with one verdict, the ways to make an interval, and a correction for many comparisons."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Float, Int
 from scipy import stats
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Mean difference of two arms over the seeds, its t interval, the p-value of "no difference", and the bootstrap's."""
+class Interval:
+    """A number with its 95 % interval: a difference of losses, unless a subclass says another kind of number.
+
+    `p`, of the hypothesis that the number is `null`, is there where a test was made, and `count` where it says of how many
+    (seeds, judgements) the number is the mean.
+    """
 
     mean: float
     low: float
     high: float
-    p: float
-    seeds: int
-    bootstrap_low: float = np.nan
-    bootstrap_high: float = np.nan
+    p: float | None = None
+    count: int | None = None
+
+    null: ClassVar[float] = 0.0  # the value that says nothing
+    words: ClassVar[tuple[str, str]] = ("better", "worse")  # below it and above it
+    form: ClassVar[str] = "+.4f"
+
+    @property
+    def value(self) -> float:
+        """The same as `mean`, for numbers that are not a difference."""
+        return self.mean
+
+    @property
+    def verdict(self) -> str:
+        """One of `words`, or "tie" unless p < 0.05 (without a p: if the interval holds `null`); "not judged" of nothing."""
+        if self.count == 0:
+            return "not judged"
+        if self.p is None:
+            below, above = self.high < self.null, self.low > self.null
+        else:
+            sure = self.p < 1 - LEVEL
+            below, above = sure and self.mean < self.null, sure and self.mean > self.null
+        return self.words[0] if below else self.words[1] if above else "tie"
+
+    def __repr__(self) -> str:
+        if self.count == 0:
+            return "not judged"
+        mean, low, high = (format(number, self.form) for number in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]" + (f" of {self.count:,}" if self.count else "") + f" ({self.verdict})"
 
 
-def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"]) -> Paired:
+# --- Student's t: the unit that varies is a seed, a run ---------------------------------------------------------------
+
+
+def student(values: Float[np.ndarray, " S"]) -> Interval:
+    """The mean with Student's interval; of one value, an interval without end."""
+    if len(values) < 2:
+        return Interval(float(values.mean()), -np.inf, np.inf, count=len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Interval(*(float(values.mean() + step) for step in (0.0, -half, half)), count=len(values))
+
+
+def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"]) -> Interval:
     """Student's interval and test for the mean of one difference per seed. Raises `ValueError` for fewer than two seeds."""
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or not np.isfinite(d).all():
         raise ValueError(f"expected finite differences of at least two seeds, got {d.tolist()}: run more seeds")
     if np.ptp(d) <= 1e-12 * np.abs(d).max():  # arms that are the same in every seed: scipy would divide by zero
-        return Paired(float(d[0]), float(d[0]), float(d[0]), 1.0 if d[0] == 0 else 0.0, len(d))
+        return Interval(float(d[0]), float(d[0]), float(d[0]), 1.0 if d[0] == 0 else 0.0, len(d))
     test = stats.ttest_1samp(d, 0.0)
     interval = test.confidence_interval(LEVEL)
-    return Paired(float(d.mean()), float(interval.low), float(interval.high), float(test.pvalue), len(d))
+    return Interval(float(d.mean()), float(interval.low), float(interval.high), float(test.pvalue), len(d))
+
+
+# --- bootstraps: the unit that varies is an example, a prompt ---------------------------------------------------------
+
+
+def resample(n: int, resamples: int, rng: np.random.Generator) -> Int[np.ndarray, "R {n}"]:
+    """How often each of n things occurs when n are drawn with replacement, `resamples` times."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def percentile_bootstrap(
+    sums: Float[np.ndarray, " N"], tokens: Float[np.ndarray, " N"], *, resamples: int, seed: int
+) -> tuple[float, float]:
+    """95 % percentile interval of (sum of `sums` / sum of `tokens`) over drawings of the examples (`scipy.stats`)."""
+
+    def mean(total, count, axis=-1):
+        return total.sum(axis=axis) / count.sum(axis=axis)
+
+    result = stats.bootstrap(
+        (sums, tokens),
+        mean,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def two_level_bootstrap(
@@ -51,11 +121,14 @@ def two_level_bootstrap(
     means = np.empty(which.shape)
     for s, (total, count) in enumerate(zip(sums, tokens, strict=True)):
         total, count = total[count > 0], count[count > 0]
-        drawn = rng.multinomial(len(total), np.full(len(total), 1 / len(total)), size=int((which == s).sum()))
+        drawn = resample(len(total), int((which == s).sum()), rng)
         means[which == s] = drawn @ total / (drawn @ count)
     values = means.mean(axis=1)
     tail = (1 - LEVEL) / 2
     return float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail))
+
+
+# --- many comparisons, and what an interval is worth ------------------------------------------------------------------
 
 
 def holm(p: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -71,9 +144,11 @@ def holm(p: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"
     return adjusted
 
 
-def verdict(mean: float, p: float) -> str:
-    """ "better" or "worse" (lower is better), or "tie" unless p < 0.05."""
-    return "tie" if not p < 1 - LEVEL else "better" if mean < 0 else "worse"
+def after_holm(table: pd.DataFrame, mean: str = "mean") -> pd.DataFrame:
+    """The table with `p_holm`, Holm's correction of its column `p`, and the `verdict` on the column `mean` that is left."""
+    p = holm(table["p"].to_numpy(dtype=float))
+    left = [Interval(m, np.nan, np.nan, adjusted).verdict for m, adjusted in zip(table[mean], p, strict=True)]
+    return table.assign(p_holm=p, verdict=left)
 
 
 def coverage(

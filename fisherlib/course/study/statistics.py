@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from fisherlib.course.study.arms import ALL, NONE, REFERENCE
-from fisherlib.evaluation import coverage, holm, paired_t, two_level_bootstrap, verdict
+from fisherlib.evaluation import after_holm, coverage, holm, paired_t, two_level_bootstrap
 
 __all__ = [
     "against",
@@ -25,7 +25,6 @@ __all__ = [
     "tokens_to_match",
     "two_level_bootstrap",
     "value_of",
-    "verdict",
 ]
 
 
@@ -72,18 +71,18 @@ def against(
             continue
         pairs = [(by[method, seed], by[reference, seed]) for seed in common]
         result = paired_t([value_of(a, metric, domains) - value_of(b, metric, domains) for a, b in pairs])
-        about = vars(result) | {"value": float(np.mean([value_of(a, metric, domains) for a, _ in pairs]))}
+        limits = (np.nan, np.nan)
         if metric == "nll" and resamples:
             sums = [nll_of(a, domains)[0] - nll_of(b, domains)[0] for a, b in pairs]
             limits = two_level_bootstrap(sums, [nll_of(a, domains)[1] for a, _ in pairs], resamples=resamples)
-            about |= {"bootstrap_low": limits[0], "bootstrap_high": limits[1]}
-        found[method] = about
+        found[method] = {
+            "mean": result.mean, "low": result.low, "high": result.high, "p": result.p, "seeds": result.count,
+            "bootstrap_low": limits[0], "bootstrap_high": limits[1],
+            "value": float(np.mean([value_of(a, metric, domains) for a, _ in pairs])),
+        }  # fmt: skip
     if not found:
         raise ValueError(f"expected another arm with two seeds of {reference}'s, got seeds {seeds}: run more")
-    result = pd.DataFrame(found).T
-    result["p_holm"] = holm(result["p"].to_numpy(dtype=float))
-    result["verdict"] = [verdict(mean, p) for mean, p in zip(result["mean"], result["p_holm"], strict=True)]
-    return result.sort_values("mean")
+    return after_holm(pd.DataFrame(found).T).sort_values("mean")
 
 
 def value_of(row: pd.Series, metric: str, domains: Sequence[str] | None = None) -> float:

@@ -6,7 +6,7 @@ from fisherlib.course.study.arms import REFERENCE, title
 from fisherlib.course.study.pools import UNSEEN
 from fisherlib.course.study.profiles import PROFILES, Profile
 from fisherlib.course.study.statistics import against, rows_of
-from fisherlib.evaluation import holm, paired_t, verdict
+from fisherlib.evaluation import after_holm, paired_t
 
 METHOD = "fisher_per_token"
 _ROW = ["method", "tokens", "epochs", "learning_rate"]
@@ -37,13 +37,11 @@ def what_moved(table: pd.DataFrame, study: Profile = PROFILES["full"]) -> pd.Dat
             name = title(method) if tuple(at) == here else _training(tuple(at), here)
             found["nothing" if (method, *at) == (METHOD, *here) else name] = {
                 "gap": one.mean, "gap_low": one.low, "gap_high": one.high,
-                "moved": two.mean, "low": two.low, "high": two.high, "p": two.p, "seeds": two.seeds,
+                "moved": two.mean, "low": two.low, "high": two.high, "p": two.p, "seeds": two.count,
             }  # fmt: skip
     result = pd.DataFrame(found).T
-    nothing, changes = result.loc[["nothing"]], result.drop(index="nothing").sort_values("moved")
-    changes["p_holm"] = holm(changes["p"].to_numpy(dtype=float))
-    changes["verdict"] = [verdict(mean, p) for mean, p in zip(changes["moved"], changes["p_holm"], strict=True)]
-    return pd.concat([nothing.assign(verdict="tie"), changes])
+    changes = after_holm(result.drop(index="nothing").sort_values("moved"), "moved")
+    return pd.concat([result.loc[["nothing"]].assign(verdict="tie"), changes])
 
 
 def _gap(nll: dict[tuple, pd.Series], method: str, at: tuple) -> pd.Series:
@@ -71,9 +69,7 @@ def confirmed(table: pd.DataFrame, method: str = "recipe") -> pd.DataFrame:
         rows = rows_of(table, pool, "full", tokens=int(table["tokens"].max()))
         pair = rows[rows["method"].isin((REFERENCE, method))]
         found[pool] = against(pair, resamples=0).loc[method, ["mean", "low", "high", "p", "seeds"]]
-    result = pd.DataFrame(found).T
-    result["p_holm"] = holm(result["p"].to_numpy(dtype=float))
-    result["verdict"] = [verdict(mean, p) for mean, p in zip(result["mean"], result["p_holm"], strict=True)]
+    result = after_holm(pd.DataFrame(found).T)
     result["wanted"] = ["not worse" if pool == "guide" else "better" for pool in result.index]
     result["met"] = [
         said != "worse" if wanted == "not worse" else said == "better"

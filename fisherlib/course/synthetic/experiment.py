@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from fisherlib.course.synthetic.fit import fit_mle
 from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors
+from fisherlib.evaluation import Interval, student
 from fisherlib.greedy import Selection
 
 _SMALL = 2000  # parameters of the head
@@ -68,9 +69,15 @@ def _measure(problem, chosen, ridge):
     return len(picked.values), errors.max(), errors.mean(), mean_kl(Theta, problem)
 
 
+class Ratio(Interval):
+    """An error over another: below 1 the first is better."""
+
+    null, form = 1.0, ".2f"
+
+
 def intervals(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:
     """Mean over the runs and its 95 % interval (Student's t): rows (`method`, `n`, `value`, `low`, `high`)."""
-    return _table(curves, lambda group: _student(group[metric]))
+    return _table({key: student(group[metric].to_numpy()) for key, group in curves.groupby(["method", "n"], sort=False)})
 
 
 def versus(curves: pd.DataFrame, metric: str = "max", *, baseline: str = "uniform") -> pd.DataFrame:
@@ -86,9 +93,11 @@ def versus(curves: pd.DataFrame, metric: str = "max", *, baseline: str = "unifor
     rest = curves[curves["method"] != baseline]
     known = reference.reindex(pd.MultiIndex.from_frame(rest[["n", "run"]])).to_numpy()
     rest = rest.assign(log_ratio=np.log(rest[metric].to_numpy() / known))
-    table = _table(rest, lambda group: np.exp(_student(group["log_ratio"])))
-    verdict = np.select([table["high"] < 1, table["low"] > 1], ["better", "worse"], "tie")
-    return table.assign(verdict=verdict)
+    found = {}
+    for key, group in rest.groupby(["method", "n"], sort=False):
+        logs = student(group["log_ratio"].to_numpy())
+        found[key] = Ratio(*np.exp([logs.mean, logs.low, logs.high]))
+    return _table(found).assign(verdict=[ratio.verdict for ratio in found.values()])
 
 
 def slopes(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:
@@ -98,24 +107,15 @@ def slopes(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:
     """
     if curves["n"].nunique() < 2:
         raise ValueError(f"expected at least two sizes for a slope, got {sorted(set(curves['n']))}")
-    rows = []
+    found = {}
     for method, group in curves.groupby("method", sort=False):
         grid = np.log(group.pivot(index="n", columns="run", values=metric))
-        rows.append((method, *_student(np.polyfit(np.log(grid.index), grid.to_numpy(), 1)[0])))
-    return pd.DataFrame(rows, columns=["method", "value", "low", "high"])
+        found[method,] = student(np.polyfit(np.log(grid.index), grid.to_numpy(), 1)[0])
+    return _table(found)
 
 
-def _table(curves, of_group):
-    rows = [(*key, *of_group(group)) for key, group in curves.groupby(["method", "n"], sort=False)]
-    return pd.DataFrame(rows, columns=["method", "n", "value", "low", "high"])
-
-
-def _student(values) -> np.ndarray:
-    """Mean and 95 % interval; of one value, an interval without end."""
-    from scipy.stats import t
-
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return np.array([values.mean(), -np.inf, np.inf])
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean() + np.array([0.0, -half, half])
+def _table(found: Mapping[tuple, Interval]) -> pd.DataFrame:
+    """One row for each interval; its key is the method, and the size if there is one."""
+    keys = ["method", "n"][: len(next(iter(found)))]
+    rows = [(*key, one.value, one.low, one.high) for key, one in found.items()]
+    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high"])

@@ -4,35 +4,18 @@ Every interval is a percentile bootstrap over *prompts*: judgements of one promp
 that all prompts agree, not certainty. They cover neither the seeds of training nor those of generation. Source: extension.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from fisherlib.evaluation.judging.pairwise import DECIDED, LOST
+from fisherlib.evaluation.statistics import Interval, resample
 
 
-@dataclass(frozen=True)
-class Share:
-    """A share with its 95 % interval, and of how many it is one."""
+class Share(Interval):
+    """A share of `count`, with its interval: "above" or "below" one half, or a "tie"."""
 
-    value: float
-    low: float
-    high: float
-    count: int
-
-    @property
-    def verdict(self) -> str:
-        """ "above" or "below" one half, "tie" when the interval holds it, "not judged" without any judgement."""
-        if not self.count:
-            return "not judged"
-        return "above" if self.low > 0.5 else "below" if self.high < 0.5 else "tie"
-
-    def __repr__(self) -> str:
-        if not self.count:
-            return "not judged"
-        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}] of {self.count:,} ({self.verdict})"
+    null, words, form = 0.5, ("below", "above"), ".0%"
 
 
 def counts(table: pd.DataFrame) -> dict[str, int]:
@@ -112,18 +95,12 @@ def share(prompts, values, *, resamples: int = 2000, seed: int = 0) -> Share:
     """The mean of `values` with an interval from resampling `prompts`, each with all its values."""
     values = np.asarray(values, dtype=float)
     if not len(values):
-        return Share(np.nan, np.nan, np.nan, 0)
+        return Share(np.nan, np.nan, np.nan, count=0)
     _, owner = np.unique(np.asarray(prompts), return_inverse=True)
     sums, sizes = np.bincount(owner, values), np.bincount(owner)
-    drawn = _draws(len(sums), resamples, seed)
+    drawn = resample(len(sums), resamples, np.random.default_rng(seed))
     low, high = np.quantile(drawn @ sums / (drawn @ sizes), [0.025, 0.975])
-    return Share(float(values.mean()), float(low), float(high), len(values))
-
-
-def _draws(prompts: int, resamples: int, seed: int) -> Float[np.ndarray, "R P"]:
-    """How often each prompt occurs in each resample."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples).astype(float)
+    return Share(float(values.mean()), float(low), float(high), count=len(values))
 
 
 # --- Bradley-Terry ---------------------------------------------------------------------------------------------------
@@ -148,7 +125,7 @@ def bradley_terry(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) 
     if len(arms) < 2 or not _reaches_all(total + total.T):
         raise ValueError("expected decided questions that link all arms, got too few: look at counts() before you rank")
     fitted = bradley_terry_scores(total)
-    drawn = _draws(len(prompts), resamples, seed)
+    drawn = resample(len(prompts), resamples, np.random.default_rng(seed))
     again = np.stack([bradley_terry_scores(np.tensordot(w, wins, 1)) for w in drawn])
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
     return pd.DataFrame({"score": fitted, "low": low, "high": high, "ridge": not _reaches_all(total)}, index=arms)
