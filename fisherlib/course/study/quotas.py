@@ -6,7 +6,7 @@ what was asked of these arms before they ran: `notebooks/results/05c_quotas/prot
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -49,15 +49,15 @@ def minhash(
         group_of = np.full(len(features), -1)
         group_of[kept] = groups
         for group, quota in enumerate(np.floor(share / share.sum() * tokens)):
-            picks += _what_fits(order[group_of[order] == group], costs, quota)
+            picks += _what_fits(order[group_of[order] == group], costs, float(quota))
     rest = np.concatenate([order, permutation[~np.isin(permutation, kept)]])  # whoever is next, and copies last of all
-    picks += _what_fits(rest[~np.isin(rest, picks)], costs, tokens - costs[picks].sum())
+    picks += _what_fits(rest[~np.isin(rest, picks)], costs, float(tokens - costs[picks].sum()))
     seconds = time.perf_counter() - began
     return score_selection(features, picks, seconds=seconds, settings={"method": "MinHash, then shares", "seed": seed})
 
 
-def _what_fits(order: Iterable[int], costs: Int[np.ndarray, " N"], budget: float | int) -> list[int]:
-    picks = []
+def _what_fits(order: Int[np.ndarray, " n"], costs: Int[np.ndarray, " N"], budget: float | int) -> list[int]:
+    picks: list[int] = []
     for i in order:
         if 0 < costs[i] <= budget:
             picks.append(int(i))
