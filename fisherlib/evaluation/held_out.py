@@ -8,10 +8,9 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib._quiet import progress_bar
 from fisherlib.evaluation.statistics import Interval, percentile_bootstrap
 from fisherlib.features import TokenFeatures
-from fisherlib.model import at_responses, batches, context_length
+from fisherlib.model import context_length, nll, per_token
 from fisherlib.text import encode
 
 
@@ -49,21 +48,9 @@ def held_out_nll(
 ) -> HeldOut:
     """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`."""
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
-    sums = np.zeros(len(encoded))
-    counts = np.array([sum(e.is_response) for e in encoded], dtype=float)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
-            for indices, batch in batches(encoded, tokens_per_batch, "right", model.device):
-                logits, labels = at_responses(model, batch, precision, compute_logits=True)
-                nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none").cpu().double()
-                parts = nll.split([int(counts[i]) for i in indices])
-                sums[indices] = [float(part.sum()) for part in parts]
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
-    return HeldOut(sums, counts)
+    values = per_token(model, encoded, nll, tokens_per_batch=tokens_per_batch, precision=precision, progress=progress)
+    # Torch's sums, as from the first: NumPy's add in another order, and committed results hold every digit.
+    return HeldOut(np.array([float(torch.from_numpy(v).sum()) for v in values]), np.array([float(len(v)) for v in values]))
 
 
 def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Interval:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fisherlib._quiet import progress_bar
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.token_features import TokenFeatures
-from fisherlib.model import at_responses, batches, context_length, head_scale, mixes, output_head
+from fisherlib.model import at_responses, batches, context_length, evaluating, head_scale, mixes, output_head
 from fisherlib.text import Encoded, encode
 
 _COLUMNS = {"trace_weights": torch.float32, "nll": torch.float32, "labels": torch.int64}
@@ -84,25 +84,21 @@ def _columns(
     model, encoded: Sequence[Encoded], scale: float, bar: tqdm, *, tokens_per_batch, precision, padding_side, dtype
 ) -> dict[str, Tensor]:
     """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M]."""
-    offsets, head, was_training = _offsets(encoded), model.get_output_embeddings(), model.training
+    offsets, head = _offsets(encoded), model.get_output_embeddings()
     M = int(offsets[-1])
     columns = {name: torch.empty(M, dtype=kind) for name, kind in _COLUMNS.items()}
     columns["values"] = torch.empty(M, _dim(model), dtype=dtype)
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
-                states, labels = at_responses(model, batch, precision, compute_logits=False)
-                x = states.float() * scale
-                weights, nll = _head_statistics(head, x, labels, scale, precision)
-                if head.bias is not None:
-                    x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
-                rows = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in indices])
-                for name, part in {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}.items():
-                    columns[name][rows] = part.to(columns[name].dtype).cpu()
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
+            states, labels = at_responses(model, batch, precision, compute_logits=False)
+            x = states.float() * scale
+            weights, nll = _head_statistics(head, x, labels, scale, precision)
+            if head.bias is not None:
+                x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
+            rows = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in indices])
+            for name, part in {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}.items():
+                columns[name][rows] = part.to(columns[name].dtype).cpu()
+            bar.update(len(indices))
     return columns
 
 
@@ -149,9 +145,6 @@ def _source(model, tokenizer, encoded: Sequence[Encoded], precision: str) -> dic
         "precision": precision,
         "rows": ids.hexdigest(),
     }
-
-
-# --- running the model at the response positions only (used for features, for training and for evaluation) ------------
 
 
 def _dim(model) -> int:

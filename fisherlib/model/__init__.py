@@ -1,6 +1,15 @@
 """Between 1 and 2, running a language model: load it, run it over rows, read its head, let it write."""
 
-from fisherlib.model.forward import at_responses, batches, context_length, is_first_choice, nll, pad, per_token
+from fisherlib.model.forward import (
+    at_responses,
+    batches,
+    context_length,
+    evaluating,
+    is_first_choice,
+    nll,
+    pad,
+    per_token,
+)
 from fisherlib.model.generate import continuations, prompt_ids
 from fisherlib.model.head import head_matrix, head_scale, mixes, output_head
 from fisherlib.model.load import load_model
@@ -10,6 +19,7 @@ __all__ = [
     "batches",
     "context_length",
     "continuations",
+    "evaluating",
     "head_matrix",
     "head_scale",
     "is_first_choice",

@@ -1,5 +1,6 @@
 """One loop that runs a model over rows, its head at the response positions only: for features, scores, training, tests."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 
@@ -82,6 +83,18 @@ def at_responses(
     return (output.logits[0] if compute_logits else captured[0]), labels
 
 
+@contextlib.contextmanager
+def evaluating(model) -> Iterator[None]:
+    """In eval mode and without gradients inside; afterwards, and after an error, the model is in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
 Statistic = Callable[[Float[Tensor, "m V"], Int[Tensor, " m"]], Float[Tensor, " m"]]
 
 
@@ -92,6 +105,7 @@ def per_token(
     *,
     tokens_per_batch: int,
     precision: str,
+    padding_side: str = "right",
     progress: bool | None,
 ) -> list[Float[np.ndarray, " T"]]:
     """`statistic(logits, labels)` at the response tokens of each example: float64, in the order of the examples.
@@ -99,19 +113,14 @@ def per_token(
     One forward pass over all tokens; memory O(tokens_per_batch x vocabulary). The model is left as it was.
     """
     values: list[np.ndarray] = [np.empty(0)] * len(encoded)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
-            for indices, batch in batches(encoded, tokens_per_batch, "right", model.device):
-                logits, labels = at_responses(model, batch, precision, compute_logits=True)
-                found = statistic(logits.float(), labels).cpu().double()  # MPS has no float64
-                parts = found.split([sum(encoded[i].is_response) for i in indices])
-                for i, part in zip(indices, parts, strict=True):
-                    values[i] = part.numpy()
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
+    with evaluating(model), progress_bar(len(encoded), progress) as bar:
+        for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
+            logits, labels = at_responses(model, batch, precision, compute_logits=True)
+            found = statistic(logits.float(), labels).cpu().double()  # MPS has no float64
+            parts = found.split([sum(encoded[i].is_response) for i in indices])
+            for i, part in zip(indices, parts, strict=True):
+                values[i] = part.numpy()
+            bar.update(len(indices))
     return values
 
 

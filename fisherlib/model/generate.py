@@ -4,7 +4,7 @@ import torch
 from datasets import Dataset
 
 from fisherlib._quiet import progress_bar
-from fisherlib.model.forward import batches, context_length
+from fisherlib.model.forward import batches, context_length, evaluating
 from fisherlib.text import Encoded, encode
 
 
@@ -59,27 +59,23 @@ def continuations(
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     )
     stops = sorted(_stops(model, tokenizer))
-    said, was_training = [""] * len(prompts), model.training
-    model.eval()
+    said = [""] * len(prompts)
     devices = [model.device] if model.device.type == "cuda" else []
-    try:
-        with torch.inference_mode(), torch.random.fork_rng(devices), progress_bar(len(prompts), progress) as bar:
-            torch.manual_seed(seed)
-            for indices, batch in batches(encoded, tokens_per_batch, "left", model.device):
-                new = model.generate(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    max_new_tokens=max_new_tokens,
-                    eos_token_id=stops,
-                    pad_token_id=stops[0],
-                    **sampling,
-                )[:, batch["input_ids"].shape[1] :]
-                for i, ids in zip(indices, new.tolist(), strict=True):
-                    end = next((k for k, token in enumerate(ids) if token in stops), len(ids))
-                    said[i] = tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.random.fork_rng(devices), progress_bar(len(prompts), progress) as bar:
+        torch.manual_seed(seed)
+        for indices, batch in batches(encoded, tokens_per_batch, "left", model.device):
+            new = model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=max_new_tokens,
+                eos_token_id=stops,
+                pad_token_id=stops[0],
+                **sampling,
+            )[:, batch["input_ids"].shape[1] :]
+            for i, ids in zip(indices, new.tolist(), strict=True):
+                end = next((k for k, token in enumerate(ids) if token in stops), len(ids))
+                said[i] = tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+            bar.update(len(indices))
     return said
 
 

@@ -7,10 +7,9 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib._quiet import progress_bar
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection
-from fisherlib.model import at_responses, batches, context_length
+from fisherlib.model import context_length, per_token
 from fisherlib.selectors._budget import check_call, fill_in_order
 from fisherlib.selectors._text import texts
 from fisherlib.text import Encoded
@@ -91,18 +90,13 @@ def ask_llm_scores(
     # A last token stands in for the answer: the position before it is the one whose prediction is read.
     prompts = [[*_prompt(text, tokenizer, question, context), yes[0]] for text in texts(pool)]
     encoded = [Encoded(ids, [False] * (len(ids) - 1) + [True]) for ids in prompts]
-    scores, was_training = torch.empty(len(encoded), dtype=torch.float64), model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), progress_bar(len(encoded), progress) as bar:
-            for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
-                logits, _ = at_responses(model, batch, precision, compute_logits=True)
-                margin = (logits[:, yes].float().logsumexp(1) - logits[:, no].float().logsumexp(1)).cpu().double()
-                scores[indices] = margin.clamp(-36, 36).sigmoid()  # beyond that, 1 - score is lost in float64
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
-    return scores.numpy()
+
+    def says_yes(logits: Float[torch.Tensor, "m V"], _labels) -> Float[torch.Tensor, " m"]:
+        margin = (logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)).cpu().double()  # MPS has no float64
+        return margin.clamp(-36, 36).sigmoid()  # beyond that, 1 - score is lost in float64
+
+    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "padding_side": padding_side}
+    return np.array([float(p[0]) for p in per_token(model, encoded, says_yes, **settings, progress=progress)])
 
 
 def _answers(tokenizer) -> tuple[list[int], list[int]]:
