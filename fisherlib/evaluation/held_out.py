@@ -30,7 +30,7 @@ class HeldOut:
     def from_features(cls, features: TokenFeatures) -> "HeldOut":
         """Of the model that the features were extracted from: no further forward pass is needed."""
         owner = torch.arange(len(features)).repeat_interleave(features.lengths)
-        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, features.nll.double())
+        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, features.nll.cpu().double())
         return cls(sums.numpy(), features.lengths.double().numpy())
 
     def __repr__(self) -> str:

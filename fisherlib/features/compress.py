@@ -9,7 +9,7 @@ _ROWS = 2**14  # projected at a time
 
 
 def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: int = 0) -> TokenFeatures:
-    """Features of width `dim` < d, in memory, in float32, with the per-token columns kept.
+    """Features of width `dim` < d, in memory (where the features are), in float32, with the per-token columns kept.
 
     `method`: "pca" keeps the directions of the largest second moment (not centred: V is not centred either); "random" is a
     Gaussian projection of variance 1 / dim, which keeps lengths and angles in expectation and needs no pass of its own.
@@ -21,7 +21,7 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
     if not 1 <= dim < d:
         raise ValueError(f"expected a width from 1 to {d - 1:,}, less than that of the features, got {dim:,}")
     if method == "pca":
-        moment = torch.zeros(d, d, dtype=torch.float64)
+        moment = torch.zeros(d, d, dtype=torch.float64, device=features.values.device)
         for begin in range(0, len(features.values), _ROWS):
             X = features.values[begin : begin + _ROWS].double()
             moment.addmm_(X.T, X)
@@ -31,9 +31,10 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
         Q = torch.from_numpy(np.random.default_rng(seed).normal(scale=dim**-0.5, size=(d, dim)))
     else:
         raise ValueError(f"expected method 'pca' or 'random', got {method!r}")
-    values = torch.empty(len(features.values), dim)
+    Q = Q.to(features.values.device, torch.float32)
+    values = torch.empty(len(features.values), dim, device=Q.device)
     for begin in range(0, len(values), _ROWS):
-        values[begin : begin + _ROWS] = features.values[begin : begin + _ROWS].float() @ Q.float()
+        values[begin : begin + _ROWS] = features.values[begin : begin + _ROWS].float() @ Q
         features.release()
     columns = {name: getattr(features, name) for name in ("trace_weights", "nll", "labels")}
     info = {**features.info, "compressed": {"method": method, "from": d, "to": dim}}

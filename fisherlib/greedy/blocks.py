@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fisherlib._device import is_accelerator
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.memory import free_memory, pick_device
 
@@ -18,7 +19,7 @@ _TEMPORARY = 32  # bytes that a calculation holds at its height for each number 
 class Blocks:
     """Gathers the features of some examples as one padded tensor. `weighting="trace"` scales each token's vector."""
 
-    def __init__(self, features: TokenFeatures, weighting: str, device: str, memory: int | None = None):
+    def __init__(self, features: TokenFeatures, weighting: str, device: str | torch.device, memory: int | None = None):
         """`memory`: bytes to work with, beside features that are in memory already. Raises `ValueError` if too few."""
         self.features = features
         self.device = pick_device(device)
@@ -39,7 +40,7 @@ class Blocks:
                 f"got {left / 1e9:.2g} GB: raise memory=, drop the longest examples or reduce the width (fl.compress)"
             )
         left -= least
-        on_gpu = self.device.type == "cuda"
+        on_gpu = is_accelerator(self.device)
         if on_gpu and self._values.nbytes <= left - least:
             self._values = self._values.to(self.device)
             left -= self._values.nbytes
@@ -127,7 +128,8 @@ class Blocks:
         lengths = self.lengths[new]
         size, end = int(lengths.sum()), self._cache_end
         if size:
-            self._cache[end : end + size] = self._values.index_select(0, _rows(self.begins[new], lengths, size))
+            rows = _rows(self.begins[new], lengths, size).to(self._values.device)
+            self._cache[end : end + size] = self._values.index_select(0, rows)
             self._count(new, size)
         self._cached_at[new] = end + lengths.cumsum() - lengths
         self._cache_end += size

@@ -22,7 +22,7 @@ def certify(
     *,
     prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
     weighting: str = "none",
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> Selection:
     """The same picks with their gains and their certificate on `features`: what another method's picks are worth here.
 

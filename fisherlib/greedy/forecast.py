@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy.blocks import Blocks
@@ -30,7 +31,7 @@ def forecast(
     tokens: float | int | None = None,
     sample: int = 600,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     memory: float | int | None = None,
     **options,
 ) -> Forecast:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fisherlib._device import computes_bfloat16, is_accelerator
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.blocks import Blocks, pad
 
@@ -25,7 +26,13 @@ class Information:
     """The information matrix V of the examples chosen so far, and the gain of each further one."""
 
     def __init__(
-        self, features: TokenFeatures, prior, weighting: str, device: str, dtype: str = "auto", memory: int | None = None
+        self,
+        features: TokenFeatures,
+        prior,
+        weighting: str,
+        device: str | torch.device,
+        dtype: str = "auto",
+        memory: int | None = None,
     ):
         self.features = features
         self.blocks = Blocks(features, weighting, device, memory)
@@ -235,8 +242,8 @@ def _screening_dtype(dtype: str, features: TokenFeatures, device: torch.device) 
         return getattr(torch, dtype)
     if len(features) and int(features.lengths.max()) <= 1:
         return torch.float64  # one vector each: a gain is a few dot products, nothing is left to save
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if is_accelerator(device):
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # else bfloat16 is the slower
     return torch.bfloat16 if has_units else torch.float32
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.linalg.blas import dger
 from threadpoolctl import threadpool_limits
 
+from fisherlib._device import is_accelerator
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.blocks import Blocks
 from fisherlib.greedy.information import COLLAPSE, TIE, inverse_root, prior_matrix
@@ -29,9 +30,9 @@ class OneToken:
     evaluations = 0
 
     @staticmethod
-    def fits(features: TokenFeatures, device: str, dtype: str, memory: int | None) -> bool:
+    def fits(features: TokenFeatures, device: str | torch.device, dtype: str, memory: int | None) -> bool:
         """Whether every example is one vector at most, and a copy of them in float64 is affordable."""
-        if int(features.lengths.max()) > 1 or dtype not in ("auto", "float64") or pick_device(device).type != "cpu":
+        if int(features.lengths.max()) > 1 or dtype not in ("auto", "float64") or is_accelerator(pick_device(device)):
             return False
         return len(features) * features.dim * 16 <= (free_memory(pick_device(device)) if memory is None else memory)
 

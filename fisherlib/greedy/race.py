@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fisherlib._device import is_accelerator
 from fisherlib.greedy.information import TIE, Information
 
 _FIRST_FINALISTS = 4  # decided before the others
@@ -32,7 +33,7 @@ class Race:
         seed: int = 0,
     ):
         self.state, self.divisor, self.price = state, divisor, price
-        self.batch_size = batch_size or (256 if state.device.type == "cuda" else 32)
+        self.batch_size = batch_size or (256 if is_accelerator(state.device) else 32)
         self.bound = np.full(len(divisor), np.inf)
         self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
         self.exact: dict[int, float] = {}  # gains that were computed in float64 since then

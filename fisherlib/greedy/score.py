@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,7 +20,7 @@ def score_selection(
     *,
     prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
     weighting: str = "none",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     **fields,
 ) -> Selection:
     """A `Selection` of given examples, in their order, with the information that each added. Float64 throughout.

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -45,7 +46,7 @@ def select(
     prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
     start: Selection | None = None,
     batch_size: int | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: str = "auto",
     memory: float | int | None = None,
     stochastic: float | None = None,

@@ -3,6 +3,7 @@
 import torch
 from datasets import Dataset
 
+from fisherlib._device import is_accelerator
 from fisherlib._quiet import progress_bar
 from fisherlib.model.forward import batches, context_length, evaluating
 from fisherlib.text import Encoded, encode
@@ -60,8 +61,10 @@ def continuations(
     )
     stops = sorted(_stops(model, tokenizer))
     said = [""] * len(prompts)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with evaluating(model), torch.random.fork_rng(devices), progress_bar(len(prompts), progress) as bar:
+    devices = [model.device] if is_accelerator(model.device) else []  # whose generators are given back
+    kind = model.device.type if devices else None
+    forked = torch.random.fork_rng(devices, device_type=kind)
+    with evaluating(model), forked, progress_bar(len(prompts), progress) as bar:
         torch.manual_seed(seed)
         for indices, batch in batches(encoded, tokens_per_batch, "left", model.device):
             new = model.generate(

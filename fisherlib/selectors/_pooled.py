@@ -38,7 +38,7 @@ def pooled(
     while first < len(ids):
         last = int(np.searchsorted(bounds, bounds[first] + _AT_ONCE // features.dim, side="right")) - 1
         last = min(max(last, first + 1), len(ids))
-        block = features.values[int(bounds[first]) : int(bounds[last])].to(torch.float64).numpy()
+        block = features.values[int(bounds[first]) : int(bounds[last])].to("cpu", torch.float64).numpy()
         cuts = bounds[first : last + 1] - bounds[first]
         X[first:last] = block[cuts[1:] - 1] if pooling == "last" else np.add.reduceat(block, cuts[:-1], axis=0)
         features.release()
@@ -67,7 +67,7 @@ def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " n"]:
         raise ValueError("expected features with nll, got none: extract them with fl.extract_features")
     lengths = features.lengths.numpy()
     ids = np.flatnonzero(lengths)
-    nll = features.nll.to(torch.float64).numpy()
+    nll = features.nll.to("cpu", torch.float64).numpy()
     means = np.add.reduceat(nll, features.offsets.numpy()[ids]) / lengths[ids] if len(ids) else np.empty(0)
     if not np.isfinite(means).all():
         bad = int(ids[~np.isfinite(means)][0])

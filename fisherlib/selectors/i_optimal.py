@@ -51,7 +51,7 @@ def i_optimal(
     costs = features.lengths.numpy().astype(float)
     price = costs if examples is None else np.ones(len(features))
     left = float(tokens if examples is None else examples)
-    state = _Variance(X, features.offsets, Z.T @ Z / len(Z), float(prior))
+    state = _Variance(X, features.offsets, (Z.T @ Z / len(Z)).to(X.device), float(prior))
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(len(features))
     picks: list[int] = []
     open_ones = costs > 0
@@ -93,14 +93,14 @@ class _Variance:
             ids = self.order[self.lengths[self.order] == T]
             begin, end = int(self.first[ids[0]]), int(self.first[ids[-1]] + T)
             X, W, Y = (part[begin:end].view(len(ids), int(T), -1) for part in (self.X, self.W, self.Y))
-            K = torch.eye(int(T), dtype=W.dtype) + W @ X.mT
-            found[ids] = torch.linalg.solve(K, Y @ W.mT).diagonal(dim1=1, dim2=2).sum(1).numpy()
+            K = torch.eye(int(T), dtype=W.dtype, device=W.device) + W @ X.mT
+            found[ids] = torch.linalg.solve(K, Y @ W.mT).diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
         return found
 
     def add(self, i: int) -> None:
         """V grows by X_i^T X_i: V^-1 loses B^T B, B = L^-1 W_i for the Cholesky factor L of K_i."""
         mine = slice(int(self.first[i]), int(self.first[i] + self.lengths[i]))
-        K = torch.eye(mine.stop - mine.start, dtype=self.W.dtype) + self.W[mine] @ self.X[mine].T
+        K = torch.eye(mine.stop - mine.start, dtype=self.W.dtype, device=self.W.device) + self.W[mine] @ self.X[mine].T
         B = torch.linalg.solve_triangular(torch.linalg.cholesky(K), self.W[mine], upper=False)
         along = self.X @ B.T
         self.W -= along @ B

@@ -126,6 +126,9 @@ def fine_tune(
             use_cpu=model.device.type == "cpu",
             remove_unused_columns=False,
         )
+        # Trainer takes the first accelerator that it knows, and spreads each batch over all of its kind: not here.
+        arguments._setup_devices = arguments.distributed_state.device = model.device
+        arguments._n_gpu = min(arguments.n_gpu, 1)
         trainer = ResponseTrainer(tuned, arguments, train_dataset=steps, data_collator=lambda items: batch_of(items[0]))
         if quiet:
             from transformers import PrinterCallback

@@ -22,9 +22,9 @@ class HeadFrame:
         self, features: TokenFeatures
     ) -> tuple[Float[np.ndarray, "m _"], Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
         """Whitened features with a constant column, class numbers and example numbers of the tokens of known classes."""
-        labels = features.labels.numpy()
+        labels = features.labels.cpu().numpy()
         known = np.isin(labels, self.classes)
-        X = (features.values.double().numpy()[known] - self.mean) @ self.whitening
+        X = (features.values.cpu().double().numpy()[known] - self.mean) @ self.whitening
         owner = np.repeat(np.arange(len(features)), features.lengths.numpy())[known]
         return np.column_stack([X, np.ones(len(X))]), np.searchsorted(self.classes, labels[known]), owner
 
@@ -35,10 +35,10 @@ def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int =
 
     if features.labels is None:
         raise ValueError("expected features with labels: extract them with extract_features")
-    frequent, counts = np.unique(features.labels.numpy(), return_counts=True)
+    frequent, counts = np.unique(features.labels.cpu().numpy(), return_counts=True)
     kept = np.sort(frequent[np.argsort(-counts, kind="stable")[:classes]])
     pca = PCA(min(dimensions, features.dim, len(features.values)), whiten=True, svd_solver="covariance_eigh")
-    pca.fit(features.values.float().numpy())
+    pca.fit(features.values.cpu().float().numpy())
     return HeadFrame(kept, pca.mean_, (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T)
 
 

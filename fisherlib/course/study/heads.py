@@ -47,8 +47,9 @@ def head_tokens(
         X, y, owner = frame.inputs(part)
         base = np.zeros((len(y), len(frame.classes)), dtype=np.float32)
         if pretrained is not None:
-            known = torch.from_numpy(np.isin(part.labels.numpy(), frame.classes))
-            base = (part.values[known].float() @ pretrained[torch.from_numpy(frame.classes)].float().T).numpy()
+            known = torch.from_numpy(np.isin(part.labels.cpu().numpy(), frame.classes))
+            theta = pretrained[torch.from_numpy(frame.classes)].cpu().float()
+            base = (part.values[known].cpu().float() @ theta.T).numpy()
         sides.append(Tokens(X, y, owner, base, len(part)))
     return sides[0], sides[1]
 

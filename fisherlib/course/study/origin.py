@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fisherlib._device import is_accelerator
 from fisherlib.assets import IN_CLONE, ROOT
 
 
@@ -19,7 +20,9 @@ def origin(device: str) -> dict[str, str]:
     # Outside a clone the package may still lie in some other project's repository: its commit says nothing of this code.
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip() if IN_CLONE else ""
     cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine())
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
+    machine = f"{cpu}, {torch.get_num_threads()} threads"
+    if is_accelerator(device):
+        machine = torch.get_device_module(device).get_device_name()
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return {"machine": machine, "versions": f"fisherlib {version('fisherlib')}, {versions}", "commit": commit or "unknown"}
 

@@ -39,7 +39,7 @@ class Settings:
 
     sizes: Sizes = field(default_factory=Sizes)
     model: str = "smollm2-135m"
-    device: str = "cpu"  # or "cuda"
+    device: str = "cpu"  # or an accelerator, "cuda" for one
     epochs: int = 2
     learning_rate: float = 5e-5
     tokens_per_step: int = 256  # of a budget of tokens: all arms take round(budget / this) steps in an epoch
