@@ -65,16 +65,66 @@ def student(values: Float[np.ndarray, " S"]) -> Interval:
     return Interval(*(float(values.mean() + step) for step in (0.0, -half, half)), count=len(values))
 
 
-def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"]) -> Interval:
-    """Student's interval and test for the mean of one difference per seed. Raises `ValueError` for fewer than two seeds."""
+def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"], *, at_least: float = 0.0) -> Interval:
+    """Student's interval and test for the mean of one difference per seed. Raises `ValueError` for fewer than two seeds.
+
+    `at_least`: a standard deviation that is known to be there, such as that of the test sample. Five lucky seeds may lie
+    closer together than that; then it is used in place of theirs.
+    """
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or not np.isfinite(d).all():
         raise ValueError(f"expected finite differences of at least two seeds, got {d.tolist()}: run more seeds")
-    if np.ptp(d) <= 1e-12 * np.abs(d).max():  # arms that are the same in every seed: scipy would divide by zero
+    alike = np.ptp(d) <= 1e-12 * np.abs(d).max()
+    if alike and not at_least > 0:  # arms that are the same in every seed: scipy would divide by zero
         return Interval(float(d[0]), float(d[0]), float(d[0]), 1.0 if d[0] == 0 else 0.0, len(d))
-    test = stats.ttest_1samp(d, 0.0)
-    interval = test.confidence_interval(LEVEL)
-    return Interval(float(d.mean()), float(interval.low), float(interval.high), float(test.pvalue), len(d))
+    if not alike and d.std(ddof=1) >= at_least:
+        test = stats.ttest_1samp(d, 0.0)
+        interval = test.confidence_interval(LEVEL)
+        return Interval(float(d.mean()), float(interval.low), float(interval.high), float(test.pvalue), len(d))
+    mean, error, freedom = float(d.mean()), at_least / np.sqrt(len(d)), len(d) - 1
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)), len(d))
+
+
+def equivalence_margin(result: Interval) -> float:
+    """The smallest margin at which two arms are *equivalent* at 5 %: both one-sided tests reject (TOST).
+
+    `result`: of `paired_t`. A difference of more than this, to either side, is excluded; a smaller one is not.
+    Source: D. J. Schuirmann, 1987.
+    """
+    two_sided, one_sided = stats.t.ppf([(1 + LEVEL) / 2, LEVEL], result.count - 1)
+    return float(abs(result.mean) + (result.high - result.low) / 2 * one_sided / two_sided)
+
+
+# --- without a normal distribution, and the noise of a test sample ----------------------------------------------------
+
+
+def sign_flip(differences: Sequence[float] | Float[np.ndarray, " S"]) -> tuple[float, float]:
+    """An exact two-sided p-value that assumes no normal distribution, and the smallest that so few seeds allow.
+
+    If neither arm is better, each difference might as well have the other sign (R. A. Fisher, 1935): of all 2^S ways to set
+    the signs, the share whose mean is at least as far from 0. Cost: 2^S sums; raises `ValueError` for more than 20 seeds.
+    """
+    d = np.asarray(differences, dtype=float)
+    if not 0 < len(d) <= 20:
+        raise ValueError(f"expected 1 to 20 seeds, got {len(d)}: with more, Student's test and this one agree")
+    signs = 1 - 2 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
+    as_far = np.abs(signs @ d) >= np.abs(d.sum()) - 1e-12 * np.abs(d).sum()
+    return float(as_far.mean()), 2.0 / 2 ** len(d)
+
+
+def ratio_variance(
+    sums: Float[np.ndarray, " N"], tokens: Float[np.ndarray, " N"], strata: Sequence[str] | np.ndarray | None = None
+) -> float:
+    """Variance of sum(sums) / sum(tokens) over the draw of the N examples that were tested, by the usual linearisation.
+
+    With `strata`, one label for each example, so many of each label were drawn (W. G. Cochran, Sampling Techniques, 1977,
+    chapter 6). A stratum of one example says nothing of its variance and counts as 0.
+    """
+    influence = (sums - sums.sum() / tokens.sum() * tokens) / tokens.sum()
+    labels = np.zeros(len(sums)) if strata is None else np.asarray(strata)
+    parts = [influence[labels == label] for label in np.unique(labels)]
+    return float(sum(len(u) * u.var(ddof=1) for u in parts if len(u) > 1))
 
 
 # --- bootstraps: the unit that varies is an example, a prompt ---------------------------------------------------------
@@ -144,10 +194,16 @@ def holm(p: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"
     return adjusted
 
 
-def after_holm(table: pd.DataFrame, mean: str = "mean") -> pd.DataFrame:
-    """The table with `p_holm`, Holm's correction of its column `p`, and the `verdict` on the column `mean` that is left."""
-    p = holm(table["p"].to_numpy(dtype=float))
-    left = [Interval(m, np.nan, np.nan, adjusted).verdict for m, adjusted in zip(table[mean], p, strict=True)]
+def after_holm(table: pd.DataFrame, mean: str = "mean", same_as: str | None = None) -> pd.DataFrame:
+    """The table with `p_holm`, Holm's correction of its column `p`, and the `verdict` on the column `mean` that is left.
+
+    `same_as`: a column with the index of the row that a row is a copy of, its own if of none. Copies are no more chances to
+    be lucky: they are not counted, and share the p of what they copy (1 if that is not in the table: the reference).
+    """
+    counted = np.ones(len(table), bool) if same_as is None else (table[same_as] == table.index).to_numpy()
+    adjusted = dict(zip(table.index[counted], holm(table.loc[counted, "p"].to_numpy(dtype=float)), strict=True))
+    p = [adjusted.get(of, 1.0) for of in (table.index if same_as is None else table[same_as])]
+    left = [Interval(m, np.nan, np.nan, one).verdict for m, one in zip(table[mean], p, strict=True)]
     return table.assign(p_holm=p, verdict=left)
 
 

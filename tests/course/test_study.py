@@ -538,7 +538,8 @@ def test_a_claim_holds_ties_or_fails():
         table_of({"uniform": level, "a": level - sure}), table_of({"uniform": level, "a": level - unsure}, tokens=200),
     ])  # fmt: skip
     judged = claims.judge(claim, both)
-    assert judged["verdict"] == "tie" and judged["budgets_that_hold"] == "1 of 2" and judged["budget"] == "200 tokens"
+    assert judged["verdict"] == "tie" and judged["budget"] == "200 tokens"
+    assert judged["budgets"] == {"run": 2, "agree": 2, "sure": 1, "against": 0}
     assert "| a beats uniform |" in claims.markdown(pd.DataFrame([judged])) and "**tie**" in claims.markdown(
         pd.DataFrame([judged])
     )

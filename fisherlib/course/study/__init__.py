@@ -2,11 +2,12 @@
 
 `pools` draws what there is to choose from, `arms` are the methods, `variants` those with one thing changed, `heads` and
 `fisherlib.fine_tune` train, `rows` runs one configuration or many (resumable), `profiles` says which, and `plans` those of
-notebook 05b; `store` keeps the results, `statistics` turns them into differences with intervals, and `claims` and `why`
-those into tables. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+notebook 05b; `store` keeps the results, `statistics` turns them into differences with intervals, `verdicts` reads those of
+all notebooks together, `claims` and `why` make tables of them. `python -m fisherlib.study --help` runs it; notebook 05
+teaches it.
 """
 
-from fisherlib.course.study import claims, heads, statistics, store, why
+from fisherlib.course.study import claims, heads, statistics, store, verdicts, why
 from fisherlib.course.study.arms import ARMS, title
 from fisherlib.course.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.course.study.profiles import PROFILES, Profile, papermill_command
@@ -33,5 +34,6 @@ __all__ = [
     "statistics",
     "store",
     "title",
+    "verdicts",
     "why",
 ]

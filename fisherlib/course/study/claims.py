@@ -1,4 +1,8 @@
-"""The claims of the study, fixed while its first seed ran, and what the results say of them."""
+"""The claims of the study, fixed before its results were complete, and what the results say of them.
+
+They come from single measurements made earlier. They were written down in commit 2cbdb7b, while the first of five seeds ran
+(the two about heads at equal examples in 7869638, a quarter of an hour later). None was changed to fit the results.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ import pandas as pd
 from fisherlib.course.study.arms import ALL, NONE, REFERENCE, title
 from fisherlib.course.study.pools import MAJORITY
 from fisherlib.course.study.statistics import against, rows_of
+from fisherlib.course.study.verdicts import family
 from fisherlib.text import project_files
 
 RARE = tuple(project_files.FILES)
@@ -84,9 +89,11 @@ CLAIMS = (
 def judge(claim: Claim, table: pd.DataFrame) -> dict:
     """What the table says of a claim.
 
-    `verdict`: "holds" if every budget agrees, "fails" if any contradicts, else "tie"; of each budget the difference counts
-    that is left after Holm's correction over the arms. The numbers are those of the budget that agrees least. Without rows
-    of two seeds the verdict is "not run".
+    `verdict`: "holds" if every budget agrees for sure, "fails" if any contradicts for sure, else "tie"; sure is what is left
+    after Holm's correction over all arms that have rows there (`table`: of `verdicts.load`, or of one study). The numbers
+    are those of the budget that agrees least. `budgets`: how many were run, at how many the sign agrees, at how many that is
+    sure, and at how many the interval, which is not corrected, lies on the other side. Without rows of two seeds the verdict
+    is "not run".
     """
     sign = -1.0 if claim.above else 1.0
     rows = table[(table["pool"] == claim.pool) & (table["training"] == claim.training)]
@@ -101,17 +108,18 @@ def judge(claim: Claim, table: pd.DataFrame) -> dict:
     }
     found = {}
     for budget in budgets:
-        compared = rows_of(table, claim.pool, claim.training, **{claim.by: int(budget)})
+        compared = family(table, claim.pool, claim.training, **{claim.by: int(budget)})
         seeds = {m: set(compared.loc[compared["method"] == m, "seed"]) for m in (claim.method, claim.reference)}
         if len(set.intersection(*seeds.values())) > 1:
             results = against(compared, metric=claim.metric, domains=claim.domains, reference=claim.reference, resamples=0)
             found[int(budget)] = results.loc[claim.method]
     if not found:
-        return about | {"budget": f"no {claim.by}", "budgets_that_hold": "–", "verdict": "not run"}
+        return about | {"budget": f"no {claim.by}", "verdict": "not run"}
     agrees = {budget: sign * row["mean"] < 0 for budget, row in found.items()}
     sure = {budget: row["verdict"] != "tie" for budget, row in found.items()}
     holds = [agrees[b] and sure[b] for b in found]
     fails = [sure[b] and not agrees[b] for b in found]
+    against_it = [sign * row["mean"] > 0 and (row["low"] > 0 or row["high"] < 0) for row in found.values()]
     weakest = max(found, key=lambda b: sign * found[b]["mean"] / max(found[b]["high"] - found[b]["low"], 1e-12))
     row = found[weakest]
     return about | {
@@ -121,7 +129,13 @@ def judge(claim: Claim, table: pd.DataFrame) -> dict:
         "high": float(row["high"]),
         "p_holm": float(row["p_holm"]),
         "seeds": int(row["seeds"]),
-        "budgets_that_hold": f"{sum(holds)} of {len(found)}",
+        "margin": float(row["margin"]),
+        "budgets": {
+            "run": len(found),
+            "agree": int(sum(agrees.values())),
+            "sure": int(sum(holds)),
+            "against": int(sum(against_it)),
+        },
         "verdict": "holds" if all(holds) else "fails" if any(fails) else "tie",
     }
 
@@ -138,14 +152,17 @@ def judge_all(table: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataF
 def markdown(judged: pd.DataFrame) -> str:
     """The table of claims for a reader: claim, metric, difference with its interval, verdict, command."""
     lines = [
-        "| claim | metric | difference [95 % interval] | seeds | budgets that agree | verdict | rows made by |",
+        "| claim | metric | difference [95 % interval] | seeds | budgets: sign agrees, sure, interval against it | verdict "
+        "| rows made by |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in judged.itertuples():
         ran = row.verdict != "not run"
         difference = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" if ran else "–"
         what = f"{row.metric}: {row.setting}, {row.budget}"
-        agree = f"{row.seeds:.0f} | {row.budgets_that_hold}" if ran else "– | –"
+        agree = "– | –"
+        if ran:
+            agree = "{:.0f} | {agree}, {sure}, {against} of {run}".format(row.seeds, **row.budgets)
         lines.append(f"| {row.claim} | {what} | {difference} | {agree} | **{row.verdict}** | `{row.command}` |")
     return "\n".join(lines)
 

@@ -63,13 +63,23 @@ def draw_pool(pool: str, seed: int, sizes: Sizes) -> Replicate:
         if pool.endswith("paraphrased"):
             train = _with_variants(train, sizes, rng, _paraphrase)
     else:
-        domains = (majority, *_RARE[pool])
-        rare = max(round(sizes.rare * n / len(_RARE[pool])), 1)
-        counts = {d: rare if d != majority else n - rare * len(_RARE[pool]) for d in domains}
-        train = [row for d in domains for row in _draw("train", d, counts[d], rng)]
-        test = [row for d in domains for row in _draw("test", d, tests // len(domains), rng)]
+        counts = composition(pool, sizes)
+        train = [row for d in counts for row in _draw("train", d, counts[d], rng)]
+        test = [row for d in counts for row in _draw("test", d, tests // len(counts), rng)]
     order = rng.permutation(len(train))
     return Replicate(Dataset.from_list([train[i] for i in order]), Dataset.from_list(test))
+
+
+def composition(pool: str, sizes: Sizes) -> dict[str, int]:
+    """How many examples of each domain a pool holds, the majority first.
+
+    Raises `ValueError` for an unknown pool, and for `project`, whose mix is left to chance.
+    """
+    if pool not in _MAJORITIES or pool == "project":
+        raise ValueError(f"expected a pool of a fixed mix, one of {sorted(set(_MAJORITIES) - {'project'})}, got {pool!r}")
+    rare = _RARE.get(pool, ())
+    each = max(round(sizes.rare * sizes.pool_examples / len(rare)), 1) if rare else 0
+    return {_MAJORITIES[pool]: sizes.pool_examples - each * len(rare)} | dict.fromkeys(rare, each)
 
 
 @cache
