@@ -1,5 +1,28 @@
 """Writing files whole, and words for errors and manifests. Private helpers that every wing may use."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, alone: bool = False, durable: bool = False) -> Iterator[Path]:
+    """A scratch file beside `path`, to be written to: it takes the place of `path` whole, or is removed if that failed.
+
+    `alone`: no other process writes to this path, so the scratch file has one name, and what a killed run left of it is
+    written over. `durable`: on the disk before it takes the place, so that a power cut leaves the old file or the new one.
+    """
+    scratch = path.with_name(f"{path.name}.new" if alone else f".{path.name}.{os.getpid()}")
+    try:
+        yield scratch
+        if durable:
+            with scratch.open("r+b") as file:
+                os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
 
 def first_line(error: BaseException) -> str:
     """The first line of a message, for errors that must fit on one."""

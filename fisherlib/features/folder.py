@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Int
 from torch import Tensor
 
-from fisherlib._files import first_line
+from fisherlib._files import first_line, plain, replacing
 from fisherlib._version import __version__
 
 FORMAT = 1
@@ -168,7 +168,7 @@ class Writer:
         """Begin, or go on: whatever the files hold beyond `info["done"]` examples is cut off."""
         self.folder, self.info, self.offsets = folder, dict(info), offsets.long()
         with self._explain():
-            with _replacing(folder / "offsets.npy") as scratch, scratch.open("wb") as file:
+            with replacing(folder / "offsets.npy", alone=True, durable=True) as scratch, scratch.open("wb") as file:
                 np.save(file, self.offsets.numpy())
             self._say_done(info["done"])  # before the cut: at no moment may it say more than the files hold
             for name, (dtype, width) in _layout(info).items():
@@ -190,10 +190,8 @@ class Writer:
 
     def _say_done(self, done: int) -> None:
         info = self.info | {"done": done}
-        with _replacing(self.folder / "info.json") as scratch, scratch.open("w") as file:
-            json.dump(info, file, indent=1, default=_plain)
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(self.folder / "info.json", alone=True, durable=True) as scratch:
+            scratch.write_text(json.dumps(info, indent=1, default=plain))
         self.info = info
 
     def _explain(self):
@@ -209,13 +207,6 @@ def explain_disk_errors(folder: Path, safe: str) -> Iterator[None]:
     except OSError as error:
         message = f"cannot write features to {folder} ({error.strerror or error}; {safe})"
         raise OSError(error.errno, f"{message}: free some space or choose a writable folder, and call again") from error
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    scratch = path.with_name(f"{path.name}.new")
-    yield scratch
-    os.replace(scratch, path)
 
 
 def _layout(info: dict) -> dict[str, tuple[torch.dtype, int]]:
@@ -256,8 +247,3 @@ def _size(path: Path) -> int:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _plain(value):
-    """For json: numbers of numpy and torch as numbers, anything else (a path, say) as text."""
-    return value.item() if hasattr(value, "item") else str(value)

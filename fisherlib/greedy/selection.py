@@ -1,14 +1,13 @@
 """The result of a selection: an ordered list of examples, what each added, and how good the whole is."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
-from fisherlib._files import plain
+from fisherlib._files import plain, replacing
 
 FORMAT = 1
 
@@ -110,12 +109,8 @@ class Selection:
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **asdict(self)}
         manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replacing(path) as scratch:
             scratch.write_text(json.dumps(manifest, indent=1, default=plain))
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "Selection":

@@ -6,7 +6,6 @@ A finished row is a small file of its own, renamed into place, so a run can be k
 import copy
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fisherlib._files import replacing
 from fisherlib.course.study import heads
 from fisherlib.course.study.arms import ALL, EARLIER, NONE
 from fisherlib.course.study.origin import origin
@@ -144,9 +144,9 @@ class Bench:
         name, compute = SCORES[method]
         path = self.place / f"{name}.npy"
         if not path.exists():
-            scratch = path.with_suffix(".new.npy")
-            np.save(scratch, compute(self.replicate.train, self.features, self.model, self.tokenizer))
-            os.replace(scratch, path)
+            scores = compute(self.replicate.train, self.features, self.model, self.tokenizer)
+            with replacing(path, alone=True) as scratch, scratch.open("wb") as file:
+                np.save(file, scores)
         return np.load(path)
 
     def reference(self, training: str) -> tuple[heads.Tokens, heads.Tokens, np.ndarray]:
@@ -258,10 +258,8 @@ def run_rows(
         if seconds is not None and time.perf_counter() - began > seconds:
             break
         result = run_row(row, bench)
-        path = _file(folder, row, settings)
-        scratch = path.with_suffix(".new")
-        scratch.write_text(json.dumps(result))
-        os.replace(scratch, path)
+        with replacing(_file(folder, row, settings), alone=True) as scratch:
+            scratch.write_text(json.dumps(result))
         spent.append((row.training.startswith("head"), result["seconds"]))
         if progress:
             left = _expected(spent, open_rows[number:])

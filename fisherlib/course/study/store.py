@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fisherlib._files import first_line
+from fisherlib._files import first_line, replacing
 from fisherlib.course.study.rows import VERSION, Settings
 
 _ABOUT = "about.json"
@@ -30,9 +30,8 @@ def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: 
         part = part.dropna(axis="columns", how="all")
         part = part.assign(**{c: [np.asarray(v, dtype=kind) for v in part[c]] for c, kind in _PER_EXAMPLE.items()})
         path = folder / f"{training}.parquet"
-        scratch = path.with_suffix(".new")
-        part.to_parquet(scratch, compression="zstd", index=False)
-        scratch.replace(path)
+        with replacing(path, alone=True) as scratch:
+            part.to_parquet(scratch, compression="zstd", index=False)
         written.append(path)
     about = {
         "command": command,
@@ -44,7 +43,8 @@ def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: 
         "settings": {name: value for name, value in asdict(settings).items() if name not in table},  # else: of each row
         **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
     }
-    (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    with replacing(folder / _ABOUT, alone=True) as scratch:
+        scratch.write_text(json.dumps(about, indent=1) + "\n")
     return [*written, folder / _ABOUT]
 
 
@@ -75,8 +75,7 @@ def restore(results: str | Path, folder: str | Path) -> int:
             path = place / f"{record['key']}.json"
             if not path.exists():
                 values = {name: v.tolist() if hasattr(v, "tolist") else v for name, v in record.items()}
-                scratch = path.with_suffix(".new")
-                scratch.write_text(json.dumps({name: v for name, v in values.items() if v is not None and v == v}))
-                scratch.replace(path)
+                with replacing(path, alone=True) as scratch:
+                    scratch.write_text(json.dumps({name: v for name, v in values.items() if v is not None and v == v}))
                 restored += 1
     return restored

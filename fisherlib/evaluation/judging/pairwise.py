@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fisherlib._files import replacing
 from fisherlib._quiet import progress_bar
 from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError, Reply
 
@@ -147,7 +148,8 @@ def _read_cache(cache: str | Path | None) -> dict[str, dict]:
         return {}
     whole, _, torn = Path(cache).read_bytes().rpartition(b"\n")  # a run was killed while it wrote: that one is asked again
     if torn:
-        Path(cache).write_bytes(whole + b"\n" if whole else b"")
+        with replacing(Path(cache)) as scratch:
+            scratch.write_bytes(whole + b"\n" if whole else b"")
     known = {}
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
