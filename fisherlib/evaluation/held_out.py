@@ -1,7 +1,7 @@
 """Held-out evaluation: what a model says of text it was not tuned on, and how sure a difference is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +16,14 @@ from fisherlib.text import encode
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Negative log-likelihood (nats) summed over the response tokens of each example, and how many these are."""
+    """Negative log-likelihood (nats) summed over the response tokens of each example, and how many these are.
+
+    `token_nll` [M]: that of each token, example after example, where it is known.
+    """
 
     nll_sums: Float[np.ndarray, " N"]
     tokens: Float[np.ndarray, " N"]
+    token_nll: Float[np.ndarray, " M"] | None = field(default=None, repr=False, compare=False)
 
     @property
     def nll(self) -> float:
@@ -31,7 +35,7 @@ class HeldOut:
         """Of the model that the features were extracted from: no further forward pass is needed."""
         owner = torch.arange(len(features)).repeat_interleave(features.lengths)
         sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, features.nll.cpu().double())
-        return cls(sums.numpy(), features.lengths.double().numpy())
+        return cls(sums.numpy(), features.lengths.double().numpy(), features.nll.cpu().double().numpy())
 
     def __repr__(self) -> str:
         return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"
@@ -50,7 +54,8 @@ def held_out_nll(
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     values = per_token(model, encoded, nll, tokens_per_batch=tokens_per_batch, precision=precision, progress=progress)
     # Torch's sums, as from the first: NumPy's add in another order, and committed results hold every digit.
-    return HeldOut(np.array([float(torch.from_numpy(v).sum()) for v in values]), np.array([float(len(v)) for v in values]))
+    sums = np.array([float(torch.from_numpy(v).sum()) for v in values])
+    return HeldOut(sums, np.array([float(len(v)) for v in values]), np.concatenate(values))
 
 
 def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Interval:

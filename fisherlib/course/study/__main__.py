@@ -65,7 +65,14 @@ def main(arguments: list[str] | None = None) -> None:
     command += f" --model {options.model}" if options.model else ""
     if len(table):
         everything = sum(len(rows) for _, rows in _parts(options.profile))
-        write(table, options.results or options.folder, parts[0][0], command, wanted=everything)
+        write(
+            table,
+            options.results or options.folder,
+            parts[0][0],
+            command,
+            wanted=everything,
+            by_seed=options.profile == "quotas",
+        )
     print(f"{len(table):,} of {wanted:,} rows are done")
 
 

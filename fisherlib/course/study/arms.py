@@ -82,6 +82,15 @@ TITLES = {
     "llmaaa_entropy": "LLMaAA, entropy",
     "sparft": "SPaRFT",
     "isa": "ISA",
+    # of `quotas`
+    "minhash_uniform": "MinHash, then uniform",
+    "minhash_proportional": "MinHash, proportional quotas",
+    "minhash_equal": "MinHash, equal quotas",
+    "minhash_root": "MinHash, square-root quotas",
+    "minhash_fisher": "MinHash, FisherSFT's quotas",
+    "minhash_permuted": "MinHash, FisherSFT's quotas permuted",
+    "minhash_oracle": "MinHash, the test's mix",
+    "length_matched_weighted": "length-matched to trace-weighted",
     # of `neighbours`
     "semhash": "SemHash, then uniform",
     NONE: "no fine-tuning",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fisherlib.course.study.arms import EARLIER, REFERENCE
 from fisherlib.course.study.pools import POOLS, UNSEEN, Sizes
 from fisherlib.course.study.profiles import PROFILES
+from fisherlib.course.study.quotas import QUOTAS
 from fisherlib.course.study.related import RELATED
 from fisherlib.course.study.rows import Row, Settings
 from fisherlib.course.study.variants import RECIPES, VARIANTS
@@ -64,9 +65,38 @@ def _related() -> list[Part]:
     return [(study.settings, rows)]
 
 
+def _quotas() -> list[Part]:
+    """Are FisherSFT's quotas worth anything, and does design buy the worst case? Asked in `results/05c_quotas`."""
+    study = PROFILES["full"]
+
+    def settings(epochs: int = study.settings.epochs, **sizes) -> Settings:
+        return replace(study.settings, sizes=Sizes(test_examples=200, **sizes), epochs=epochs)
+
+    def rows(pool: str, seed: int, methods: tuple[str, ...]) -> list[Row]:
+        return [Row(pool, "full", method, seed, study.tokens) for method in methods]
+
+    coupled = tuple(method for method in QUOTAS if method != "minhash_oracle")
+    everyone = (REFERENCE, *coupled, "fisher_per_token", "fisher_weighted")
+    parts = []
+    for seed in range(20, 32):
+        parts.append((settings(), rows("guide", seed, (*everyone, "recipe"))))
+        parts.append((settings(bases=24, variants=0.8), rows("guide_redundant", seed, everyone)))
+        parts += [(settings(), rows(pool, seed, (*everyone, "minhash_oracle"))) for pool in ("code_mix", "project")]
+    unseen = (REFERENCE, "minhash_uniform", "fisher_per_token", "fisher_weighted", "minhash_fisher", "semhash")
+    for seed in range(20, 26):
+        parts.append((settings(bases=24, variants=0.8), rows("guide_paraphrased", seed, unseen)))
+    for seed in range(20, 26):
+        for share in (0.0, 0.1, 0.2, 0.4, 0.8):
+            parts.append((settings(bases=160, variants=share), rows("guide_redundant", seed, unseen[:3])))
+    for seed in range(20, 28):
+        parts += [(settings(epochs=epochs), rows("guide", seed, unseen[:4])) for epochs in (1, 3, 4, 6)]  # 2: above
+    return parts
+
+
 PLANS: dict[str, list[Part]] = {
     "ablations": _ablations(),
     "recipes": _recipes(),
     "confirmation": _confirmation(),
     "related": _related(),
+    "quotas": _quotas(),
 }

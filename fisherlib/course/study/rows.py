@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 
 from fisherlib._files import replacing
 from fisherlib.course.study import heads
@@ -124,10 +126,26 @@ class Bench:
             more = {}
             if row.method == "length_matched":
                 more["like"] = self.selection(replace(row, method="fisher_per_token"))
+            elif row.method == "minhash_oracle":
+                more["wanted"] = self.test_mix()
             elif row.method in SCORES:
                 more["scores"] = self.scores(row.method)
             self.made[wanted] = choose(row.method, self.replicate.train, self.features, seed=row.seed, **row.budget, **more)
         return self.made[wanted]
+
+    def test_mix(self) -> dict[str, float]:
+        """The response tokens of each domain in the test."""
+        lengths = pd.Series(self.test_features.lengths.numpy().astype(float))
+        return lengths.groupby(np.array(self.replicate.test["domain"])).sum().to_dict()
+
+    def log_leverage(self, chosen: Selection) -> Float[np.ndarray, " N"]:
+        """What the picks leave unknown of each test example: the mean over its tokens of log x^T V^-1 x, V0 = I."""
+        X = self.features.subset(chosen.indices).values.double()
+        test = self.test_features.values.double()
+        V = torch.eye(test.shape[1], dtype=torch.float64) + X.T @ X
+        leverage = (test * torch.linalg.solve(V, test.T).T).sum(1).log().numpy()
+        ends = self.test_features.offsets.numpy()
+        return np.array([part.mean() for part in np.split(leverage, ends[1:-1])])
 
     def early_features(self, method: str) -> TokenFeatures:
         """The pool's features after some of the layers only, through the final norm (the *logit lens*)."""
@@ -198,6 +216,8 @@ def run_row(row: Row, bench: Bench) -> dict:
         "nll_sums": held_out.nll_sums.tolist(),
         "scored_tokens": held_out.tokens.tolist(),
         "domains": list(bench.replicate.test["domain"]),
+        **({"token_nll": held_out.token_nll.tolist()} if held_out.token_nll is not None else {}),
+        **({"log_leverage": bench.log_leverage(chosen).tolist()} if chosen is not None else {}),
         **origin(bench.settings.device),
     }
 

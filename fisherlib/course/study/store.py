@@ -12,11 +12,16 @@ from fisherlib._files import first_line, replacing
 from fisherlib.course.study.rows import VERSION, Settings
 
 _ABOUT = "about.json"
-_PER_EXAMPLE = {"nll_sums": np.float32, "scored_tokens": np.float32}
+_LISTS = {"nll_sums": np.float32, "scored_tokens": np.float32, "log_leverage": np.float32, "token_nll": np.float16}
+_MANY = ("token_nll", "log_leverage")
 
 
-def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: str, *, wanted: int) -> list[Path]:
+def write(
+    table: pd.DataFrame, folder: str | Path, settings: Settings, command: str, *, wanted: int, by_seed: bool = False
+) -> list[Path]:
     """Write `TRAINING.parquet` and `about.json` into `folder`; returns their paths. Losses of examples are in float32.
+
+    With `by_seed` it is `TRAINING-SEED.parquet`, and the losses of tokens are kept too, in float16.
 
     Rows that the folder holds already and the table does not are kept: part of a study may be run alone.
     """
@@ -26,10 +31,14 @@ def write(table: pd.DataFrame, folder: str | Path, settings: Settings, command: 
     there = [part[~part["key"].isin(table["key"])] for part in there]
     table = pd.concat([table, *(part for part in there if len(part))], ignore_index=True)
     written = []
-    for training, part in table.groupby("training", sort=False):
+    # Losses of tokens are many: a file for each seed then, so that none is too large for a repository.
+    by = ["training", "seed"] if by_seed else ["training"]
+    for names, part in table.groupby(by, sort=False):
         part = part.dropna(axis="columns", how="all")
-        part = part.assign(**{c: [np.asarray(v, dtype=kind) for v in part[c]] for c, kind in _PER_EXAMPLE.items()})
-        path = folder / f"{training}.parquet"
+        lists = {name: kind for name, kind in _LISTS.items() if name in part and (by_seed or name not in _MANY)}
+        part = part.assign(**{c: [np.asarray(v, dtype=kind) for v in part[c]] for c, kind in lists.items()})
+        part = part.drop(columns=[name for name in _MANY if name not in lists], errors="ignore")
+        path = folder / f"{'-'.join(map(str, names))}.parquet"
         with replacing(path, alone=True) as scratch:
             part.to_parquet(scratch, compression="zstd", index=False)
         written.append(path)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from fisherlib import selectors
 from fisherlib.course.study.arms import ARMS, NONE
+from fisherlib.course.study.quotas import QUOTAS
 from fisherlib.course.study.related import RELATED
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, score_selection, select
@@ -118,7 +119,7 @@ RECIPES: dict[str, Arm] = {
 
 def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
     """The selection of an arm or a variant. Raises `ValueError` for an unknown method, and what the method raises."""
-    known = ARMS | VARIANTS | RECIPES | RELATED | NEIGHBOURS | {"recipe": recipe}
+    known = ARMS | VARIANTS | RECIPES | RELATED | NEIGHBOURS | QUOTAS | {"recipe": recipe}
     if method not in known:
         raise ValueError(f"expected method to be one of {(*known, NONE)}, got {method!r}")
     return known[method](rows, features, seed=seed, **call)
