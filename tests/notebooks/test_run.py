@@ -353,18 +353,6 @@ def needs_the_model(cell):
     return cell.cell_type == "code" and ("load_model" in cell.source or "numel" in cell.source)
 
 
-def test_the_ellipse_that_a_student_moves(tmp_path):
-    """The widget cell is off by default; on, it must still run without a browser."""
-    node = nbformat.read(NOTEBOOKS / "01_softmax_fisher.ipynb", as_version=4)
-    widget = next(i for i, cell in enumerate(node.cells) if "ipywidgets" in cell.source)
-    node.cells = [cell for cell in node.cells[: widget + 1] if not needs_the_model(cell)]
-    node.cells.append(new_code_cell("for box in boxes.values():\n    box.value = False\nfl.notebook.record(area=area)"))
-    nbformat.write(node, tmp_path / "widget.ipynb")
-    run(tmp_path / "widget.ipynb", tmp_path / "out.ipynb", parameters={"interactive": True}, cwd=tmp_path, progress=False)
-    shown = [o for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells for o in cell.get("outputs", [])]
-    assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in shown)
-
-
 def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
     """The README's command, on rows of another shape, from the folder in which the file lies."""
     subjects = ["frost", "rivers", "engines", "bread", "maps", "winter", "glass", "music"]

@@ -72,6 +72,14 @@ def test_no_notebook_redefines_a_public_name_and_no_cell_is_long(path):
                 assert node.id not in set(fl.__all__) - {"selectors"}
 
 
+@every_notebook
+def test_no_lesson_has_an_output_widget(path):
+    """It shows nothing where no kernel runs, and a runner that plays the browser for it can wait for ever (engine.py)."""
+    for cell in cells(path, "code"):
+        names = {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(ast.parse(cell.source))}
+        assert not names & {"Output", "interact", "interact_manual", "interactive", "interactive_output"}, cell.source
+
+
 @course_notebook
 def test_the_size_of_a_lesson(path):
     code, prose = cells(path, "code"), cells(path, "markdown")

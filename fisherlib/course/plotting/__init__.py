@@ -6,6 +6,7 @@ from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fie
 from fisherlib.course.plotting.house import COLOURS, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
+from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
 from fisherlib.course.plotting.theory import designs, line_panels, simplex
@@ -30,6 +31,7 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "movable",
     "moved",
     "overlap",
     "predicted_and_measured",
