@@ -11,6 +11,7 @@ from nbclient.output_widget import OutputWidget
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from fisherlib.course import notebook
+from fisherlib.course.notebook import committed
 from fisherlib.course.notebook.__main__ import _typed, main
 
 
@@ -167,7 +168,18 @@ def test_clean_keeps_what_is_stable():
     tidy = notebook.clean(node)
     assert set(tidy.metadata) == {"kernelspec", "language_info"}
     assert tidy.cells[1].metadata == {"tags": ["parameters"]} and tidy.cells[2].metadata == {}
-    assert [o.name for o in tidy.cells[2].outputs] == ["stdout"]
+    assert [o.name for o in tidy.cells[2].outputs] == ["stderr", "stdout"]  # not hidden: `build` refuses it
+    with pytest.raises(ValueError, match=re.escape("n.ipynb: expected nothing on stderr, but cell 2 (`print(1)`) wrote")):
+        committed.refuse_stderr(tidy, "n.ipynb")
+
+
+def test_a_build_whose_run_writes_to_stderr_changes_nothing(tmp_path):
+    wrote = small("import sys\nprint('told you', file=sys.stderr)", RECORD, parameters="x: int = 1  # n")
+    nbformat.write(wrote, tmp_path / "n.ipynb")
+    before = (tmp_path / "n.ipynb").read_bytes()
+    with pytest.raises(ValueError, match=re.escape("but cell 2 (`import sys`) wrote there: mend the cause. It said: told")):
+        notebook.build(tmp_path / "n.ipynb")
+    assert (tmp_path / "n.ipynb").read_bytes() == before
 
 
 def test_the_stamp_follows_the_code_and_not_the_prose():

@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell
 
 import fisherlib as fl
 from fisherlib.course.notebook import NOTEBOOKS, results, run
+from fisherlib.course.notebook.committed import refuse_stderr
 from tests.notebooks.test_static import ALL
 
 QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"
@@ -231,6 +232,7 @@ def executed(tmp_path_factory):
         if name not in done:
             folder = tmp_path_factory.mktemp("elsewhere")
             recorded = run(NOTEBOOKS / name, folder / "out.ipynb", profile="smoke", cwd=folder, progress=False)
+            refuse_stderr(nbformat.read(folder / "out.ipynb", as_version=4), name)
             done[name] = (folder, recorded)
         return done[name]
 

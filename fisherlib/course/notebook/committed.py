@@ -13,7 +13,10 @@ from fisherlib.course.notebook.runner import NOTEBOOKS, run
 
 
 def build(notebook: Path) -> None:
-    """Run a notebook with its defaults and commit-ready outputs into the file itself; refresh box, figures and README."""
+    """Run a notebook with its defaults and commit-ready outputs into the file itself; refresh box, figures and README.
+
+    Raises `ValueError` if a cell wrote to stderr or an output holds a path of this machine: then nothing is changed.
+    """
     import nbformat
 
     with tempfile.TemporaryDirectory(prefix="fisherlib-") as scratch:
@@ -22,12 +25,13 @@ def build(notebook: Path) -> None:
         recorded = run(notebook, executed, cwd=scratch)
         minutes = (time.perf_counter() - began) / 60
         node = clean(nbformat.read(executed, as_version=4))
-        for figure in Path(scratch).glob("runs/**/*.svg"):
-            (NOTEBOOKS / "figures" / f"{notebook.stem}_{figure.name}").write_bytes(figure.read_bytes())
+        refuse_stderr(node, notebook.name)
         if scratch in (text := nbformat.writes(node)) or str(ROOT) in text:
             raise ValueError(
                 f"{notebook.name}: expected outputs without paths of this machine; print the name, not the path"
             )
+        for figure in Path(scratch).glob("runs/**/*.svg"):
+            (NOTEBOOKS / "figures" / f"{notebook.stem}_{figure.name}").write_bytes(figure.read_bytes())
     about = node.metadata.setdefault("fisherlib", {})
     about |= {"stamp": stamp(node), "minutes": round(minutes, 1), "gigabytes": recorded["peak_gigabytes"]}
     box = f"{about['minutes']:g} minutes on 2 CPU cores · {about['gigabytes']:.1f} GB of memory · needs {about['needs']}"
@@ -48,16 +52,25 @@ def clean(node):
         tags = [tag for tag in cell.metadata.get("tags", []) if tag == "parameters"]
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
-            cell.outputs = [
-                o
-                for o in cell.outputs
-                if o.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
-            ]
+            cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
             for output in cell.outputs:
                 output.pop("metadata", None)
                 if output.output_type in ("display_data", "execute_result"):
                     output.metadata = {}
     return node
+
+
+def refuse_stderr(node, name: str) -> None:
+    """Raise `ValueError` if a cell of an executed notebook wrote to stderr: a warning has a cause, and a reader sees it."""
+    code = [cell for cell in node.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        text = "".join(output.text for output in cell.outputs if output.get("name") == "stderr").strip()
+        if text:
+            first = cell.source.strip().splitlines()[0]
+            raise ValueError(
+                f"{name}: expected nothing on stderr, but cell {number} (`{first}`) wrote there: mend the cause. It said: "
+                f"{text[:1000]}"
+            )
 
 
 def stamp(node) -> str:
