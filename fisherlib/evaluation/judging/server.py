@@ -47,7 +47,7 @@ def local_server(
     your `OPENAI_API_KEY`. Raises `JudgeError` with the server's last lines if it does not answer before the `deadline` in
     seconds, `ValueError` for a folder without a model. Time: some seconds to start. Needs the extra `judge`.
     """
-    source = assets.fetch_model(str(model)) if str(model) in assets.MODELS else Path(model).resolve()
+    source = assets.fetch(str(model)) if str(model) in assets.MODELS else Path(model).resolve()
     if not (source / "config.json").is_file():
         raise ValueError(
             f"expected the folder of a model or one of {assets.MODELS}, got {str(model)!r}: it has no config.json"
