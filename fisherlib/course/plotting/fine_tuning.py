@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fisherlib.course.plotting.house import colour
+from fisherlib.course.plotting.intervals import Mark, dots_and_intervals, shade
 
 Interval = tuple[float, float, float]  # value, low, high
 
@@ -12,29 +13,13 @@ Interval = tuple[float, float, float]  # value, low, high
 def forest(panels: Mapping[str, Mapping[str, tuple[float, float, float, bool]]], title: str, xlabel: str):
     """One panel per key, one row per method: `(difference, low, high, sure)`, zero marked; hollow where not sure.
 
-    A method that a panel does not have leaves its row empty there. Returns the figure.
+    All panels have one scale if they can. A method that a panel does not have is "not run" there. Returns the figure.
     """
-    import matplotlib.pyplot as plt
-
-    methods = list(dict.fromkeys(method for values in panels.values() for method in values))
-    size = (2.1 * len(panels) + 2.6, 0.26 * len(methods) + 1.3)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axis, (name, values) in zip(axes[0], panels.items(), strict=True):
-        axis.axvline(0, color="#444", lw=1)
-        for row, method in enumerate(methods):
-            if method not in values:
-                continue
-            mean, low, high, sure = values[method]
-            axis.plot([low, high], [row, row], color=colour(method), lw=2, alpha=0.6, solid_capstyle="round")
-            axis.plot(mean, row, "o", color=colour(method), mfc=colour(method) if sure else "white", ms=7, mew=1.6)
-        axis.set_title(name, fontsize=10, loc="center")
-        axis.margins(x=0.1)
-        axis.locator_params(axis="x", nbins=4)
-    axes[0][0].set_yticks(range(len(methods)), methods)
-    axes[0][0].set_ylim(len(methods) - 0.4, -0.6)
-    figure.supxlabel(xlabel, fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return figure
+    marks = {
+        name: {method: [Mark(*found, shade(method))] for method, found in values.items()} for name, values in panels.items()
+    }
+    nulls = dict.fromkeys(panels, 0.0)
+    return dots_and_intervals(marks, title, nulls=nulls, xlabel=xlabel, absent="not run", one_scale=True)
 
 
 def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], title: str, ylabel: str):
@@ -95,8 +80,8 @@ def coverage(seeds: Sequence[int], covers: Mapping[str, Sequence[float]], title:
 
     figure, axis = plt.subplots(figsize=(5.6, 2.9))
     axis.axhline(0.95, color="#444", lw=1, ls="--")
-    for (name, shares), shade in zip(covers.items(), ("FisherSFT", "uniform"), strict=False):
-        axis.plot(seeds, shares, "o-", color=colour(shade), lw=2, label=name)
+    for (name, shares), like in zip(covers.items(), ("FisherSFT", "uniform"), strict=False):
+        axis.plot(seeds, shares, "o-", color=colour(like), lw=2, label=name)
     axis.set(title=title, xlabel="seeds", ylabel="share of intervals that cover", xticks=list(seeds))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.legend()

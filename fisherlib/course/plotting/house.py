@@ -1,8 +1,12 @@
 """The house style: one look, one colour per method, files that change only when the figure does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+PAGE = 7.2  # inches, the width of a figure
+MARKERS = "os^Dv<>PX*"
 
 # The same method has the same colour in every notebook. The first are Okabe and Ito's, the others as far from these and from
 # each other as they can be in normal vision and in three kinds of colour blindness. So many in one figure need markers too.
@@ -91,3 +95,12 @@ def ellipse(axis, root: np.ndarray, shade: str, centre=(0.0, 0.0)) -> None:
     x, y = np.asarray(centre)[:, None] + root @ np.stack([np.cos(angle), np.sin(angle)])
     axis.fill(x, y, color=shade, alpha=0.2)
     axis.plot(x, y, color=shade, lw=1.5)
+
+
+def plain_ticks(axis, steps: Sequence[int] = (1, 2, 5)) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10, ... written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,14 +1,14 @@
 """Figures of notebook 04."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from fisherlib.course.plotting.house import colour
+from fisherlib.course.plotting.house import MARKERS, colour, plain_ticks
+from fisherlib.course.plotting.intervals import Mark, dots_and_intervals
 
 VERDICTS = {"better": "#0072B2", "tie": "#F2F2F2", "worse": "#E69F00"}
-_MARKERS = "os^Dv<>PX*"
 _LIGHT = 75  # dots per inch of the large figures: a notebook holds them as pixels, and should stay small
 
 
@@ -45,7 +45,7 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
             if main:
                 axis.fill_between(line["n"], line["low"], line["high"], color=colour(method), alpha=0.2, lw=0)
             style = {"lw": 2.2, "ms": 5, "zorder": 3} if main else {"lw": 1, "ms": 4, "alpha": 0.85}
-            axis.plot(line["n"], line["value"], marker=_MARKERS[k % 10], color=colour(method), label=method, **style)
+            axis.plot(line["n"], line["value"], marker=MARKERS[k % 10], color=colour(method), label=method, **style)
         sizes, top = np.sort(table["n"].unique()), table["value"].max()
         rate = 1.25 * top * np.sqrt(sizes[0] / sizes)
         if "verdict" in table:
@@ -68,35 +68,19 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
 def ratios(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str, *, xlabel: str = "error / uniform's error"):
     """`panels[metric][row]` is a table of `fl.synthetic.versus`, one line per method: a dot and its 95 % interval.
 
-    Left of the line at 1 the method is better than uniform. Returns the figure.
+    Left of the line at 1 the method is better than uniform; hollow: a tie. Returns the figure.
     """
-    import matplotlib.pyplot as plt
-
-    rows = list(next(iter(panels.values())))
-    methods = list(dict.fromkeys(m for table in panels.values() for t in table.values() for m in t["method"]))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(7.4, 0.32 * len(rows) + 0.18 * len(methods) + 1.3), sharey=True, squeeze=False
-    )
-    for axis, (metric, tables) in zip(axes[0], panels.items(), strict=True):
-        axis.axvline(1, color="#444", lw=1)
-        for at, table in enumerate(tables.values()):
-            for line in table.itertuples():
-                k = methods.index(line.method)
-                y = at + 0.22 * (k - (len(methods) - 1) / 2)
-                axis.plot([line.low, line.high], [y, y], color=colour(line.method), lw=2, alpha=0.5, solid_capstyle="round")
-                label = line.method if at == 0 else None
-                axis.plot(line.value, y, _MARKERS[k % 10], color=colour(line.method), ms=5, label=label)
-        values = np.concatenate([table["value"] for table in tables.values()] + [[1.0]])
-        axis.set(xscale="log", xlim=(values.min() / 2, values.max() * 2))  # a longer interval says no more than this
-        plain_ticks(axis.xaxis, (1, 2, 5) if values.max() / values.min() < 20 else (1,))
-        axis.set_title(metric, fontsize=10, loc="center")
-        axis.set_xlabel(xlabel)
-    axes[0][0].set_yticks(range(len(rows)), rows)
-    axes[0][0].invert_yaxis()
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return figure
+    marks = {
+        metric: {
+            row: [
+                Mark(of.value, of.low, of.high, of.verdict != "tie", colour(of.method), of.method)
+                for of in table.itertuples()
+            ]
+            for row, table in tables.items()
+        }
+        for metric, tables in panels.items()
+    }
+    return dots_and_intervals(marks, title, nulls=dict.fromkeys(panels, 1.0), xlabel=xlabel, log=True)
 
 
 def verdict_map(
@@ -139,12 +123,3 @@ def verdict_map(
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
-
-
-def plain_ticks(axis, steps: Sequence[float] = (1, 2, 5)) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5, 10, ... written as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fisherlib.course.plotting.house import colour, ellipse
+from fisherlib.course.plotting.intervals import Mark, differs, dots_and_intervals, shade
 from fisherlib.greedy import Selection
 
 
@@ -36,27 +37,22 @@ def information_curves(selections: Mapping[str, Selection], title: str):
 def comparison(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], title: str):
     """One panel per yardstick, one row per method: a dot, and an interval where low and high differ from the value.
 
-    `panels[yardstick][method] = (value, low, high)`. Returns the figure.
+    `panels[yardstick][method] = (value, low, high)`. A yardstick whose intervals touch zero has a line there, and a dot is
+    hollow if its interval holds zero; of one without intervals the dots have their numbers beside them. Returns the figure.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.0 * len(panels) + 1.2, 2.4), sharey=True, squeeze=False)
-    methods = list(next(iter(panels.values())))
-    for axis, (yardstick, values) in zip(axes[0], panels.items(), strict=True):
-        for row, method in enumerate(methods):
-            value, low, high = values[method]
-            axis.plot([low, high], [row, row], color=colour(method), lw=2.5, alpha=0.6, solid_capstyle="round")
-            axis.plot(value, row, "o", color=colour(method), ms=8)
-        if min(v[1] for v in values.values()) <= 0 <= max(v[2] for v in values.values()):
-            axis.axvline(0, color="#444", lw=1)
-        axis.set_title(yardstick, fontsize=10, loc="center")
-        axis.margins(x=0.12)
-        axis.locator_params(axis="x", nbins=5)
-    axes[0][0].set_yticks(range(len(methods)), methods)
-    axes[0][0].invert_yaxis()
-    axes[0][0].margins(y=0.2)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return figure
+    nulls = {
+        yardstick: 0.0
+        for yardstick, values in panels.items()
+        if min(low for _, low, _ in values.values()) <= 0 <= max(high for *_, high in values.values())
+    }
+    marks = {
+        yardstick: {
+            method: [Mark(*value, yardstick not in nulls or differs(*value[1:], 0.0), shade(method))]
+            for method, value in values.items()
+        }
+        for yardstick, values in panels.items()
+    }
+    return dots_and_intervals(marks, title, nulls=nulls)
 
 
 def uncertainty_ellipses(matrices: Mapping[str, np.ndarray], title: str):

@@ -7,42 +7,28 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fisherlib.course.plotting.house import colour
+from fisherlib.course.plotting.intervals import GREY, Mark, dots_and_intervals, shade
 
-_SHADES = {"better": "#117733", "worse": "#CC0033", "tie": "#666666"}
+_VERDICTS = {"better": "#117733", "worse": "#CC0033"}
 
 
 def moved(table: pd.DataFrame, title: str):
     """Two panels, one row for each change: the gap to uniform with the change, and by how much the change moved it.
 
-    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. Filled where the verdict is
-    not a tie. Returns the figure.
+    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. What moved is filled where the
+    verdict is not a tie; the gaps are no verdicts. Returns the figure.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(8.2, 0.26 * len(table) + 1.3), sharey=True)
-    panels = (("gap to uniform", ("gap", "gap_low", "gap_high")), ("moved by the change", ("moved", "low", "high")))
-    for axis, (name, columns) in zip(axes, panels, strict=True):
-        axis.axvline(0, color="#444", lw=1)
-        for row, (_, values) in enumerate(table.iterrows()):
-            mean, low, high = (float(values[column]) for column in columns)
-            if row == 0 and name != panels[0][0]:
-                continue  # nothing moves nothing
-            shade = (
-                colour("FisherSFT")
-                if row == 0
-                else {"better": "#117733", "worse": "#CC0033"}.get(values["verdict"], "#666666")
-            )
-            axis.plot([low, high], [row, row], color=shade, lw=2, alpha=0.5, solid_capstyle="round")
-            axis.plot(mean, row, "o", color=shade, mfc="white" if values["verdict"] == "tie" else shade, ms=7, mew=1.6)
-        axis.set_title(name, fontsize=10, loc="center")
-        axis.margins(x=0.08)
-        axis.locator_params(axis="x", nbins=5)
-    names = ["FisherSFT as it is", *table.index[1:]]
-    axes[0].set_yticks(range(len(table)), names)
-    axes[0].set_ylim(len(table) - 0.4, -0.6)
-    figure.supxlabel("held-out NLL per token (below zero is better)", fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return figure
+    gap, change = "gap to uniform", "moved by the change"
+    panels: dict[str, dict[str, list[Mark]]] = {gap: {}, change: {}}
+    for name, row in table.iterrows():
+        if name == table.index[0]:  # nothing moves nothing
+            panels[gap]["FisherSFT as it is"] = [Mark(row["gap"], row["gap_low"], row["gap_high"], None, shade("FisherSFT"))]
+            continue
+        tone = _VERDICTS.get(row["verdict"], GREY)
+        panels[gap][name] = [Mark(row["gap"], row["gap_low"], row["gap_high"], None, tone)]
+        panels[change][name] = [Mark(row["moved"], row["low"], row["high"], row["verdict"] != "tie", tone)]
+    xlabel = "held-out NLL per token (left is better)"
+    return dots_and_intervals(panels, title, nulls={gap: 0.0, change: 0.0}, xlabel=xlabel, one_scale=True)
 
 
 def properties(panels: Mapping[str, Mapping[str, Float[ndarray, " n"]]], title: str):
