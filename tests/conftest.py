@@ -3,11 +3,18 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+import jaxtyping
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
+
+
+@pytest.fixture
+def as_a_user(monkeypatch):
+    """Without the checks of annotations, which only tests have: what is refused is refused by the library itself."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

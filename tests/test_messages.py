@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import BertConfig, BertForMaskedLM
 
 import fisherlib as fl
@@ -124,6 +124,65 @@ def test_selectors(selector, budget):
 
 
 GOOD = {"prompt": "a", "response": "b"}
+ROWS = Dataset.from_list([{"prompt": f"{i}?", "response": f"{i}"} for i in range(3)])
+CHOSEN = fl.score_selection(FEATURES, [0])
+# Who wants rows and gets something else.
+ROW_DOORS = {
+    "to_dataset": lambda rows, model: CHOSEN.to_dataset(rows),
+    "encode": lambda rows, model: fl.encode(rows, None),
+    "MaskAudit": lambda rows, model: fl.MaskAudit(rows, None),
+    "extract_features": lambda rows, model: fl.extract_features(model, None, rows),
+    "fine_tune": lambda rows, model: fl.fine_tune(model, None, rows),
+    "held_out_nll": lambda rows, model: fl.held_out_nll(model, None, rows),
+    "prompt_ids": lambda rows, model: fl.judging.prompt_ids(rows, None),
+    "continuations": lambda rows, model: fl.judging.continuations(model, None, rows),
+    "near_duplicates": lambda rows, model: fl.selectors.near_duplicates(rows),
+    "ask_llm_scores": lambda rows, model: fl.selectors.ask_llm_scores(rows, model, AsksAnything()),
+    "ifd_scores": lambda rows, model: fl.selectors.ifd_scores(rows, model, None),
+    "slearn_scores": lambda rows, model: fl.selectors.slearn_scores(rows, model, None),
+    "slearn_grades": lambda rows, model: fl.selectors.slearn_grades(rows, model, None),
+    "recipe": lambda rows, model: fl.recipe(rows, FEATURES, examples=1),
+}
+FEATURE_DOORS = {
+    "density_scores": fl.selectors.density_scores,
+    "isa_entropies": fl.selectors.isa_entropies,
+    "sparft_clusters": fl.selectors.sparft_clusters,
+    "cluster_labels": fl.selectors.cluster_labels,
+    "ifd_warm_up": fl.selectors.ifd_warm_up,
+    "llmaaa_scores": lambda features: fl.selectors.llmaaa_scores(features, torch.eye(2)),
+    "meta_weights": lambda features: fl.selectors.meta_weights(features, FEATURES, torch.eye(2)),
+    "meta_weights, target": lambda target: fl.selectors.meta_weights(FEATURES, target, torch.eye(2)),
+    "recipe": lambda features: fl.recipe(ROWS, features, examples=1),
+}
+
+
+class AsksAnything:
+    """A tokenizer that tells yes from no."""
+
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [ord(text.strip()[0])]}
+
+
+@pytest.mark.parametrize("door", ROW_DOORS.values(), ids=ROW_DOORS)
+def test_a_pool_is_not_its_rows(door, tiny, as_a_user):
+    for wrong, instead in (
+        (fl.Pool("mine", ROWS, ROWS), "got a Pool: give pool.train"),
+        (DatasetDict(train=ROWS), "got a DatasetDict: give one of its splits"),
+        (FEATURES, "got a TokenFeatures: rows come before their features"),
+    ):
+        with pytest.raises(ValueError, match=f"^expected rows, a datasets.Dataset, {instead}$"):
+            door(wrong, tiny)
+
+
+@pytest.mark.parametrize("door", FEATURE_DOORS.values(), ids=FEATURE_DOORS)
+def test_a_list_is_not_features(door, as_a_user):
+    for wrong, instead in (
+        ([torch.ones(2, 2)], "got a list: make them with TokenFeatures.from_list"),
+        (ROWS, "got a Dataset: rows come before their features"),
+        (torch.ones(2, 2), "got a Tensor: extract them with fl.extract_features"),
+    ):
+        with pytest.raises(ValueError, match=f"^expected features, TokenFeatures, {instead}$"):
+            door(wrong)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ WINGS = {
     "text": set(),
     "model": {"text"},
     "features": {"model", "text"},
-    "greedy": {"features"},
+    "greedy": {"features", "text"},
     "selectors": {"greedy", "features", "model", "text"},
     "evaluation": {"text", "model", "features", "greedy"},
     "training": {"text", "model", "features", "greedy", "evaluation"},

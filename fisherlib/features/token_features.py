@@ -126,3 +126,12 @@ class TokenFeatures:
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"maps": []}  # a copy (pickle, deepcopy) holds the values themselves
+
+
+def check_features(features: object) -> None:
+    """Raise `ValueError` unless `features` are `TokenFeatures`."""
+    if not isinstance(features, TokenFeatures):
+        kind = type(features).__name__
+        instead = {"list": "make them with TokenFeatures.from_list", "Dataset": "rows come before their features"}
+        how = instead.get(kind, "extract them with fl.extract_features")
+        raise ValueError(f"expected features, TokenFeatures, got a {kind}: {how}")

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from fisherlib._files import plain, replacing
+from fisherlib.text import check_rows
 
 FORMAT = 1
 
@@ -98,7 +99,8 @@ class Selection:
         )
 
     def to_dataset(self, rows: Dataset) -> Dataset:
-        """The chosen rows of the pool, in pick order. Raises `ValueError` if `rows` has another length than the pool had."""
+        """The chosen rows, in pick order. Raises `ValueError` unless `rows` are as many as were selected from."""
+        check_rows(rows)
         if len(rows) != self.pool_size:
             raise ValueError(f"expected the pool of {self.pool_size:,} rows that was selected from, got {len(rows):,} rows")
         return rows.select(self.indices.tolist())

@@ -1,9 +1,10 @@
 """Stage 4 again, every other way to choose examples: one file each, all with the same call.
 
-selector(pool, features, *, examples=... | tokens=..., seed=0) -> Selection
+selector(rows, features, *, examples=... | tokens=..., seed=0) -> Selection
 
-`pool`: the rows that the features are of; `None` will do where no text is read. The budget is met exactly: as many
-examples as asked for, or as many tokens as can be filled with what still fits. Examples without tokens come last.
+`rows`: the `datasets.Dataset` that the features are of (of a `Pool`, its `train`); None will do where no text is read. The
+budget is met exactly: as many examples as asked for, or as many tokens as can be filled with what still fits. Examples
+without tokens come last.
 """
 
 from fisherlib.model import head_matrix

@@ -1,20 +1,28 @@
 """Check a call and fill a budget in a given order: what all selectors share."""
 
 import time
+from numbers import Real
 
 import numpy as np
 from datasets import Dataset
 
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.features import Indices, TokenFeatures, check_features
 from fisherlib.greedy import Selection, check_budget, score_selection
+from fisherlib.text import check_rows
 
 
-def check_call(pool: Dataset | None, features: TokenFeatures, examples: int | None, tokens: float | int | None) -> None:
-    """Raise `ValueError` for a bad budget, or if `pool`, where given, is not what the features were extracted from."""
-    if pool is not None and len(pool) != len(features):
+def check_call(rows: Dataset | None, features: TokenFeatures, examples: int | None, tokens: float | int | None) -> None:
+    """Raise `ValueError` for a bad budget, or if `rows`, where given, are not what the features were extracted from."""
+    if rows is not None:
+        check_rows(rows)
+    check_features(features)
+    if rows is not None and len(rows) != len(features):
         raise ValueError(
-            f"expected the {len(features):,} rows that the features are of, got {len(pool):,} rows: give the same dataset"
+            f"expected the {len(features):,} rows that the features are of, got {len(rows):,} rows: give the same dataset"
         )
+    for unit, amount in (("examples", examples), ("tokens", tokens)):
+        if amount is not None and (isinstance(amount, bool) or not isinstance(amount, Real)):
+            raise ValueError(f"expected a number of {unit}, got {amount!r}: change it")
     costs = features.lengths.numpy().astype(float)
     check_budget(features, costs, examples, tokens)
     if tokens is not None and tokens < (cheapest := costs[costs > 0].min()):

@@ -15,7 +15,7 @@ def mean(values: Float[np.ndarray, " T"]) -> float:
 
 def scores_for(
     scorer: Callable[..., Float[np.ndarray, " N"]],
-    pool,
+    rows,
     features: TokenFeatures,
     model,
     tokenizer,
@@ -32,7 +32,7 @@ def scores_for(
     if scores is None:
         if model is None or tokenizer is None:
             raise ValueError(f"expected a model and its tokenizer, or scores= of {scorer.__name__}, got neither")
-        scores = scorer(pool, model, tokenizer, **options)
+        scores = scorer(rows, model, tokenizer, **options)
     elif options:
         raise ValueError(f"expected no more options beside scores=, got {sorted(options)}: they were for the scoring")
     return check_scores(features, scores, gaps=gaps)

@@ -1,30 +1,32 @@
-"""The text of each example of a pool, for the selectors that read."""
+"""The text of each row, for the selectors that read."""
 
 from datasets import Dataset
 
-from fisherlib.text import SHAPES
+from fisherlib.text import SHAPES, check_rows
 
 
-def rows_of(pool: Dataset | None) -> Dataset:
-    if pool is None:
+def rows_of(rows: Dataset | None) -> Dataset:
+    """The rows, for what can not do without them. Raises `ValueError` if there are none."""
+    if rows is None:
         raise ValueError("expected the rows of the pool, whose text is read, got None: give the dataset of the features")
-    return pool
+    check_rows(rows)
+    return rows
 
 
-def texts(pool: Dataset | None) -> list[str]:
+def texts(rows: Dataset | None) -> list[str]:
     """All of an example's text: its text, its prompt and response, or its turns, a line break between them.
 
-    Raises `ValueError` if there is no pool, or a row without text.
+    Raises `ValueError` if there are no rows, or for one without text.
     """
-    return [_text(row, number) for number, row in enumerate(rows_of(pool))]
+    return [_text(row, number) for number, row in enumerate(rows_of(rows))]
 
 
-def exchanges(pool: Dataset | None) -> list[tuple[str, str]]:
+def exchanges(rows: Dataset | None) -> list[tuple[str, str]]:
     """Prompt and response of each example; of `messages`, what stands before the one turn of the assistant, and that turn.
 
-    Raises `ValueError` if there is no pool, or a row without a prompt, or one of several exchanges.
+    Raises `ValueError` if there are no rows, or for one without a prompt, or of several exchanges.
     """
-    return [_exchange(row, number) for number, row in enumerate(rows_of(pool))]
+    return [_exchange(row, number) for number, row in enumerate(rows_of(rows))]
 
 
 def _text(row: dict, number: int) -> str:

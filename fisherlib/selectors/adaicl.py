@@ -16,7 +16,7 @@ from fisherlib.selectors._pooled import centred, mean_nll
 
 
 def adaicl(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -41,7 +41,7 @@ def adaicl(
     features without `nll`, less than one neighbour, or a share outside (0, 1].
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     if neighbours < 1:
         raise ValueError(f"expected at least 1 of neighbours, got {neighbours}: raise it")
     if not 0 < hard <= 1:

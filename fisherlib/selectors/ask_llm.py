@@ -28,7 +28,7 @@ _YES, _NO = (" yes", " Yes", "yes", "Yes"), (" no", " No", "no", "No")
 
 
 def ask_llm(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     model=None,
@@ -46,12 +46,12 @@ def ask_llm(
     spread of the scores before you trust their order. Source: Sachdeva et al., arXiv 2402.09668; the question is ours.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     asked = options.get("question", QUESTION) if scores is None else "scores given"
     if scores is None:
         if model is None or tokenizer is None:
             raise ValueError("expected a model and its tokenizer to ask, or scores= of ask_llm_scores, got neither")
-        scores = ask_llm_scores(pool, model, tokenizer, **options)
+        scores = ask_llm_scores(rows, model, tokenizer, **options)
     elif options:
         raise ValueError(f"expected no more options beside scores=, got {sorted(options)}: they were for the scoring")
     if len(scores) != len(features) or not np.isfinite(scores).all():
@@ -63,7 +63,7 @@ def ask_llm(
 
 
 def ask_llm_scores(
-    pool: Dataset | None,
+    rows: Dataset | None,
     model,
     tokenizer,
     *,
@@ -80,7 +80,7 @@ def ask_llm_scores(
     those with which both words may begin (a lone space, with some tokenizers): these do not tell them apart. A document
     that is too long for the model's context is cut at its end until the question fits. The other options are those of
     `fl.extract_features`, and do not change the scores beyond rounding. Time: one forward pass over all texts.
-    Raises `ValueError` for a pool without text, a tokenizer that begins every form of "yes", or every form of "no", as it
+    Raises `ValueError` for rows without text, a tokenizer that begins every form of "yes", or every form of "no", as it
     may begin the other word, a question without `{document}`, or one that is too long by itself.
     """
     if question.count("{document}") != 1:
@@ -88,7 +88,7 @@ def ask_llm_scores(
     yes, no = _answers(tokenizer)
     context = context_length(model)
     # A last token stands in for the answer: the position before it is the one whose prediction is read.
-    prompts = [[*_prompt(text, tokenizer, question, context), yes[0]] for text in texts(pool)]
+    prompts = [[*_prompt(text, tokenizer, question, context), yes[0]] for text in texts(rows)]
     encoded = [Encoded(ids, [False] * (len(ids) - 1) + [True]) for ids in prompts]
 
     def says_yes(logits: Float[torch.Tensor, "m V"], _labels) -> Float[torch.Tensor, " m"]:

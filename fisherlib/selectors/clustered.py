@@ -15,7 +15,7 @@ from fisherlib.selectors._priority import priority_sample
 
 
 def clustered(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -37,7 +37,7 @@ def clustered(
     Raises `ValueError` for features without `nll` if no losses are given, and for losses that are negative or not finite.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     if losses is None and features.nll is None:
         raise ValueError("expected features with nll, got none: extract them with fl.extract_features, or give losses=")
     if losses is not None and not (len(losses) == len(features) and np.isfinite(losses).all() and (losses >= 0).all()):

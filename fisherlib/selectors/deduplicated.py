@@ -19,7 +19,7 @@ _PERMUTATIONS = 128
 
 
 def deduplicated(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -33,15 +33,15 @@ def deduplicated(
     """What `then` selects from the first example of each group of near-duplicates; indices are those of the whole pool.
 
     `then` is any selector of this package, or any callable with their call; `options` are passed on to it. FisherSFT:
-    `then=lambda pool, features, **call: fl.select(features, rule="gain_per_token", **call)`. Upper bounds are dropped, as
+    `then=lambda rows, features, **call: fl.select(features, rule="gain_per_token", **call)`. Upper bounds are dropped, as
     they would be for the smaller pool; `weights`, if any, are for sums over the smaller pool. The features of what is left
     are copied into memory. With `refill`, a budget beyond what is left takes all of it, and then near-duplicates at random.
-    Source: our control for pools with copies. Raises `ValueError` for a pool without text, a threshold outside (0, 1], or,
+    Source: our control for pools with copies. Raises `ValueError` for rows without text, a threshold outside (0, 1], or,
     without `refill`, a budget beyond what is left.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
-    groups = near_duplicates(pool, threshold=threshold, seed=seed)
+    check_call(rows, features, examples, tokens)
+    groups = near_duplicates(rows, threshold=threshold, seed=seed)
     kept = np.flatnonzero(groups == np.arange(len(groups)))
     left, unit = (len(kept), "examples") if tokens is None else (int(features.lengths.numpy()[kept].sum()), "tokens")
     budget = examples if tokens is None else tokens
@@ -56,7 +56,7 @@ def deduplicated(
         order = np.concatenate([kept, copies])
         return fill_in_order(features, order, method="deduplicated", examples=examples, tokens=tokens, **about)
     removal = time.perf_counter() - began
-    chosen = then(pool.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
+    chosen = then(rows.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
     settings = {
         **chosen.settings,
         "method": f"deduplicated, then {chosen.settings.get('method', 'selection')}",
@@ -75,7 +75,7 @@ def deduplicated(
 
 
 def near_duplicates(
-    pool: Dataset | None, threshold: float = 0.8, seed: int = 0, *, shingle: int = 5
+    rows: Dataset | None, threshold: float = 0.8, seed: int = 0, *, shingle: int = 5
 ) -> Int[np.ndarray, " N"]:
     """For each example the index of the first example of its group, its own index if it is the first.
 
@@ -84,14 +84,14 @@ def near_duplicates(
     first of its group, however long a chain of variants is. Candidates come from MinHash with locality-sensitive hashing
     and are checked exactly: no wrong pair is joined, and near the threshold a true one may be missed; exact copies never.
     All of a row's text counts, so a long prompt that all rows share makes them alike: raise the threshold then.
-    Time and memory O(characters), more with many variants of one text. Raises `ValueError` for a pool without text and for
+    Time and memory O(characters), more with many variants of one text. Raises `ValueError` for rows without text and for
     a threshold outside (0, 1].
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"expected a threshold above 0 and at most 1, got {threshold}")
     if shingle < 1:
         raise ValueError(f"expected shingles of at least 1 character, got {shingle}")
-    documents = texts(pool)
+    documents = texts(rows)
     # What is missed is lost, what is found in error is checked: so misses weigh more in the choice of bands.
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
     groups = np.arange(len(documents))

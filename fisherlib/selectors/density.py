@@ -17,7 +17,7 @@ _FOR_MEDIAN = 2000  # examples that the bandwidth is taken from
 
 
 def density(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -31,7 +31,7 @@ def density(
     Source: Sachdeva et al., arXiv 2402.09668; there the kernel sum is a sketch, here it is exact (our choice).
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     scores = density_scores(features, bandwidth=bandwidth, seed=seed)
     ids = np.flatnonzero(np.isfinite(scores))
     # Gumbel top-k: the falling order of log weight + Gumbel noise is that of drawing one after the other by weight.

@@ -13,7 +13,7 @@ from fisherlib.selectors._pooled import pooled
 
 
 def farthest_point(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -29,7 +29,7 @@ def farthest_point(
     Gonzalez 1985. Raises `ValueError` for a start that does not exist, has no tokens or exceeds the budget.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     ids, X, lengths = pooled(features)
     costs = np.ones(len(ids)) if tokens is None else lengths.astype(float)
     left = examples if tokens is None else tokens

@@ -14,7 +14,7 @@ from fisherlib.selectors._budget import check_call, fill_in_order
 
 
 def i_optimal(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -37,7 +37,7 @@ def i_optimal(
     that is not positive, a target of another width or without tokens, and features that are not finite.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     if rule not in ("gain", "gain_per_token"):
         raise ValueError(f"expected rule to be one of ('gain', 'gain_per_token'), got {rule!r}")
     if not 0 < prior < np.inf:

@@ -17,7 +17,7 @@ from fisherlib.text import Encoded, encode
 
 
 def ifd(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     model=None,
@@ -37,16 +37,16 @@ def ifd(
     Source: Li et al., arXiv 2308.12032.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     ratio = options.get("ratio", "loss") if scores is None else "scores given"
-    scores = scores_for(ifd_scores, pool, features, model, tokenizer, scores, options)
+    scores = scores_for(ifd_scores, rows, features, model, tokenizer, scores, options)
     # Falling up to 1, then rising: NaN, which only examples without tokens have, sorts last.
     order = np.lexsort((np.where(scores <= 1, -scores, scores), ~(scores <= 1)))
     return fill_in_order(features, order, method="IFD", examples=examples, tokens=tokens, began=began, ratio=ratio)
 
 
 def ifd_scores(
-    pool: Dataset | None,
+    rows: Dataset | None,
     model,
     tokenizer,
     *,
@@ -64,7 +64,7 @@ def ifd_scores(
     `opening`, by default what the chat template writes before an answer, or without a template the token that begins or
     ends a text. The very same response tokens are scored both times, so a response that owes nothing to what precedes it
     has a score of 1.
-    `features`: of this pool from this very model, whose `nll` then saves the pass with the prompts (checked on four rows).
+    `features`: of these rows from this very model, whose `nll` then saves the pass with the prompts (checked on four rows).
     Any model will do as `model`: a smaller one is cheap and nearly as good (Superfiltering, which takes the ratio of
     perplexities); one that was tuned on the examples of `ifd_warm_up` first is the authors' pre-experienced model.
     Cost: two forward passes over the responses, one of them over the prompts too; the rest as in `fl.held_out_nll`.
@@ -73,8 +73,8 @@ def ifd_scores(
     """
     if ratio not in ("loss", "perplexity"):
         raise ValueError(f"expected ratio to be one of ('loss', 'perplexity'), got {ratio!r}")
-    exchanges(pool)  # every row has one prompt and one response
-    after = encode(pool, tokenizer, max_tokens=context_length(model))
+    exchanges(rows)  # every row has one prompt and one response
+    after = encode(rows, tokenizer, max_tokens=context_length(model))
     alone = _without_prompts(after, _opening(after, tokenizer, opening))
     settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
     if features is None:
@@ -143,8 +143,8 @@ def ifd_warm_up(
 ) -> Int[np.ndarray, " n"]:
     """Examples for the brief tuning that comes before scoring: `per_cluster` of the middle half of each k-means cluster.
 
-    >>> warm = fl.fine_tune(model, tokenizer, pool.select(ifd_warm_up(features)))        # one epoch
-    >>> chosen = ifd(pool, features, tokens=6_000, model=warm.model, tokenizer=tokenizer)
+    >>> warm = fl.fine_tune(model, tokenizer, rows.select(ifd_warm_up(features)))        # one epoch
+    >>> chosen = ifd(rows, features, tokens=6_000, model=warm.model, tokenizer=tokenizer)
 
     k-means runs on the centred means of the examples' token vectors, with `n_clusters` clusters, or as many as there are
     examples with tokens. The middle half lies between the quartiles of `spread` [N] inside the cluster, counted in ranks so

@@ -14,7 +14,7 @@ from fisherlib.selectors.uniform import uniform
 
 
 def in_clusters(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -33,7 +33,7 @@ def in_clusters(
     cluster, and k-means.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     ids, X = centred(features)
     k = min(n_clusters, len(ids))
     cluster, costs = clusters(X, k, seed)[0], features.lengths.numpy().astype(float)
@@ -41,7 +41,7 @@ def in_clusters(
     where[ids] = cluster
     unit, budget = ("tokens", tokens) if examples is None else ("examples", examples)
     spends = costs if examples is None else np.ones(len(costs))
-    model = ids if like is None else like(pool, features, seed=seed, **{unit: budget}).indices
+    model = ids if like is None else like(rows, features, seed=seed, **{unit: budget}).indices
     model = model[where[model] >= 0]
     spent = np.bincount(where[model], spends[model], k)
     order: list[int] = []
@@ -49,10 +49,10 @@ def in_clusters(
         members = np.flatnonzero(where == group)
         if len(members) and quota >= spends[members].min():
             share = min(quota, spends[members].sum())
-            some = None if pool is None else pool.select(members)
+            some = None if rows is None else rows.select(members)
             part = then(some, features.subset(members), seed=seed, **{unit: share if examples is None else int(share)})
             order += members[part.indices].tolist()
-    order += then(pool, features, seed=seed, **{unit: budget}).indices.tolist()
+    order += then(rows, features, seed=seed, **{unit: budget}).indices.tolist()
     order += np.random.default_rng(seed).permutation(len(features)).tolist()  # for the last few tokens, whoever fits
     return fill_in_order(
         features,

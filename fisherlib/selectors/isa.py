@@ -18,7 +18,7 @@ from fisherlib.selectors._pooled import centred, principal
 
 
 def isa(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -34,7 +34,7 @@ def isa(
     Source: Khera et al., arXiv 2411.10545, for pairs of preferences; on the means of token vectors, an extension.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     if entropy not in ("high", "low"):
         raise ValueError(f"expected entropy to be 'high' or 'low', got {entropy!r}")
     H = isa_entropies(features, dimensions=dimensions, seed=seed)

@@ -13,7 +13,7 @@ from fisherlib.selectors._budget import check_call, fill_in_order
 
 
 def length_matched(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     like: Selection,
@@ -31,15 +31,15 @@ def length_matched(
     control. Raises `ValueError` if `like` is from a pool of another size, and unless `ratio` is above 1.
     """
     began = time.perf_counter()
+    if examples is None and tokens is None:
+        examples = len(like)
+    check_call(rows, features, examples, tokens)
     if like.pool_size != len(features):
         raise ValueError(
             f"expected a selection from this pool of {len(features):,}, got one from {like.pool_size:,} examples"
         )
     if not 1 < ratio < math.inf:
         raise ValueError(f"expected a ratio above 1, got {ratio}")
-    if examples is None and tokens is None:
-        examples = len(like)
-    check_call(pool, features, examples, tokens)
     bucket = length_buckets(features.lengths.numpy(), ratio)
     shuffled = np.random.default_rng(seed).permutation(len(features))
     drawers = {b: iter(shuffled[bucket[shuffled] == b].tolist()) for b in np.unique(bucket).tolist()}

@@ -18,7 +18,7 @@ _DOUBTS, _REDUCTIONS = ("entropy", "least confidence"), ("mean", "sum", "max")
 
 
 def llmaaa(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -42,7 +42,7 @@ def llmaaa(
     Raises `ValueError` for an unknown acquisition, a doubt without head and scores, or what `llmaaa_scores` refuses.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     budget = {"examples": examples, "tokens": tokens}
     if acquisition == "k-means":
         ids, X = centred(features)

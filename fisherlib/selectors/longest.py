@@ -9,7 +9,7 @@ from fisherlib.selectors._budget import check_call, fill_in_order
 
 
 def longest(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -17,6 +17,6 @@ def longest(
     seed: int = 0,
 ) -> Selection:
     """Examples by falling number of response tokens, lowest index on ties. `seed` is not used. Source: our control."""
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     order = np.argsort(-features.lengths.numpy(), kind="stable")
     return fill_in_order(features, order, method="longest", examples=examples, tokens=tokens)

@@ -12,7 +12,7 @@ from fisherlib.selectors._pooled import centred, clusters, round_robin
 
 
 def nearest_to_centre(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -26,7 +26,7 @@ def nearest_to_centre(
     Ties go to the lowest index. Source: our control, the opposite of a design that looks for the unusual.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     ids, X = centred(features)
     if n_clusters is None:
         picks = examples if examples is not None else round(tokens / features.lengths.numpy()[ids].mean())

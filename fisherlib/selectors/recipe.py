@@ -11,7 +11,7 @@ from fisherlib.selectors.in_clusters import in_clusters
 
 
 def recipe(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -25,7 +25,7 @@ def recipe(
     what is odd. Made of `selectors.deduplicated`, `selectors.in_clusters` and `select`, for other choices of each.
     Indices are those of the whole pool. Source: extension; chosen and confirmed as notebook 05b tells.
     A budget beyond what is left without near-duplicates takes all of that, and then near-duplicates at random.
-    Cost: near-duplicates O(characters), k-means, and one `select` by gain per token. Raises `ValueError` for a pool without
+    Cost: near-duplicates O(characters), k-means, and one `select` by gain per token. Raises `ValueError` for rows without
     text, and for another number of rows than the features are of.
     """
 
@@ -33,5 +33,5 @@ def recipe(
         return select(kept, rule="gain_per_token", **budget)
 
     budget = {"examples": examples, "tokens": tokens, "seed": seed}
-    chosen = deduplicated(pool, features, **budget, threshold=0.5, refill=True, then=in_clusters, like=informative)
+    chosen = deduplicated(rows, features, **budget, threshold=0.5, refill=True, then=in_clusters, like=informative)
     return replace(chosen, settings=chosen.settings | {"method": "recipe"})

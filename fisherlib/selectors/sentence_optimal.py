@@ -13,7 +13,7 @@ from fisherlib.selectors._pooled import pooled
 
 
 def sentence_optimal(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -30,7 +30,7 @@ def sentence_optimal(
     comes last. Source: a plausible reading of the paper's sentence-level baseline (unverified), our choice in all details.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     _, X, _ = pooled(features, pooling)
     has_tokens = features.lengths > 0
     vectors = TokenFeatures(torch.from_numpy(X), torch.cat([torch.zeros(1, dtype=torch.long), has_tokens.cumsum(0)]))

@@ -37,7 +37,7 @@ _NAMED = re.compile(r"Grade:\s*(\d+)")
 
 
 def slearn(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     model=None,
@@ -59,9 +59,9 @@ def slearn(
     ungraded are our choice. Source: Liu et al., arXiv 2505.17470. Raises `ValueError` if no example has a score.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     how = options.get("how", "token accuracy") if scores is None else "scores given"
-    scores = scores_for(slearn_scores, pool, features, model, tokenizer, scores, options, gaps=True)
+    scores = scores_for(slearn_scores, rows, features, model, tokenizer, scores, options, gaps=True)
     if threshold is None:
         order = np.argsort(scores, kind="stable")  # NaN last
     else:
@@ -86,7 +86,7 @@ def slearn_kept(scores: Float[np.ndarray, " N"], threshold: float = 1.0) -> Bool
 
 
 def slearn_scores(
-    pool: Dataset | None,
+    rows: Dataset | None,
     model,
     tokenizer,
     *,
@@ -102,11 +102,11 @@ def slearn_scores(
     response, end of text included, if and only if each token is the first choice after the right ones before it. So one
     forward pass does, and nothing is generated. Any row with a response will do, a conversation or a text too.
     Source: extension (the paper has the model grade its own answer: `slearn_grades`). Raises `ValueError` for an unknown
-    `how`, or no pool.
+    `how`, or no rows.
     """
     if how not in ("token accuracy", "exact match"):
         raise ValueError(f"expected how to be one of ('token accuracy', 'exact match'), got {how!r}")
-    encoded = encode(rows_of(pool), tokenizer, max_tokens=context_length(model))
+    encoded = encode(rows_of(rows), tokenizer, max_tokens=context_length(model))
     settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
     accuracy = np.array([mean(right) for right in per_token(model, encoded, is_first_choice, **settings)])
     return accuracy if how == "token accuracy" else np.where(np.isnan(accuracy), accuracy, np.floor(accuracy))
@@ -131,7 +131,7 @@ class Graded:
 
 
 def slearn_grades(
-    pool: Dataset | None,
+    rows: Dataset | None,
     model,
     tokenizer,
     *,
@@ -158,10 +158,10 @@ def slearn_grades(
 
     if missing := [name for name in ("{question}", "{reference}", "{answer}") if name not in grading]:
         raise ValueError(f"expected {missing[0]} in the grading: it marks a place of text")
-    asked = exchanges(pool)
+    asked = exchanges(rows)
     settings = {"temperature": 0.0, "tokens_per_batch": tokens_per_batch, "progress": progress}
     if answers is None:
-        answers = continuations(model, tokenizer, pool, max_new_tokens=answer_tokens, **settings)
+        answers = continuations(model, tokenizer, rows, max_new_tokens=answer_tokens, **settings)
     if len(answers) != len(asked):
         raise ValueError(f"expected an answer to each of {len(asked):,} prompts, got {len(answers):,}: check answers=")
     triples = [(question, reference, answer) for (question, reference), answer in zip(asked, answers, strict=True)]
@@ -169,8 +169,8 @@ def slearn_grades(
         replies = [grader(*triple) for triple in triples]
     else:
         # The response is a stand-in, which says where the grader's turn begins.
-        rows = Dataset.from_list([{"prompt": _filled(grading, *triple) + "\n", "response": "0"} for triple in triples])
-        replies = continuations(model, tokenizer, rows, max_new_tokens=reply_tokens, **settings)
+        graded = Dataset.from_list([{"prompt": _filled(grading, *triple) + "\n", "response": "0"} for triple in triples])
+        replies = continuations(model, tokenizer, graded, max_new_tokens=reply_tokens, **settings)
     return Graded(np.array([read_grade(reply) for reply in replies]), list(answers), replies)
 
 

@@ -14,7 +14,7 @@ from fisherlib.selectors._pooled import centred, clusters, mean_nll, principal, 
 
 
 def sparft(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -33,7 +33,7 @@ def sparft(
     Cost: principal components O(N d min(N, d)), k-means, and O(dimensions * sum of squared cluster sizes).
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     ids, Z, labels = _clustered(features, n_clusters, dimensions, difficulty, seed)
     within = np.empty(len(ids))
     for cluster in np.unique(labels):

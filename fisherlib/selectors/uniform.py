@@ -9,7 +9,7 @@ from fisherlib.selectors._budget import check_call, fill_in_order
 
 
 def uniform(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -17,6 +17,6 @@ def uniform(
     seed: int = 0,
 ) -> Selection:
     """Examples in random order, without replacement, until the budget is met. Source: paper's baseline."""
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     order = np.random.default_rng(seed).permutation(len(features))
     return fill_in_order(features, order, method="uniform", examples=examples, tokens=tokens, seed=seed)

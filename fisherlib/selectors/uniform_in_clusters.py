@@ -12,7 +12,7 @@ from fisherlib.selectors._pooled import centred, clusters, round_robin
 
 
 def uniform_in_clusters(
-    pool: Dataset | None,
+    rows: Dataset | None,
     features: TokenFeatures,
     *,
     examples: int | None = None,
@@ -26,7 +26,7 @@ def uniform_in_clusters(
     probabilities alone.
     """
     began = time.perf_counter()
-    check_call(pool, features, examples, tokens)
+    check_call(rows, features, examples, tokens)
     ids, X = centred(features)
     labels, _ = clusters(X, n_clusters, seed)
     rng = np.random.default_rng(seed)

@@ -2,12 +2,14 @@
 
 from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import SHAPES, Pool, load_pool
+from fisherlib.text.rows import check_rows
 
 __all__ = [
     "SHAPES",
     "Encoded",
     "MaskAudit",
     "Pool",
+    "check_rows",
     "encode",
     "load_pool",
 ]

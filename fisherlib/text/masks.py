@@ -8,6 +8,7 @@ from html import escape
 from datasets import Dataset
 
 from fisherlib._files import first_line
+from fisherlib.text.rows import check_rows
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: in
     without one, the prompt and the response are joined as they stand (a `system` line is left out) and the response with
     the end-of-text token counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts.
     The first token of a sequence never counts: nothing precedes it to predict it from.
-    Raises `ValueError` if a row exceeds `max_tokens`, or if no token of any row counts.
+    Raises `ValueError` if a row exceeds `max_tokens`, if no token of any row counts, or for a `Pool` in place of its rows.
     """
+    check_rows(rows, ids=True)
     if tokenizer is None:
         encoded = [Encoded([int(i) for i in row], [True] * len(row)) for row in rows]
     else:

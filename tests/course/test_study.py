@@ -259,9 +259,9 @@ def test_the_related_methods_choose_by_scores_that_are_kept(small, tmp_path):
     bench.load("imbalanced", 0)
     kept = {path.name for path in bench.place.glob("*.npy")}
     assert kept == {"ifd.npy", "token_accuracy.npy", "entropy.npy"}
-    pool, features, model = bench.replicate.train, bench.features, {"model": bench.model, "tokenizer": bench.tokenizer}
+    rows, features, model = bench.replicate.train, bench.features, {"model": bench.model, "tokenizer": bench.tokenizer}
     for method in ("ifd", "slearn"):
-        direct = getattr(fl.selectors, method)(pool, features, tokens=150, **model)
+        direct = getattr(fl.selectors, method)(rows, features, tokens=150, **model)
         assert bench.selection(Row("imbalanced", "head", method, 0, tokens=150)).indices.tolist() == direct.indices.tolist()
     both = bench.selection(Row("imbalanced", "head", "ifd_then_fisher", 0, tokens=150)).indices
     assert (bench.scores("ifd")[both] <= 1).all()

@@ -24,7 +24,7 @@ def small_problem(seed=0, classes=5, scale=1.0, **sizes):
     return synthetic.Problem.draw(pool, classes=classes, scale=scale, seed=seed)
 
 
-def fisher_sft(pool, features, *, seed=0, **budget):
+def fisher_sft(rows, features, *, seed=0, **budget):
     return fl.select(features, **budget, device="cpu")
 
 
@@ -269,8 +269,8 @@ def test_a_row_of_the_curves_is_one_fit():
 
 
 def test_a_weighted_sample_is_fitted_with_its_weights():
-    def method(pool, features, *, examples, seed=0, weights):
-        chosen = fl.selectors.uniform(pool, features, examples=examples, seed=seed)
+    def method(rows, features, *, examples, seed=0, weights):
+        chosen = fl.selectors.uniform(rows, features, examples=examples, seed=seed)
         return replace(chosen, weights=weights(examples))
 
     def errors(weights):

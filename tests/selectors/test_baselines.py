@@ -139,7 +139,7 @@ def neighbourhoods(seed=0, variants=0):
     )
 
 
-def fisher(pool, features, *, seed, **budget):
+def fisher(rows, features, *, seed, **budget):
     return fl.select(features, rule="gain_per_token", **budget)
 
 
@@ -427,7 +427,7 @@ def test_any_selector_follows_deduplication_fisher_sft_too():
     features = fl.TokenFeatures.from_list([torch.randn(n, 3) for n in (4, 4, 2, 1, 1, 4)], nll=torch.ones(16))
     kept = [0, 2, 3, 4]
 
-    def fisher(pool, features, **call):
+    def fisher(rows, features, **call):
         return fl.select(features, rule="gain_per_token", **call)
 
     chosen = deduplicated(rows, features, tokens=6, then=fisher)

@@ -532,7 +532,7 @@ def test_a_curve_that_cannot_be_fitted_is_no_plateau(monkeypatch):
     def gives_up(*args, **options):  # as scipy does for one noisy curve in thousands
         raise RuntimeError("Optimal parameters not found")
 
-    monkeypatch.setattr(isa_module, "curve_fit", gives_up)
+    monkeypatch.setattr(importlib.import_module("fisherlib.selectors.plateau"), "curve_fit", gives_up)
     n = np.array([50, 100, 200, 400])
     with pytest.raises(ValueError, match="expected a performance with a best curve, got none: measure it with less noise"):
         fit_plateau(n, 1 - np.exp(-n / 150))

@@ -27,23 +27,26 @@ def draw_pool(seed, n=20):
 
 def scores_of(features):
     """Something for `ask_llm` that follows an example wherever it stands."""
+    if not isinstance(features, fl.TokenFeatures):  # what a selector should refuse
+        return np.ones(len(features))
     return np.array([float(X.sum()) % 1 for X in (features[i] for i in range(len(features)))])
 
 
-def like_the_longest(pool, features, **call):
-    tenth = selectors.longest(None, features, examples=max(len(features) // 4, 1))
-    return selectors.length_matched(pool, features, like=tenth, **call)
+def like_the_longest(rows, features, **call):
+    is_one = isinstance(features, fl.TokenFeatures)  # if not, the selector should refuse it
+    tenth = selectors.longest(None, features if is_one else draw_pool(5)[1], examples=max(len(features) // 4, 1))
+    return selectors.length_matched(rows, features, like=tenth, **call)
 
 
-def ask_with_scores(pool, features, **call):
-    return selectors.ask_llm(pool, features, scores=scores_of(features), **call)
+def ask_with_scores(rows, features, **call):
+    return selectors.ask_llm(rows, features, scores=scores_of(features), **call)
 
 
 def with_scores(select, **options):
     """Half of them above 1, which IFD puts last, and SLearnLLM's threshold too."""
 
-    def chosen(pool, features, **call):
-        return select(pool, features, scores=2 * scores_of(features), **options, **call)
+    def chosen(rows, features, **call):
+        return select(rows, features, scores=2 * scores_of(features), **options, **call)
 
     return chosen
 
@@ -81,6 +84,7 @@ SELECTORS = {
 HELPERS = {"head_matrix", "ifd_warm_up", "meta_gradients", "meta_weights", "near_duplicates", "read_grade"}
 HELPERS |= {"ask_llm_scores", "density_scores", "ifd_scores", "llmaaa_scores", "slearn_scores"}
 HELPERS |= {"slearn_grades", "slearn_kept", "fit_plateau", "isa_entropies", "sparft_clusters"}
+HELPERS |= {"NEIGHBOURS", "Plateau", "cluster_labels", "installed", "facility_location", "semhash"}
 NAMES = sorted(set(selectors.__all__) - HELPERS)
 BY_SCORE = ["ask_llm", "ifd", "slearn", "llmaaa, entropy", "llmaaa, least confidence"]
 every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
@@ -92,7 +96,7 @@ def test_all_have_the_same_call_and_are_tested_here():
     assert {*NAMES, "recipe"} == {name.split(",")[0] for name in SELECTORS}
     for name in NAMES:
         parameters = inspect.signature(getattr(selectors, name)).parameters
-        assert list(parameters)[:2] == ["pool", "features"]
+        assert list(parameters)[:2] == ["rows", "features"]
         assert [parameters[k].default for k in ("examples", "tokens", "seed")] == [None, None, 0]
         assert all(p.kind == p.KEYWORD_ONLY for p in list(parameters.values())[2:] if p.kind != p.VAR_KEYWORD)
 
@@ -208,6 +212,30 @@ def test_what_is_refused(select):
         select(rows.select(range(19)), features, examples=2)
     with pytest.raises(ValueError, match="at least the cheapest example"):
         select(rows, features, tokens=0.5)
+
+
+@every
+def test_what_is_not_what_it_should_be_is_refused_by_name(select, as_a_user):
+    rows, features = draw_pool(5)
+    for wrong, message in (
+        ((fl.Pool("mine", rows, rows), features), "expected rows, a datasets.Dataset, got a Pool: give pool.train"),
+        ((features, rows), "expected rows, a datasets.Dataset, got a TokenFeatures: rows come before their features"),
+        ((None, rows), "expected features, TokenFeatures, got a Dataset: rows come before their features"),
+        ((rows, [features[0]]), "expected features, TokenFeatures, got a list: make them with TokenFeatures.from_list"),
+        ((rows.to_list(), features), "expected rows, a datasets.Dataset, got a list: make one with Dataset.from_list"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            select(*wrong, examples=2)
+    for budget, message in (
+        ({"tokens": "3"}, "expected a number of tokens, got '3'"),
+        ({"tokens": True}, "expected a number of tokens, got True"),
+        ({"examples": True}, "expected a number of examples, got True"),
+        ({"examples": [2]}, "expected a number of examples, got \\[2\\]"),
+        ({"examples": 2.5}, "expected a whole number of examples from 1 to 20 \\(the pool\\), got 2.5"),
+        ({"examples": float("nan")}, "expected a whole number of examples"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            select(rows, features, **budget)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fisherlib.evaluation import Interval, student
 from fisherlib.greedy import Selection
 
 _SMALL = 2000  # parameters of the head
-Method = Callable[..., Selection]  # method(pool, features, *, examples=... | tokens=..., seed=...), as in fl.selectors
+Method = Callable[..., Selection]  # method(rows, features, *, examples=... | tokens=..., seed=...), as in fl.selectors
 
 
 def error_curves(
