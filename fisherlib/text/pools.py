@@ -30,12 +30,13 @@ class Pool:
         return f"Pool({self.name!r}: {len(self.train):,} training and {len(self.test):,} test examples)"
 
 
-def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: float = 0.1, seed: int = 0) -> Pool:
+def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: float | int = 0.1, seed: int = 0) -> Pool:
     """Load a pool of examples and split it.
 
     `source`: "shakespeare" (dialogue from 37 plays; the plays in `shakespeare.TEST_PLAYS` are the test set), a `.jsonl` or
     `.parquet` file, a `datasets.Dataset`, or a dataset id. A dataset that has a test split keeps it; otherwise
-    `test_fraction` of the *documents* (column `document`; without one, of the distinct rows) becomes the test set.
+    `test_fraction` of the *documents* (column `document`; without one, of the distinct rows) becomes the test set. With 0
+    every row is a candidate and the test set is empty: to choose, and judge elsewhere.
     Raises `ValueError` for a broken line, a missing column, an empty response or a source that cannot be read.
     """
     if isinstance(source, Dataset):
@@ -139,11 +140,13 @@ def _problem_of(row: dict) -> str | None:
     return f"{SHAPES}, got {sorted(row)}: rename your columns"
 
 
-def _split_by_document(rows: Dataset, fraction: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
+def _split_by_document(rows: Dataset, fraction: float | int, seed: int, name: str) -> tuple[Dataset, Dataset]:
     import numpy as np
 
-    if not 0 < fraction < 1:
-        raise ValueError(f"expected 0 < test_fraction < 1, got {fraction}")
+    if not 0 <= fraction < 1:
+        raise ValueError(f"expected 0 <= test_fraction < 1, got {fraction}")
+    if fraction == 0:
+        return rows, rows.select([])
     if "document" in rows.column_names:
         keys = [f"row {i}" if key is None else f"document {key}" for i, key in enumerate(rows["document"])]
     else:  # without documents, at least keep copies of a row on one side

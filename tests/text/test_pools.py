@@ -122,6 +122,16 @@ def test_a_column_that_starts_late_is_kept_and_still_splits(tmp_path):
     assert named[0].isdisjoint(named[1]) and named[0] | named[1] == {f"book{i}" for i in range(4)}
 
 
+def test_without_a_test_every_row_is_a_candidate(tmp_path):
+    rows = [{"prompt": f"p{i}", "response": f"r{i}", "document": "one"} for i in range(5)]  # one document cannot be split
+    pool = fl.load_pool(write(tmp_path, *rows), test_fraction=0)
+    assert pool.train["prompt"] == [row["prompt"] for row in rows] and len(pool.test) == 0
+    assert pool.test.column_names == pool.train.column_names and "0 test" in repr(pool)
+    for wrong in (-0.1, 1, float("nan")):
+        with pytest.raises(ValueError, match="0 <= test_fraction < 1"):
+            fl.load_pool(write(tmp_path, *rows), test_fraction=wrong)
+
+
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
 def test_no_side_of_a_split_is_empty(tmp_path, fraction):
     pool = fl.load_pool(write(tmp_path, *({"text": f"t{i}"} for i in range(3))), test_fraction=fraction)
