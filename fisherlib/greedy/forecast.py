@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy.blocks import Blocks
 from fisherlib.greedy.checks import check_budget
+from fisherlib.greedy.memory import plan_memory
 from fisherlib.greedy.select import select
 
 
@@ -47,7 +47,7 @@ def forecast(
     n = len(features)
     check_budget(features, features.lengths.numpy().astype(float), examples, tokens)
     room = None if memory is None else int(memory * 1e9)
-    gigabytes = Blocks(features, options.get("weighting", "none"), device, room).planned / 1e9
+    gigabytes = plan_memory(features, options.get("weighting", "none"), device, room).total / 1e9
     rng = np.random.default_rng(seed)
     sizes = [min(sample, n)] if n <= sample else [sample // 2, sample]
     found = []

@@ -42,8 +42,8 @@ class Information:
         self.V = prior_matrix(prior, features.dim).to(self.device)
         d = features.dim
         self._columns = torch.zeros(d, d, dtype=torch.float64, device=self.device)  # what picks took from V^-1 = root root^T
-        widest = self.blocks.widest
-        slots = min(len(features), self.blocks.gram_elements // widest**2) if widest < d else 0
+        widest, numbers = self.blocks.plan.widest, self.blocks.plan.gram_numbers
+        slots = min(len(features), numbers // widest**2) if widest < d else 0
         self._grams = torch.zeros(slots, widest, widest, dtype=torch.float64, device=self.device)
         self._slot = np.full(len(features), -1)  # where an example's Gram matrix is remembered
         self._seen = np.zeros(len(features), dtype=np.int64)  # how many columns are already in it

@@ -1,9 +1,94 @@
-"""Which device a selection runs on, and how much memory it may take there."""
+"""Which device a selection runs on, and what it will take there: every array that grows with the pool has its line here."""
+
+from dataclasses import dataclass
 
 import psutil
 import torch
 
 from fisherlib._device import free_bytes, is_accelerator, resolve
+from fisherlib.features import TokenFeatures
+
+LENGTH_STEP = 8  # of padded lengths: bfloat16 kernels are compiled anew for each shape
+_TEMPORARY = 32  # bytes that a calculation holds at its height for each number in a part
+_RESIDENT = 2**28  # bytes of a memory-mapped file that may stay in memory: the system's own cache keeps the rest
+_CACHE = 2**28  # bytes at most, on a CPU, for blocks of a mapped file that were asked for again
+_PART_ON_ACCELERATOR, _PART_ON_CPU = 2**26, 2**21  # numbers at most: on a CPU, what its caches hold
+_GRAMS = 2**22  # numbers at most
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes at most of each thing that a selection holds beside features that are in memory, and what that leaves room for.
+
+    `matrices` [d, d]: V, its root, what picks took from it, the low-precision root. `examples`: norms [N, d] of the screen,
+    bounds and the like [N]. `parts`: the calculations on one part of the pool. `grams`: Gram matrices that are remembered.
+    `narrow`: a bfloat16 copy of the features. `cache`: blocks of features that are elsewhere, kept on the device. `pool`:
+    the features themselves, moved to an accelerator. `widest`: the longest example, padded; `part_numbers`, `gram_numbers`,
+    `cache_rows`: how many of each fit; `resident`: bytes of a mapped file that are not given back yet.
+    """
+
+    matrices: int
+    examples: int
+    parts: int
+    grams: int
+    narrow: int
+    cache: int
+    pool: int
+    widest: int
+    part_numbers: int
+    gram_numbers: int
+    cache_rows: int
+    resident: int
+
+    @property
+    def total(self) -> int:
+        return self.matrices + self.examples + self.parts + self.grams + self.narrow + self.cache + self.pool
+
+
+def plan_memory(
+    features: TokenFeatures, weighting: str, device: str | torch.device, memory: int | None = None
+) -> MemoryPlan:
+    """What a selection from these features takes. `memory`: bytes to work with, by default `free_memory` of the device.
+
+    Builds and reads nothing. Raises `ValueError` if the memory is too little.
+    """
+    device, values = pick_device(device), features.values
+    n, d, longest = len(features), features.dim, int(features.lengths.numpy().max(initial=1))
+    widest = longest if longest == 1 else -(-longest // LENGTH_STEP) * LENGTH_STEP
+    matrices, examples, example = 100 * d**2, (4 * d + 64) * n, _TEMPORARY * widest * d
+    left = free_memory(device) if memory is None else memory
+    least = matrices + examples + 4 * example
+    if left < least:
+        raise ValueError(
+            f"expected at least {least / 1e9:.2g} GB for {n:,} examples of width {d}, of up to {longest:,} tokens, "
+            f"got {left / 1e9:.2g} GB: raise memory=, drop the longest examples or reduce the width (fl.compress)"
+        )
+    left -= least
+    there, on_accelerator = values.device == device, is_accelerator(device)
+    pool = values.nbytes if on_accelerator and not there and values.nbytes <= left - least else 0
+    left -= pool
+    near = bool(pool) or (there and (on_accelerator or not features.maps))
+    row = d * values.itemsize
+    cache_rows = 0 if near else min(left // 4, values.nbytes, left if on_accelerator else _CACHE) // row
+    narrow = values.numel() * 2
+    copies = near and values.dtype != torch.bfloat16 and weighting == "none" and narrow < left // 2
+    most = _PART_ON_ACCELERATOR if on_accelerator else _PART_ON_CPU
+    part_numbers = max(min(left // 4 // _TEMPORARY, most), widest * d)
+    gram_numbers = min(left // 32, _GRAMS)
+    return MemoryPlan(
+        matrices=matrices,
+        examples=examples,
+        parts=part_numbers * _TEMPORARY + 3 * example,
+        grams=gram_numbers * 8,
+        narrow=narrow if copies else 0,
+        cache=cache_rows * row,
+        pool=pool,
+        widest=widest,
+        part_numbers=part_numbers,
+        gram_numbers=gram_numbers,
+        cache_rows=cache_rows,
+        resident=min(left // 4, _RESIDENT),
+    )
 
 
 def free_memory(device: torch.device) -> int:
@@ -14,6 +99,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
+    """`resolve`, but for devices that have no float64. Raises `ValueError` for these and for what is no device."""
     if str(device).startswith("mps"):
         raise ValueError("expected device 'cpu' or 'cuda', got 'mps': it has no float64, which the selection needs")
     return resolve(device)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
-from fisherlib.greedy import blocks
+from fisherlib.greedy import memory
 from fisherlib.greedy.blocks import Blocks
 from fisherlib.greedy.information import TIE, Information
+from fisherlib.greedy.memory import plan_memory
 
 POOLS = ("random", "duplicated", "heavy-tailed", "wide", "with empty rows", "one direction", "all equal")
 
@@ -206,14 +207,14 @@ def test_memory_changes_the_batches_and_not_the_answer(tmp_path):
     mapped = fl.TokenFeatures.load(tmp_path / "features")
     expected = fl.select(features, examples=40)
     for source in (features, mapped):
-        for memory in (0.0005, 0.002, 1.0):
-            selection = fl.select(source, examples=40, memory=memory)
-            assert Blocks(source, "none", "cpu", int(memory * 1e9)).planned <= memory * 1e9
+        for gigabytes in (0.0005, 0.002, 1.0):
+            selection = fl.select(source, examples=40, memory=gigabytes)
+            assert plan_memory(source, "none", "cpu", int(gigabytes * 1e9)).total <= gigabytes * 1e9
             assert selection.indices.tolist() == expected.indices.tolist()
             assert np.allclose(selection.gains, expected.gains, rtol=1e-9)
     for least in range(40_000, 120_000, 500):  # bytes: down to what is too little
         with contextlib.suppress(ValueError):
-            assert Blocks(features, "none", "cpu", least).planned <= least
+            assert plan_memory(features, "none", "cpu", least).total <= least
     with pytest.raises(ValueError, match="expected at least .* GB for 200 examples of width 12.* raise memory="):
         fl.select(features, examples=40, memory=1e-5)
 
@@ -226,7 +227,7 @@ def test_blocks_that_are_far_away_are_read_once_and_kept(tmp_path, monkeypatch, 
     features = fl.TokenFeatures(features.values, features.offsets, trace_weights=weights)
     features.save(tmp_path / "features")
     near = Blocks(features, weighting, "cpu")
-    monkeypatch.setattr(blocks, "_CACHE", 100 * 6 * 4)  # 100 rows
+    monkeypatch.setattr(memory, "_CACHE", 100 * 6 * 4)  # 100 rows
     far = Blocks(fl.TokenFeatures.load(tmp_path / "features"), weighting, "cpu")
     rng = np.random.default_rng(0)
     for size in (1, 3, 60, 8, 20, 60, 12, 12, 5):  # more than fits, too, and with some that were never asked for
