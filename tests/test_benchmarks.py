@@ -87,7 +87,8 @@ def test_a_selection_from_a_mapped_file_stays_within_its_memory(tmp_path):
     """Measured in a process of its own: what it holds, and what it has mapped of a file that is larger than its bound."""
     memory.write(tmp_path / "features", 0.4)
     command = [sys.executable, "-m", "benchmarks.memory", str(tmp_path / "features"), "--examples=2", "--threads=1"]
-    done = subprocess.run([*command, "--memory=0.1"], capture_output=True, text=True, cwd=report.FOLDER.parent, check=True)
+    options = {"capture_output": True, "text": True, "cwd": report.FOLDER.parent, "check": True}
+    done = subprocess.run([*command, "--memory=0.1"], timeout=300, **options)
     measured = json.loads(done.stdout.splitlines()[-1])
     slack = 0.1  # for what libraries keep for themselves
     assert measured["anonymous_gb"] - measured["before_gb"] < 0.1 + slack

@@ -66,7 +66,8 @@ def test_the_first_screen_is_a_sentence_a_figure_and_two_commands():
 def test_pins_are_whole_and_nothing_large_or_secret_is_committed():
     for pin in _pins().values():
         assert re.fullmatch("[0-9a-f]{64}", pin["sha256"]) and pin["size"] > 0 and pin["members"] and pin["licence"]
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["git", "ls-files", "-z"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
     for name in filter(None, tracked.split("\0")):
         assert not name.startswith("data/cache/")
         assert not (ROOT / name).exists() or (ROOT / name).stat().st_size < 800_000, name

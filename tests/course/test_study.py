@@ -186,7 +186,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(small, tmp_path):
     while not (done := list((tmp_path / "cut" / "rows").glob("*.json"))) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
-    child.join()
+    child.join(60)
     assert done and len(collect(tmp_path / "cut", small, ROWS)) < len(ROWS)
     before = {path: path.stat().st_mtime_ns for path in done}
     resumed = run_rows(ROWS, small, tmp_path / "cut", progress=False)
@@ -608,7 +608,7 @@ def test_the_protocol_is_older_than_the_rows():
     folder = ROOT / "notebooks" / "results" / "05b_confirmation"
 
     def git(*command):
-        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     for commit in store.read(folder)[1]["commit"]:
         if git("cat-file", "-e", commit).returncode:

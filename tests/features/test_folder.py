@@ -372,7 +372,7 @@ def kill_midway(folder, rng):
         time.sleep(0.001)
     time.sleep(rng.random() * 0.02)
     process.kill()
-    process.join()
+    process.join(60)
     assert done(folder) >= before
     return done(folder)
 

@@ -269,7 +269,7 @@ def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
     assert command[0] == ".venv/bin/papermill" and command[2] == "out.ipynb"
     command = [sys.executable, "-m", "papermill", command[1], str(tmp_path / "out.ipynb"), *command[3:]]
     small = ["-p", "trials", "40", "-p", "out_dir", str(tmp_path / "rows")]
-    done = subprocess.run([*command, *small], cwd=NOTEBOOKS.parent, capture_output=True, text=True)
+    done = subprocess.run([*command, *small], cwd=NOTEBOOKS.parent, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     settings = fl.study.PROFILES["smoke"].settings
     (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
@@ -378,7 +378,8 @@ def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
         "my.jsonl",
         *small,
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert results(tmp_path / "out.ipynb")["information"]["FisherSFT"] > 0
     subset = (tmp_path / "mine" / "subset.jsonl").read_text().splitlines()

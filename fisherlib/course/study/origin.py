@@ -18,7 +18,7 @@ def origin(device: str) -> dict[str, str]:
     names = ("torch", "transformers", "numpy", "scipy")
     asked = ["git", "rev-parse", "--short", "HEAD"]
     # Outside a clone the package may still lie in some other project's repository: its commit says nothing of this code.
-    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip() if IN_CLONE else ""
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout.strip() if IN_CLONE else ""
     cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine())
     machine = f"{cpu}, {torch.get_num_threads()} threads"
     if is_accelerator(device):

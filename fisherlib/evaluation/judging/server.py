@@ -106,7 +106,7 @@ def _stop(child: subprocess.Popen) -> None:
         child.wait(5)
     except subprocess.TimeoutExpired:
         child.kill()
-        child.wait()
+        child.wait(5)
     child.stdin.close()
 
 
@@ -118,6 +118,8 @@ def rule_server(rule: Callable[[str, str], str], name: str, **options) -> Iterat
     """
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 60  # for a client that connects and says nothing
+
         def do_POST(self):
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             try:
@@ -145,4 +147,4 @@ def rule_server(rule: Callable[[str, str], str], name: str, **options) -> Iterat
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(timeout=5)

@@ -1,0 +1,49 @@
+"""Nothing may wait for ever: every call that waits for somebody else says for how long."""
+
+import ast
+
+import pytest
+
+from fisherlib.assets import ROOT
+
+# A call of this name needs a keyword; a method of that name needs `timeout`, or a first argument that is one.
+NEEDS = {"run": "timeout", "call": "timeout", "check_call": "timeout", "check_output": "timeout"}  # of subprocess
+KEYWORD = {"FileLock": "timeout", "urlopen": "timeout", "communicate": "timeout", "execute_notebook": "minutes"}
+METHODS = {"wait", "join", "get", "result"}  # "".join and {}.get have an argument, whatever they are called on
+
+
+def without_limit(source: str) -> list[str]:
+    """The calls of a file that may wait for ever."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        named = {keyword.arg for keyword in node.keywords}
+        wanted = NEEDS.get(name) if owner == "subprocess" else KEYWORD.get(name)
+        waits = isinstance(node.func, ast.Attribute) and name in METHODS and not node.args and "timeout" not in named
+        if waits or (wanted and wanted not in named):
+            found.append(f"line {node.lineno}: {ast.unparse(node)[:80]}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("subprocess.run(['x'])", 1),
+        ("subprocess.run(['x'], timeout=5)", 0),
+        ("thread.join(); ', '.join(names); child.wait(); child.wait(5)", 2),
+        ("process.join(timeout=3); queue.get(); {}.get('x'); future.result()", 2),
+        ("FileLock(path); FileLock(path, timeout=0); child.communicate(b'x')", 2),
+    ],
+)
+def test_the_reader_sees_what_has_no_limit(source, count):
+    assert len(without_limit(source)) == count
+
+
+def test_every_wait_has_a_limit():
+    paths = [path for folder in ("fisherlib", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(paths) > 100
+    found = {str(path.relative_to(ROOT)): lines for path in paths if (lines := without_limit(path.read_text()))}
+    assert not found
