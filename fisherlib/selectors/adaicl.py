@@ -1,7 +1,5 @@
 """Maximum coverage of what the model finds hard, on a graph of neighbours (AdaICL, Mavromatis et al. 2023)."""
 
-import time
-
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
@@ -10,22 +8,22 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, mean_nll
 
 
+@selector("AdaICL")
 def adaicl(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
     discounted: bool = False,
     neighbours: int = 15,
     hard: float | int = 0.5,
-) -> Selection:
+) -> Ranking:
     """Hard examples whose neighbourhoods cover as many hard examples as possible, greedily. `seed` is not used.
 
     Hard: the share `hard` of the pool with the highest mean `nll` per token. Each example votes for its nearest
@@ -40,8 +38,6 @@ def adaicl(
     picks, until everything counts again, cover at least 1 - 1/e of the most that so many could. Raises `ValueError` for
     features without `nll`, less than one neighbour, or a share outside (0, 1].
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     if neighbours < 1:
         raise ValueError(f"expected at least 1 of neighbours, got {neighbours}: raise it")
     if not 0 < hard <= 1:
@@ -54,17 +50,8 @@ def adaicl(
     nets = ego_nets(X, uncertain, neighbours)
     picks = uncertain[cover(nets, costs[uncertain], examples if tokens is None else tokens, discounted)]
     rest = by_nll[~np.isin(by_nll, picks)]
-    return fill_in_order(
-        features,
-        np.concatenate([ids[picks], ids[rest], without_tokens(features)]),
-        method="AdaICL+" if discounted else "AdaICL",
-        examples=examples,
-        tokens=tokens,
-        seed=seed,
-        began=began,
-        neighbours=neighbours,
-        hard=hard,
-    )
+    name = "AdaICL+" if discounted else "AdaICL"
+    return Ranking(ids[np.concatenate([picks, rest])], {"method": name, "neighbours": neighbours, "hard": hard})
 
 
 def ego_nets(X: Float[np.ndarray, "n d"], hard: Int[np.ndarray, " h"], neighbours: int) -> csr_array:

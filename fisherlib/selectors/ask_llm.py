@@ -1,16 +1,13 @@
 """Ask the language model itself whether an example is worth training on (Sachdeva et al. 2024)."""
 
-import time
-
 import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
 from fisherlib.model import context_length, per_token
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._text import texts
 from fisherlib.text import Encoded
 
@@ -27,26 +24,22 @@ Answer:"""
 _YES, _NO = (" yes", " Yes", "yes", "Yes"), (" no", " No", "no", "No")
 
 
+@selector("AskLLM")
 def ask_llm(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
     model=None,
     tokenizer=None,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
     scores: Float[np.ndarray, " N"] | None = None,
     **options,
-) -> Selection:
+) -> Ranking:
     """The examples with the highest P(yes), lowest index on ties. `seed` is not used.
 
     `model` and `tokenizer` are needed unless `scores` [N] are given, which `ask_llm_scores` returned before; `options`
     are its options. A small model that was never taught to answer says nearly the same of every example: look at the
     spread of the scores before you trust their order. Source: Sachdeva et al., arXiv 2402.09668; the question is ours.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     asked = options.get("question", QUESTION) if scores is None else "scores given"
     if scores is None:
         if model is None or tokenizer is None:
@@ -58,8 +51,7 @@ def ask_llm(
         raise ValueError(
             f"expected a finite score for each of {len(features):,} examples, got {len(scores):,}: check scores="
         )
-    order = np.argsort(-scores, kind="stable")
-    return fill_in_order(features, order, method="AskLLM", examples=examples, tokens=tokens, began=began, question=asked)
+    return Ranking(np.argsort(-scores, kind="stable"), {"question": asked})
 
 
 def ask_llm_scores(

@@ -1,31 +1,28 @@
 """Sensitivity sampling around k-means centres: far from a centre, or where the loss is high (Axiotis et al. 2024)."""
 
-import time
-from dataclasses import replace
-
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors._priority import priority_sample
 
 
+@selector("clustered")
 def clustered(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
     n_clusters: int | None = None,
     z: float | int = 2,
     scale: float | int | None = None,
     losses: Float[np.ndarray, " N"] | None = None,
-) -> Selection:
+) -> Ranking:
     """A weighted sample with p(x) proportional to scale * dist(x, c)^z + loss(c), c being the centre nearest to x.
 
     k-means runs on the centred means of the examples' token vectors. The loss at a centre is that of the example nearest
@@ -36,8 +33,6 @@ def clustered(
     Source: Axiotis et al., arXiv 2402.17327; priority sampling in place of independent draws is our choice.
     Raises `ValueError` for features without `nll` if no losses are given, and for losses that are negative or not finite.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     if losses is None and features.nll is None:
         raise ValueError("expected features with nll, got none: extract them with fl.extract_features, or give losses=")
     if losses is not None and not (len(losses) == len(features) and np.isfinite(losses).all() and (losses >= 0).all()):
@@ -55,20 +50,10 @@ def clustered(
     by_tokens = examples is None
     costs = features.lengths.numpy()[ids].astype(float) if by_tokens else np.ones(len(ids))
     picks, weights, order = priority_sample(p, costs, tokens if by_tokens else examples, np.random.default_rng(seed))
-    rest = [] if by_tokens else without_tokens(features)
+    weight_of = np.ones(len(features))  # an example without tokens stands for itself
+    weight_of[ids[picks]] = weights
     options = {"n_clusters": n_clusters, "z": z, "scale": scale, "losses": "nll" if losses is None else "given"}
-    selection = fill_in_order(
-        features,
-        np.concatenate([ids[order], rest]).astype(np.int64),
-        method="clustered",
-        examples=examples,
-        tokens=tokens,
-        seed=seed,
-        began=began,
-        **options,
-    )
-    # picks are a prefix of the selection: after them come only examples without tokens, which stand for themselves
-    return replace(selection, weights=np.concatenate([weights, np.ones(len(selection) - len(picks))]))
+    return Ranking(ids[order], options, weight_of)
 
 
 def sensitivities(

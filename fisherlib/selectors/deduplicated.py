@@ -11,25 +11,26 @@ from jaxtyping import Int
 
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._text import texts
 from fisherlib.selectors.uniform import uniform
 
 _PERMUTATIONS = 128
 
 
+@selector("deduplicated")
 def deduplicated(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
     then: Callable[..., Selection] = uniform,
     threshold: float = 0.8,
     refill: bool = False,
     **options,
-) -> Selection:
+) -> Ranking | Selection:
     """What `then` selects from the first example of each group of near-duplicates; indices are those of the whole pool.
 
     `then` is any selector of this package, or any callable with their call; `options` are passed on to it. FisherSFT:
@@ -40,7 +41,6 @@ def deduplicated(
     without `refill`, a budget beyond what is left.
     """
     began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     groups = near_duplicates(rows, threshold=threshold, seed=seed)
     kept = np.flatnonzero(groups == np.arange(len(groups)))
     left, unit = (len(kept), "examples") if tokens is None else (int(features.lengths.numpy()[kept].sum()), "tokens")
@@ -52,9 +52,7 @@ def deduplicated(
         )
     if budget > left:
         copies = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(len(groups)), kept))
-        about = {"threshold": threshold, "removed": 0, "seed": seed, "began": began}
-        order = np.concatenate([kept, copies])
-        return fill_in_order(features, order, method="deduplicated", examples=examples, tokens=tokens, **about)
+        return Ranking(np.concatenate([kept, copies]), {"threshold": threshold, "removed": 0})
     removal = time.perf_counter() - began
     chosen = then(rows.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
     settings = {

@@ -1,45 +1,30 @@
 """Inverse-propensity sampling: the rarer an example's neighbourhood, the likelier it is drawn (Sachdeva et al. 2024)."""
 
-import time
-
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
 
-from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import centred
 
 _AT_ONCE = 2**22  # kernel values that are computed at once
 _FOR_MEDIAN = 2000  # examples that the bandwidth is taken from
 
 
-def density(
-    rows: Dataset | None,
-    features: TokenFeatures,
-    *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
-    bandwidth: float | None = None,
-) -> Selection:
+@selector("density")
+def density(rows: Dataset | None, features: TokenFeatures, *, seed: int, bandwidth: float | None = None) -> Indices:
     """Sample without replacement, with probability proportional to 1 / density (see `density_scores`).
 
     k copies of an example that is far from all others weigh together about as much as one such example without copies.
     Source: Sachdeva et al., arXiv 2402.09668; there the kernel sum is a sketch, here it is exact (our choice).
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     scores = density_scores(features, bandwidth=bandwidth, seed=seed)
     ids = np.flatnonzero(np.isfinite(scores))
     # Gumbel top-k: the falling order of log weight + Gumbel noise is that of drawing one after the other by weight.
     keys = -np.log(scores[ids]) + np.random.default_rng(seed).gumbel(size=len(ids))
-    order = np.concatenate([ids[np.argsort(-keys, kind="stable")], without_tokens(features)])
-    return fill_in_order(
-        features, order, method="density", examples=examples, tokens=tokens, seed=seed, began=began, bandwidth=bandwidth
-    )
+    return ids[np.argsort(-keys, kind="stable")]
 
 
 def density_scores(features: TokenFeatures, *, bandwidth: float | None = None, seed: int = 0) -> Float[np.ndarray, " N"]:

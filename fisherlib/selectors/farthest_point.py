@@ -1,26 +1,24 @@
 """Farthest-point sampling, the greedy k-centre algorithm: no example of the pool is far from a pick (Gonzalez 1985)."""
 
-import time
-
 import numpy as np
 from datasets import Dataset
 from scipy.spatial.distance import cdist
 
-from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import pooled
 
 
+@selector("farthest point")
 def farthest_point(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
     start: int | np.integer | str = "centre",
-) -> Selection:
+) -> Indices:
     """Each pick is the example farthest from all picks so far, among those that fit. Ties go to the lowest index.
 
     Distances are between the means of the examples' token vectors (the same, centred or not). `start`: "centre", the
@@ -28,8 +26,6 @@ def farthest_point(
     largest distance to a pick is at most twice the least possible for n. Time O(picks N d), memory O(N d). Source:
     Gonzalez 1985. Raises `ValueError` for a start that does not exist, has no tokens or exceeds the budget.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     ids, X, lengths = pooled(features)
     costs = np.ones(len(ids)) if tokens is None else lengths.astype(float)
     left = examples if tokens is None else tokens
@@ -51,7 +47,4 @@ def farthest_point(
         free[best] = False
         left -= costs[best]
         score = distance = np.minimum(distance, cdist(X, X[best : best + 1], "sqeuclidean")[:, 0])
-    order = np.concatenate([ids[picks], without_tokens(features)]).astype(np.int64)
-    return fill_in_order(
-        features, order, method="farthest point", examples=examples, tokens=tokens, seed=seed, began=began, start=start
-    )
+    return ids[picks]

@@ -1,7 +1,5 @@
 """I-optimal design: the picks that leave the least variance in the predictions for a target."""
 
-import time
-
 import numpy as np
 import torch
 from datasets import Dataset
@@ -9,21 +7,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 
 
+@selector("I-optimal")
 def i_optimal(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
     target: TokenFeatures | None = None,
     rule: str = "gain",
     prior: float | int = 1.0,
-) -> Selection:
+) -> Ranking:
     """Greedy minimisation of tr(V^-1 Sigma), where V = prior I + sum of x x^T over the picks and Sigma = mean of x x^T.
 
     Sigma is that of the tokens of `target`, by default of the pool itself: x^T V^-1 x is the variance of a prediction at x,
@@ -36,8 +33,6 @@ def i_optimal(
     Source: extension (V- or I-optimality is classical optimal design). Raises `ValueError` for an unknown rule, a prior
     that is not positive, a target of another width or without tokens, and features that are not finite.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     if rule not in ("gain", "gain_per_token"):
         raise ValueError(f"expected rule to be one of ('gain', 'gain_per_token'), got {rule!r}")
     if not 0 < prior < np.inf:
@@ -62,9 +57,7 @@ def i_optimal(
         picks.append(best)
         open_ones[best] = False
         left -= price[best]
-    order = np.concatenate([picks, np.setdiff1d(np.arange(len(features)), picks)]).astype(np.int64)
-    options = {"rule": rule, "prior": prior, "target": "pool" if target is None else "given", "began": began}
-    return fill_in_order(features, order, method="I-optimal", examples=examples, tokens=tokens, **options)
+    return Ranking(picks, {"rule": rule, "prior": prior, "target": "pool" if target is None else "given"})
 
 
 class _Variance:

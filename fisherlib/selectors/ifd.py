@@ -1,33 +1,28 @@
 """Instruction-following difficulty: how much of its loss a response keeps when the prompt is read first (Li et al. 2024)."""
 
-import time
-
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
 from fisherlib.model import context_length, nll, per_token
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors._scored import mean, scores_for
 from fisherlib.selectors._text import exchanges
 from fisherlib.text import Encoded, encode
 
 
+@selector("IFD")
 def ifd(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
     model=None,
     tokenizer=None,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
     scores: Float[np.ndarray, " N"] | None = None,
     **options,
-) -> Selection:
+) -> Ranking:
     """The examples with the highest score of at most 1; lowest index on ties. `seed` is not used.
 
     `model` and `tokenizer` are needed unless `scores` [N] are given, which `ifd_scores` returned before; `options` are its
@@ -36,13 +31,11 @@ def ifd(
     first (our choice); `examples` of at most (scores <= 1).sum() takes none of them.
     Source: Li et al., arXiv 2308.12032.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     ratio = options.get("ratio", "loss") if scores is None else "scores given"
     scores = scores_for(ifd_scores, rows, features, model, tokenizer, scores, options)
     # Falling up to 1, then rising: NaN, which only examples without tokens have, sorts last.
     order = np.lexsort((np.where(scores <= 1, -scores, scores), ~(scores <= 1)))
-    return fill_in_order(features, order, method="IFD", examples=examples, tokens=tokens, began=began, ratio=ratio)
+    return Ranking(order, {"ratio": ratio})
 
 
 def ifd_scores(

@@ -1,6 +1,5 @@
 """Say how much of the budget each neighbourhood gets by one method, and choose inside it by another."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -8,22 +7,23 @@ from datasets import Dataset
 
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors.uniform import uniform
 
 
+@selector("in clusters")
 def in_clusters(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
     n_clusters: int = 8,
     like: Callable[..., Selection] | None = None,
     then: Callable[..., Selection] = uniform,
-) -> Selection:
+) -> Ranking:
     """`then` inside each k-means cluster, with the share of the budget that `like` spends there.
 
     `like` and `then` are selectors of this package, or any callables with their call. Without `like`, a cluster's share is
@@ -32,8 +32,6 @@ def in_clusters(
     at most one for each example with tokens). Source: extension. Cost: `like` and `then` on the whole pool, `then` in each
     cluster, and k-means.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     ids, X = centred(features)
     k = min(n_clusters, len(ids))
     cluster, costs = clusters(X, k, seed)[0], features.lengths.numpy().astype(float)
@@ -54,13 +52,4 @@ def in_clusters(
             order += members[part.indices].tolist()
     order += then(rows, features, seed=seed, **{unit: budget}).indices.tolist()
     order += np.random.default_rng(seed).permutation(len(features)).tolist()  # for the last few tokens, whoever fits
-    return fill_in_order(
-        features,
-        list(dict.fromkeys(order)),
-        method="in clusters",
-        examples=examples,
-        tokens=tokens,
-        seed=seed,
-        began=began,
-        n_clusters=n_clusters,
-    )
+    return Ranking(list(dict.fromkeys(order)), {"n_clusters": n_clusters})

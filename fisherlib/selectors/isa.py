@@ -1,6 +1,5 @@
 """Sampling guided by the entropy of a two-component mixture, and the plateau of more data (ISA, Khera et al. 2024)."""
 
-import time
 import warnings
 
 import numpy as np
@@ -11,30 +10,26 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import centred, principal
 
 
+@selector("ISA")
 def isa(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    seed: int,
     entropy: str = "high",
     dimensions: int = 8,
-) -> Selection:
+) -> Indices:
     """Sample without replacement, with probability proportional to the entropy H of `isa_entropies` ("high").
 
     `entropy="low"`: proportional to log 2 - H. The paper says that H guides the sampling, not how: the direction, the
     proportionality and the mixture's details are our choice.
     Source: Khera et al., arXiv 2411.10545, for pairs of preferences; on the means of token vectors, an extension.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     if entropy not in ("high", "low"):
         raise ValueError(f"expected entropy to be 'high' or 'low', got {entropy!r}")
     H = isa_entropies(features, dimensions=dimensions, seed=seed)
@@ -42,17 +37,7 @@ def isa(
     weights = np.maximum(H[ids] if entropy == "high" else np.log(2) - H[ids], np.finfo(float).tiny)  # 0 would be last
     # Gumbel top-k: the falling order of log weight + Gumbel noise is that of drawing one after the other by weight.
     keys = np.log(weights) + np.random.default_rng(seed).gumbel(size=len(ids))
-    return fill_in_order(
-        features,
-        np.concatenate([ids[np.argsort(-keys, kind="stable")], without_tokens(features)]),
-        method="ISA",
-        examples=examples,
-        tokens=tokens,
-        seed=seed,
-        began=began,
-        entropy=entropy,
-        dimensions=dimensions,
-    )
+    return ids[np.argsort(-keys, kind="stable")]
 
 
 def isa_entropies(features: TokenFeatures, *, dimensions: int = 8, seed: int = 0) -> Float[np.ndarray, " N"]:

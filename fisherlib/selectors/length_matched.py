@@ -1,7 +1,6 @@
 """Random examples of the lengths that another selection has: the control that takes length out of a comparison."""
 
 import math
-import time
 
 import numpy as np
 from datasets import Dataset
@@ -9,19 +8,18 @@ from jaxtyping import Int
 
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 
 
+@selector("length-matched", examples_of="like")
 def length_matched(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
     like: Selection,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    seed: int,
     ratio: float = 1.1,
-) -> Selection:
+) -> Ranking:
     """The k-th pick is a random example of the length bucket of the k-th pick of `like`, without replacement.
 
     A bucket holds the lengths from a up to, but without, `ratio` * a: exact lengths when they are short, within a tenth
@@ -30,10 +28,6 @@ def length_matched(
     random examples that fit. Picks of `like` may be drawn again: it is a random choice, not its complement. Source: our
     control. Raises `ValueError` if `like` is from a pool of another size, and unless `ratio` is above 1.
     """
-    began = time.perf_counter()
-    if examples is None and tokens is None:
-        examples = len(like)
-    check_call(rows, features, examples, tokens)
     if like.pool_size != len(features):
         raise ValueError(
             f"expected a selection from this pool of {len(features):,}, got one from {like.pool_size:,} examples"
@@ -45,10 +39,7 @@ def length_matched(
     drawers = {b: iter(shuffled[bucket[shuffled] == b].tolist()) for b in np.unique(bucket).tolist()}
     matched = [next(drawers[b]) for b in bucket[like.indices].tolist()]  # a bucket holds at least the picks of `like`
     order = np.concatenate([matched, shuffled[~np.isin(shuffled, matched)]]).astype(np.int64)
-    options = {"ratio": ratio, "like": like.settings.get("method", "selection")}
-    return fill_in_order(
-        features, order, method="length-matched", examples=examples, tokens=tokens, seed=seed, began=began, **options
-    )
+    return Ranking(order, {"ratio": ratio, "like": like.settings.get("method", "selection")})
 
 
 def length_buckets(lengths: Int[np.ndarray, " N"], ratio: float) -> Int[np.ndarray, " N"]:

@@ -1,7 +1,5 @@
 """LLMaAA: what to have annotated next, by place or by the model's doubt (Zhang et al. 2023). Its weights: `meta_weights`."""
 
-import time
-
 import numpy as np
 import torch
 from datasets import Dataset
@@ -9,26 +7,26 @@ from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
 from fisherlib.features import Matrix, TokenFeatures, check_head, logits_in_blocks
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters, round_robin
 from fisherlib.selectors._scored import check_scores
 
 _DOUBTS, _REDUCTIONS = ("entropy", "least confidence"), ("mean", "sum", "max")
 
 
+@selector("LLMaAA")
 def llmaaa(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
     acquisition: str = "k-means",
     head: Matrix | None = None,
     scores: Float[np.ndarray, " N"] | None = None,
     reduction: str = "mean",
-) -> Selection:
+) -> Ranking:
     """One acquisition of the paper: "k-means", "entropy" or "least confidence".
 
     "k-means": as many clusters as picks, of the centred means of the examples' token vectors; each centre, that of the
@@ -41,25 +39,22 @@ def llmaaa(
     The paper queries, annotates and trains in turns; this is one query. Source: Zhang et al., arXiv 2310.19596.
     Raises `ValueError` for an unknown acquisition, a doubt without head and scores, or what `llmaaa_scores` refuses.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
-    budget = {"examples": examples, "tokens": tokens}
     if acquisition == "k-means":
         ids, X = centred(features)
         n = examples if examples is not None else round(tokens / features.lengths.numpy()[ids].mean())
         labels, distances = clusters(X, min(max(n, 1), len(ids)), seed)
         first = _nearest_distinct(X, labels)
         rest = round_robin(labels, within=distances, among=-np.bincount(labels).astype(float))
-        order = np.concatenate([ids[first], ids[rest[~np.isin(rest, first)]], without_tokens(features)])
-        return fill_in_order(features, order, method="LLMaAA, k-means", seed=seed, began=began, **budget)
+        order = np.concatenate([first, rest[~np.isin(rest, first)]])
+        return Ranking(ids[order], {"method": "LLMaAA, k-means"})
     if acquisition not in _DOUBTS:
         raise ValueError(f"expected acquisition to be one of {('k-means', *_DOUBTS)}, got {acquisition!r}")
     how = reduction if scores is None else "scores given"
     if scores is None:
         scores = llmaaa_scores(features, head, doubt=acquisition, reduction=reduction)
     scores = check_scores(features, scores)
-    order = np.argsort(-scores, kind="stable")
-    return fill_in_order(features, order, method=f"LLMaAA, {acquisition}", began=began, reduction=how, **budget)
+    settings = {"method": f"LLMaAA, {acquisition}", "seed": None, "reduction": how}
+    return Ranking(np.argsort(-scores, kind="stable"), settings)
 
 
 def _nearest_distinct(X: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:

@@ -4,30 +4,23 @@ They need the extra `neighbours`. Farthest-point sampling, as in scikit-matter, 
 that the picks are the same. All settings are our choice.
 """
 
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 from datasets import Dataset
 
-from fisherlib.features import TokenFeatures
+from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred
 from fisherlib.selectors.farthest_point import farthest_point
 
 PACKAGES = {"facility_location": "submodlib", "semhash": "semhash"}  # what must be importable
 
 
-def facility_location(
-    rows: Dataset | None,
-    features: TokenFeatures,
-    *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
-) -> Selection:
+@selector("facility location")
+def facility_location(rows: Dataset | None, features: TokenFeatures, *, seed: int) -> Indices:
     """Every example has a pick like it: greedy for the sum over the pool of the largest similarity to a pick.
 
     The similarity is (1 + cosine) / 2 of the centred means of token vectors; submodlib's lazy greedy ranks the whole pool,
@@ -35,8 +28,6 @@ def facility_location(
     that have only each other gain the same), and the package breaks them. Time O(N^2 d) and more for the ranking, memory
     O(N^2). Source: Lin and Bilmes 2011. Raises `ImportError` without the package, `ValueError` for a bad budget.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     _needs("facility_location")
     from submodlib import FacilityLocationFunction
 
@@ -48,22 +39,11 @@ def facility_location(
         function = FacilityLocationFunction(n=len(ids), mode="dense", sijs=alike, separate_rep=False)
         found = function.maximize(budget=len(ids) - 1, optimizer="LazyGreedy", stopIfZeroGain=False, show_progress=False)
         ranked = np.array([i for i, _ in found], dtype=np.int64)
-    last = np.setdiff1d(np.arange(len(ids)), ranked)
-    order = np.concatenate([ids[ranked], ids[last], without_tokens(features)])
-    return fill_in_order(
-        features, order, method="facility location", examples=examples, tokens=tokens, seed=seed, began=began
-    )
+    return ids[ranked]
 
 
-def semhash(
-    rows: Dataset | None,
-    features: TokenFeatures,
-    *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
-    threshold: float = 0.9,
-) -> Selection:
+@selector("SemHash, then uniform")
+def semhash(rows: Dataset | None, features: TokenFeatures, *, seed: int, threshold: float = 0.9) -> Ranking:
     """Uniform among what SemHash leaves: no two examples that mean the same; then, if the budget asks for it, the others.
 
     Two examples mean the same if the cosine of their centred mean token vectors is at least `threshold`, so the embeddings
@@ -71,8 +51,6 @@ def semhash(
     all. Time O(N^2 d). Source: SemHash, `self_deduplicate`. Raises `ImportError` without the package, `ValueError` for a
     bad budget.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     _needs("semhash")
     from semhash import SemHash
 
@@ -83,8 +61,7 @@ def semhash(
     kept = np.array([int(record["example"]) for record in index.self_deduplicate(threshold).selected], dtype=np.int64)
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(kept), rng.permutation(np.setdiff1d(np.arange(len(features)), kept))])
-    about = {"threshold": threshold, "removed": len(ids) - len(kept), "seed": seed, "began": began}
-    return fill_in_order(features, order, method="SemHash, then uniform", examples=examples, tokens=tokens, **about)
+    return Ranking(order, {"threshold": threshold, "removed": len(ids) - len(kept)})
 
 
 NEIGHBOURS: dict[str, Callable[..., Selection]] = {

@@ -6,17 +6,19 @@ from datasets import Dataset
 
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, select
+from fisherlib.selectors._contract import selector
 from fisherlib.selectors.deduplicated import deduplicated
 from fisherlib.selectors.in_clusters import in_clusters
 
 
+@selector("recipe")
 def recipe(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    examples: int | None,
+    tokens: float | int | None,
+    seed: int,
 ) -> Selection:
     """Near-duplicates out, then a random choice inside each of eight clusters, with the share that FisherSFT spends there.
 

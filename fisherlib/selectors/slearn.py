@@ -1,7 +1,6 @@
 """SLearnLLM: keep what the model gets wrong; what it knows already it need not be taught (Liu et al. 2025)."""
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,9 +9,8 @@ from datasets import Dataset
 from jaxtyping import Bool, Float
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
 from fisherlib.model import context_length, is_first_choice, per_token
-from fisherlib.selectors._budget import check_call, fill_in_order
+from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._scored import mean, scores_for
 from fisherlib.selectors._text import exchanges, rows_of
 from fisherlib.text import encode
@@ -36,19 +34,18 @@ _GRADE = re.compile(r"(?:Grade:\s*)?(10|\d)(?:\s*/\s*10)?\.?")
 _NAMED = re.compile(r"Grade:\s*(\d+)")
 
 
+@selector("SLearnLLM")
 def slearn(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
     model=None,
     tokenizer=None,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    seed: int,
     scores: Float[np.ndarray, " N"] | None = None,
     threshold: float | None = None,
     **options,
-) -> Selection:
+) -> Ranking:
     """The examples with the lowest scores, lowest index on ties: those that the model knows least.
 
     `model` and `tokenizer` are needed unless `scores` [N] are given, of `slearn_scores` or `slearn_grades`; `options` are
@@ -58,8 +55,6 @@ def slearn(
     or right, so it comes last, and `settings["ungraded"]` counts these. Filling a budget, both orders and the place of the
     ungraded are our choice. Source: Liu et al., arXiv 2505.17470. Raises `ValueError` if no example has a score.
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     how = options.get("how", "token accuracy") if scores is None else "scores given"
     scores = scores_for(slearn_scores, rows, features, model, tokenizer, scores, options, gaps=True)
     if threshold is None:
@@ -69,9 +64,8 @@ def slearn(
         dice = np.random.default_rng(seed).random(len(scores))
         order = np.lexsort((np.where(wrong, dice, scores), ~wrong))
     ungraded = int((np.isnan(scores) & (features.lengths.numpy() > 0)).sum())
-    budget = {"examples": examples, "tokens": tokens, "seed": None if threshold is None else seed}
-    notes = {"how": how, "threshold": threshold, "ungraded": ungraded}
-    return fill_in_order(features, order, method="SLearnLLM", began=began, **budget, **notes)
+    used = None if threshold is None else seed
+    return Ranking(order, {"seed": used, "how": how, "threshold": threshold, "ungraded": ungraded})
 
 
 def slearn_kept(scores: Float[np.ndarray, " N"], threshold: float = 1.0) -> Bool[np.ndarray, " N"]:

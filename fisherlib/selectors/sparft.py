@@ -1,29 +1,25 @@
 """Few examples that are far from each other, from each cluster of meaning and difficulty (SPaRFT, Do et al. 2025)."""
 
-import time
-
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
-from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
-from fisherlib.selectors._budget import check_call, fill_in_order, without_tokens
+from fisherlib.features import Indices, TokenFeatures
+from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import centred, clusters, mean_nll, principal, round_robin
 
 
+@selector("SPaRFT")
 def sparft(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    examples: int | None = None,
-    tokens: float | int | None = None,
-    seed: int = 0,
+    seed: int,
     n_clusters: int = 8,
     dimensions: int = 32,
     difficulty: float | int = 1.0,
-) -> Selection:
+) -> Indices:
     """The reduction step of SPaRFT: the same number from each cluster (see `sparft_clusters`), farthest first inside.
 
     One pick of each cluster, in a random order of the clusters, then a second one of each, and so on; a cluster that has no
@@ -32,26 +28,13 @@ def sparft(
     Source: Do et al., arXiv 2508.05015; where an order begins, and how clusters take turns, is our choice.
     Cost: principal components O(N d min(N, d)), k-means, and O(dimensions * sum of squared cluster sizes).
     """
-    began = time.perf_counter()
-    check_call(rows, features, examples, tokens)
     ids, Z, labels = _clustered(features, n_clusters, dimensions, difficulty, seed)
     within = np.empty(len(ids))
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
         within[members[farthest_first(Z[members])]] = np.arange(len(members))
     order = round_robin(labels, within, among=np.random.default_rng(seed).random(labels.max() + 1))
-    return fill_in_order(
-        features,
-        np.concatenate([ids[order], without_tokens(features)]),
-        method="SPaRFT",
-        examples=examples,
-        tokens=tokens,
-        seed=seed,
-        began=began,
-        n_clusters=n_clusters,
-        dimensions=dimensions,
-        difficulty=difficulty,
-    )
+    return ids[order]
 
 
 def sparft_clusters(
