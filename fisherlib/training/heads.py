@@ -1,5 +1,6 @@
 """Softmax heads from scratch on frozen features: the setting of the theory."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,10 @@ def fit_heads(
         L = len(frame.classes)
         X = np.concatenate([X, np.zeros((L, X.shape[1]))])
         weights = np.concatenate([np.ones(len(y)), np.zeros(L)])
-        with threadpool_limits(1):  # the matrices are so small that threads only wait for each other
+        # So many classes beside few tokens make scikit-learn suspect that they are numbers; they are class numbers.
+        # One thread: the matrices are so small that threads only wait for each other.
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
             head.classifier.fit(X, np.concatenate([y, np.arange(L)]), sample_weight=weights)
         heads.append(head)
     return heads

@@ -185,3 +185,9 @@ def test_heads_know_every_class_whatever_their_selection_shows():
     assert heads[1].held_out(features).nll < heads[0].held_out(features).nll
     frequent = np.sort(np.argsort(-np.bincount(features.labels), kind="stable")[:8])
     assert np.array_equal(heads[0].classes, frequent)
+
+
+def test_few_tokens_of_many_classes_warn_of_nothing(recwarn):
+    """Every class has a row of weight zero: more rows than a small selection has tokens, and no sign of a regression."""
+    fl.fit_heads(labelled_pool(), [[0, 1, 2]], classes=12, dimensions=4)
+    assert not [str(warning.message) for warning in recwarn]
