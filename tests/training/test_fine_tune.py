@@ -189,5 +189,7 @@ def test_heads_know_every_class_whatever_their_selection_shows():
 
 def test_few_tokens_of_many_classes_warn_of_nothing(recwarn):
     """Every class has a row of weight zero: more rows than a small selection has tokens, and no sign of a regression."""
-    fl.fit_heads(labelled_pool(), [[0, 1, 2]], classes=12, dimensions=4)
+    blocks = list(torch.randn(4, 10, 6, generator=torch.Generator().manual_seed(0)))
+    features = fl.TokenFeatures.from_list(blocks, labels=torch.arange(40) % 20)
+    fl.fit_heads(features, [[0]], classes=20, dimensions=4)  # 10 tokens
     assert not [str(warning.message) for warning in recwarn]
