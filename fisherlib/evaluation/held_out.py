@@ -50,7 +50,17 @@ def held_out_nll(
     precision: str = "bfloat16",
     progress: bool | None = None,
 ) -> HeldOut:
-    """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`."""
+    """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    >>> held_out = fl.held_out_nll(model, None, [[3, 1, 4, 1, 5], [9, 2, 6]])
+    >>> held_out.nll_sums.shape, held_out.tokens
+    ((2,), array([4., 2.]))
+
+    `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `precision`: "bfloat16" or
+    "float32". Raises `ValueError` for rows that are longer than the model's context, or without any response token.
+    """
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     values = per_token(model, encoded, nll, tokens_per_batch=tokens_per_batch, precision=precision, progress=progress)
     # Torch's sums, as from the first: NumPy's add in another order, and committed results hold every digit.
@@ -60,6 +70,10 @@ def held_out_nll(
 
 def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Interval:
     """NLL per token of `first` minus `second`, resampling held-out examples (percentile bootstrap, `scipy.stats`).
+
+    >>> tokens = np.array([2.0, 4.0, 3.0])
+    >>> fl.paired_difference(fl.HeldOut(np.array([7.0, 15.0, 9.0]), tokens), fl.HeldOut(np.array([8.0, 16.0, 11.0]), tokens))
+    -0.4444 [-0.6667, -0.2500] (better)
 
     Below zero the first is better, and `verdict` says "better", "worse", or "tie" where the interval holds zero.
     The interval covers the choice of test examples, and with some dozens of them is a little too narrow; it does not cover

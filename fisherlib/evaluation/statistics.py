@@ -16,6 +16,10 @@ LEVEL = 0.95
 class Interval:
     """A number with its 95 % interval: a difference of losses, unless a subclass says another kind of number.
 
+    >>> from fisherlib.evaluation import Interval
+    >>> Interval(-0.2, -0.3, -0.1)
+    -0.2000 [-0.3000, -0.1000] (better)
+
     `p`, of the hypothesis that the number is `null`, is there where a test was made, and `count` where it says of how many
     (seeds, judgements) the number is the mean.
     """

@@ -11,6 +11,10 @@ _ROWS = 2**14  # projected at a time
 def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: int = 0) -> TokenFeatures:
     """Features of width `dim` < d, in memory (where the features are), in float32, with the per-token columns kept.
 
+    >>> features = fl.TokenFeatures.from_list([torch.randn(3, 8), torch.randn(2, 8)])
+    >>> fl.compress(features, 4).values.shape
+    torch.Size([5, 4])
+
     `method`: "pca" keeps the directions of the largest second moment (not centred: V is not centred either); "random" is a
     Gaussian projection of variance 1 / dim, which keeps lengths and angles in expectation and needs no pass of its own.
     A gain of features in fewer dimensions is another gain: select with these, then ask `certify(features, selection)` what

@@ -40,6 +40,12 @@ def extract_features(
 ) -> TokenFeatures:
     """The pre-logit vector at the position that predicts each response token, for every row.
 
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    >>> features = fl.extract_features(model, None, [[3, 1, 4, 1, 5], [9, 2, 6]])
+    >>> features.values.shape, features.lengths  # nothing precedes the first token of a row: it has no vector
+    (torch.Size([6, 16]), tensor([4, 2]))
+
     `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
     memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16" or "float32".
     `dtype`: of the stored values. `progress`: None shows a bar in a terminal only. Runs where the model is (CPU, CUDA or

@@ -136,8 +136,8 @@ def ifd_warm_up(
 ) -> Int[np.ndarray, " n"]:
     """Examples for the brief tuning that comes before scoring: `per_cluster` of the middle half of each k-means cluster.
 
-    >>> warm = fl.fine_tune(model, tokenizer, rows.select(ifd_warm_up(features)))        # one epoch
-    >>> chosen = ifd(rows, features, tokens=6_000, model=warm.model, tokenizer=tokenizer)
+        warm = fl.fine_tune(model, tokenizer, rows.select(ifd_warm_up(features)))        # one epoch
+        chosen = ifd(rows, features, tokens=6_000, model=warm.model, tokenizer=tokenizer)
 
     k-means runs on the centred means of the examples' token vectors, with `n_clusters` clusters, or as many as there are
     examples with tokens. The middle half lies between the quartiles of `spread` [N] inside the cluster, counted in ranks so

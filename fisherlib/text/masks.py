@@ -22,6 +22,9 @@ class Encoded:
 def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: int | None = None) -> list[Encoded]:
     """Token ids and response mask of every row.
 
+    >>> fl.encode([[3, 1, 4], [1, 5]], None)[0]
+    Encoded(input_ids=[3, 1, 4], is_response=[False, True, True])
+
     With a chat template, rows become conversations and the assistant turns with their end-of-turn token count;
     without one, the prompt and the response are joined as they stand (a `system` line is left out) and the response with
     the end-of-text token counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts.

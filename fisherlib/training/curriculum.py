@@ -1,8 +1,12 @@
 """Which cluster the next training step learns from: a bandit that goes where the model fails (SPaRFT, Do et al. 2025).
 
->>> order = ClusterOrder(labels, examples_per_step=4)                  # the cluster of each row of the subset
->>> tuned = fl.fine_tune(model, tokenizer, subset, order=order, steps_per_epoch=40)
->>> order.curriculum.counts                                            # steps for each cluster
+>>> from transformers import LlamaConfig, LlamaForCausalLM
+>>> from fisherlib.training import ClusterOrder
+>>> model = LlamaForCausalLM(LlamaConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+>>> order = ClusterOrder(np.array([0, 0, 1]), examples_per_step=2)  # the cluster of each row
+>>> tuned = fl.fine_tune(model, None, [[3, 1, 4], [1, 5, 9], [2, 6, 5]], order=order, steps_per_epoch=5)
+>>> int(order.curriculum.counts.sum())  # steps, by cluster
+5
 """
 
 from collections.abc import Sequence
