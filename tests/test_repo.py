@@ -48,6 +48,15 @@ def test_conda_installs_the_same_and_pins_only_python():
     assert set(PROJECT["optional-dependencies"]) == {"bench", "judge", "lora", "neighbours", "notebooks", "test"}
 
 
+def test_the_citation_is_of_this_version_and_names_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format asks for
+    assert citation["version"] == fl.__version__ and citation["license"] == PROJECT["license"]
+    (paper,) = citation["references"]
+    assert paper["title"] in (ROOT / "README.md").read_text() and (paper["start"], paper["end"]) == (12924, 12943)
+    assert {"type", "title", "authors"} <= set(paper) and len(paper["authors"]) == 6
+
+
 def test_readme_commands_exist_and_its_tables_are_fresh():
     readme = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
