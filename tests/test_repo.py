@@ -64,12 +64,27 @@ def test_readme_commands_exist_and_its_tables_are_fresh():
     assert {"setup", "quickstart", "test", "lab", "lint", "notebooks"} <= targets
     assert readme_with_tables(readme) == readme, "stale tables: run make notebooks"
     links = re.findall(r"\]\(((?!http)[^)]+)\)", readme)
-    assert links and all((ROOT / link).exists() for link in links)
+    headings = {f"#{name.lower().replace(' ', '-')}" for name in re.findall(r"^#+ (.+)", readme, re.MULTILINE)}
+    assert links and all(link in headings or (ROOT / link).exists() for link in links)
 
 
-def test_the_first_screen_is_a_sentence_a_figure_and_two_commands():
-    first = (ROOT / "README.md").read_text().split("```")[1]
-    assert re.findall(r"^make \w+", first, re.MULTILINE) == ["make quickstart", "make test"]
+def test_the_first_screen_says_what_was_found_then_takes_your_data():
+    """Who reads no further knows what the tool does, when it helps, whom it harms, and what to type."""
+    screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:60])
+    found, _, after = screen.partition("<!-- /found -->")
+    assert len(re.findall(r"^- \*\*", found, re.MULTILINE)) == 3 and "```" not in found
+    (_, choose), (_, commands) = re.findall(r"```(python|bash)\n(.*?)```", after, re.DOTALL)
+    assert len(list(filter(None, choose.splitlines()))) <= 8 and "test_fraction=0" in choose and "to_json" in choose
+    assert re.findall(r"^make \w+", commands, re.MULTILINE) == ["make quickstart", "make test"]
+    head = re.search(r"<!-- pays -->\n(.*)\n", screen)[1]
+    assert all(name in head for name in ("uniform", "MinHash + uniform", "FisherSFT", "fl.recipe", "majority alone"))
+    assert "<!-- /pays -->" in screen
+
+
+def test_no_result_in_readme_is_typed_by_hand():
+    readme = (ROOT / "README.md").read_text()
+    prose = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->|```.*?```|`[^`]*`|\]\([^)]*\)", "", readme, flags=re.DOTALL)
+    assert set(re.findall(r"[\d.]*\d+\.\d+|\d+ ?%", prose)) <= {"95 %", "3.11", "2505.14826", "2.0"}
 
 
 def test_pins_are_whole_and_nothing_large_or_secret_is_committed():

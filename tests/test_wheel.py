@@ -40,7 +40,7 @@ print(json.dumps({
     "of_the_user": str(platformdirs.user_cache_path("fisherlib", appauthor=False)),
     "picks": len(selection),
     "rows": len(subset),
-    "safe": len(safe),
+    "evened": len(evened),
     "study": study,
     "commit": fl.study.rows.origin("cpu")["commit"],
 }))
@@ -101,6 +101,18 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert not any(name.endswith("entry_points.txt") for name in names), "a console script before there is a command"
 
 
+def test_readme_s_first_snippet_chooses_from_a_file_of_one_s_own(installed, tmp_path):
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    assert snippet.count("tokens=3_000") == 2
+    rows = [{"prompt": f"What comes after {i}?", "response": f"After {i} comes {i + 1}.", "id": i} for i in range(20)]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "snippet.py").write_text(NO_NETWORK + snippet.replace("tokens=3_000", "tokens=40"))
+    done = run(sys.executable, "snippet.py", cwd=tmp_path, env=installed[1])
+    assert done.returncode == 0, done.stderr
+    subset = [json.loads(line) for line in (tmp_path / "subset.jsonl").read_text().splitlines()]
+    assert 0 < len(subset) < 20 and all(row in rows for row in subset)
+
+
 def test_readme_s_snippet_runs_from_the_wheel_elsewhere(installed, tmp_path):
     target, environment = installed
     after = (ROOT / "README.md").read_text().partition("\n## The library\n")[2]
@@ -115,7 +127,7 @@ def test_readme_s_snippet_runs_from_the_wheel_elsewhere(installed, tmp_path):
     assert Path(found["package"]) == target / "fisherlib" / "__init__.py"
     assert Path(found["chosen"]) == cache_dir()  # FISHERLIB_CACHE, as before
     assert found["cache"] == found["of_the_user"] and not Path(found["cache"]).is_relative_to(target)
-    assert 0 < found["picks"] == found["rows"] <= 20 and found["safe"] > 0
+    assert 0 < found["picks"] == found["rows"] <= 20 and found["evened"] > 0
     assert len(json.loads((tmp_path / "selection.json").read_text())["indices"]) == found["picks"]
     assert "in a clone of the project" in found["study"] and "\n" not in found["study"]
     assert found["commit"] == "unknown"  # even if the package lies in the repository of another project

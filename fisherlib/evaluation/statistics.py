@@ -78,16 +78,12 @@ def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"], *, at_least
     d = np.asarray(differences, dtype=float)
     if len(d) < 2 or not np.isfinite(d).all():
         raise ValueError(f"expected finite differences of at least two seeds, got {d.tolist()}: run more seeds")
-    alike = np.ptp(d) <= 1e-12 * np.abs(d).max()
-    if alike and not at_least > 0:  # arms that are the same in every seed: scipy would divide by zero
-        return Interval(float(d[0]), float(d[0]), float(d[0]), 1.0 if d[0] == 0 else 0.0, len(d))
-    if not alike and d.std(ddof=1) >= at_least:
-        test = stats.ttest_1samp(d, 0.0)
-        interval = test.confidence_interval(LEVEL)
-        return Interval(float(d.mean()), float(interval.low), float(interval.high), float(test.pvalue), len(d))
-    mean, error, freedom = float(d.mean()), at_least / np.sqrt(len(d)), len(d) - 1
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)), len(d))
+    mean, alike = float(d.mean()), np.ptp(d) <= 1e-12 * np.abs(d).max()  # alike: the same in every seed, up to rounding
+    error = max(0.0 if alike else float(d.std(ddof=1)), at_least) / np.sqrt(len(d))
+    if not error:
+        return Interval(mean, mean, mean, 1.0 if mean == 0 else 0.0, len(d))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(d) - 1)) * error
+    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, len(d) - 1)), len(d))
 
 
 def equivalence_margin(result: Interval) -> float:

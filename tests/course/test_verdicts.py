@@ -155,7 +155,7 @@ def test_a_family_holds_the_arms_of_all_notebooks(table, pool):
     result = verdicts.verdicts(table, pool, tokens=2000)
     arms = {"density", "recipe", "dedup_in_clusters", "ifd", "farthest_point"}
     assert arms <= set(result.index) and (result["family"] == (result["same_as"] == "").sum()).all()
-    assert result.loc["recipe", "same_as"] == "deduplicated, uniform where FisherSFT looks"
+    assert result.loc["dedup_where_fisher", "same_as"] == "recipe"
     counted = result[result["same_as"] == ""]
     smallest = counted.loc[counted["p"].idxmin()]
     assert smallest["p_holm"] == pytest.approx(min(1, smallest["p"] * len(counted)))

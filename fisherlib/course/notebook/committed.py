@@ -4,11 +4,11 @@ import hashlib
 import re
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 from fisherlib.assets import ROOT
 from fisherlib.course.notebook.house import house_map
-from fisherlib.course.notebook.lesson import results
 from fisherlib.course.notebook.runner import NOTEBOOKS, run
 
 
@@ -80,13 +80,16 @@ def stamp(node) -> str:
 
 
 def refresh_readme() -> None:
-    """Regenerate the README's table of notebooks and its results from the notebooks themselves."""
+    """Regenerate what stands between the README's markers."""
     readme = ROOT / "README.md"
     readme.write_text(readme_with_tables(readme.read_text()))
 
 
 def readme_with_tables(text: str) -> str:
-    """The README with fresh tables between its markers: the notebooks, the house, and what 00, 05, 05b and 07 found."""
+    """The README with fresh text between its markers: the notebooks, the house, and what the committed rows say.
+
+    Cost: seconds, since all verdicts are computed anew.
+    """
     import nbformat
 
     rows = ["| notebook | after it you can | minutes, 2 CPU cores |", "|---|---|---|"]
@@ -95,10 +98,18 @@ def readme_with_tables(text: str) -> str:
         rows.append(f"| [{path.stem}](notebooks/{path.name}) | {about['goal']} | {about.get('minutes', 0):g} |")
     text = _between(text, "notebooks", "\n".join(rows))
     text = _between(text, "map", house_map(sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))))
-    text = _between(text, "claims", results(NOTEBOOKS / "05_fine_tuning.ipynb")["summary"])
-    text = _between(text, "recipe", results(NOTEBOOKS / "05b_why.ipynb")["summary"])
-    text = _between(text, "related", results(NOTEBOOKS / "07_related_selectors.ipynb")["summary"])
-    return _between(text, "results", results(NOTEBOOKS / "00_quickstart.ipynb")["summary"])
+    for name, content in _answers().items():
+        text = _between(text, name, content)
+    return text
+
+
+@cache
+def _answers() -> dict[str, str]:
+    """What the committed rows say; a build of many notebooks asks once."""
+    from fisherlib.course.study.answers import sections
+    from fisherlib.course.study.verdicts import load
+
+    return sections(load())
 
 
 def _between(text: str, name: str, content: str) -> str:

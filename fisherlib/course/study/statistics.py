@@ -117,7 +117,7 @@ def against(
     test sample's; of NLL only) and `floored` (the seeds lay closer together than that); `p_flip`, `p_flip_least` (exact
     sign-flip test, and the smallest p that so many seeds allow); `margin` (TOST: the smallest margin at which the two are
     equivalent at 5 %); `value`, the arm's own mean, and of its picks `chosen_tokens`, of its training `prompt_tokens` and
-    `total_tokens` (all passes), where the rows have them. `bootstrap_low`, `bootstrap_high`: of NLL only, without a mix.
+    `total_tokens` (all passes; NaN of a head). `bootstrap_low`, `bootstrap_high`: of NLL only, and not of a mix.
     `same_as`: an arm that is another (or the reference) bit for bit in every seed; it is no chance more to be lucky, so Holm
     counts the two once, and they share a verdict. Raises `ValueError` without the reference or with fewer than two common
     seeds.
@@ -159,11 +159,10 @@ def _paired(pairs: Sequence[tuple[pd.Series, pd.Series]], metric: Metric, domain
     if metric == "nll" and "nll_sums" in pairs[0][0]:
         noise = np.sqrt(np.mean([sampling_variance(nll_of(a)[0] - nll_of(b)[0], a, domains) for a, b in pairs]))
     result = paired_t(d, at_least=np.nan_to_num(noise))
-    arms = pd.DataFrame([a for a, _ in pairs])
-    spent = {name: float(arms[name].mean()) for name in ("chosen_tokens",) if name in arms}
-    if "trained_all_tokens" in arms:
-        total = float(arms["trained_all_tokens"].mean())
-        spent |= {"prompt_tokens": total - float(arms["trained_tokens"].mean()), "total_tokens": total}
+    chosen, trained, total = (
+        float(np.mean([a.get(name, np.nan) for a, _ in pairs]))
+        for name in ("chosen_tokens", "trained_tokens", "trained_all_tokens")
+    )
     flip, own = sign_flip(d) if len(d) <= 20 else (np.nan, np.nan), float(np.std(d, ddof=1))
     return {
         **{name: getattr(result, name) for name in ("mean", "low", "high", "p")},
@@ -177,7 +176,9 @@ def _paired(pairs: Sequence[tuple[pd.Series, pd.Series]], metric: Metric, domain
         "value": float(np.mean([value_of(a, metric, domains) for a, _ in pairs])),
         "bootstrap_low": np.nan,
         "bootstrap_high": np.nan,
-        **spent,
+        "chosen_tokens": chosen,
+        "prompt_tokens": total - trained,
+        "total_tokens": total,
     }
 
 

@@ -21,7 +21,7 @@ from fisherlib.course.study.store import read
 from fisherlib.course.study.why import confirmed
 
 RESULTS = ROOT / "notebooks" / "results"
-STUDIES = ("05_fine_tuning", "05b_why", "05b_recipes", "05b_confirmation", "07_related")
+STUDIES = ("05_fine_tuning", "05b_why", "07_related", "05b_recipes", "05b_confirmation")
 TEST, OWN, MAJORITY, REST = "test", "own mix", "majority", "rest"
 PRIMARY = "recipe"  # the arm that the protocol of the confirmation asks about
 
