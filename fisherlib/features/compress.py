@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fisherlib.features.token_features import TokenFeatures
+from fisherlib.features.token_features import TokenFeatures, check_features
 
 _ROWS = 2**14  # projected at a time
 
@@ -21,6 +21,7 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
     the picks are worth in full. Time O(M d^2 + d^3) for "pca", O(M d dim) for "random".
     Raises `ValueError` for a width that is not from 1 to d - 1 and for an unknown method.
     """
+    check_features(features)
     d = features.dim
     if not 1 <= dim < d:
         raise ValueError(f"expected a width from 1 to {d - 1:,}, less than that of the features, got {dim:,}")

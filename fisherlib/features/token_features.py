@@ -132,6 +132,15 @@ def check_features(features: object) -> None:
     """Raise `ValueError` unless `features` are `TokenFeatures`."""
     if not isinstance(features, TokenFeatures):
         kind = type(features).__name__
-        instead = {"list": "make them with TokenFeatures.from_list", "Dataset": "rows come before their features"}
+        instead = {
+            "list": "make them with TokenFeatures.from_list",
+            "tuple": "make them with TokenFeatures.from_list",
+            "ndarray": "make them with TokenFeatures.from_list",
+            "str": "open a folder of them with TokenFeatures.load",
+            "PosixPath": "open a folder of them with TokenFeatures.load",
+            "Dataset": "rows come before their features",
+            "Pool": "extract them with fl.extract_features from pool.train",
+            "Selection": "features come before a selection of them",
+        }
         how = instead.get(kind, "extract them with fl.extract_features")
         raise ValueError(f"expected features, TokenFeatures, got a {kind}: {how}")

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import TokenFeatures
-from fisherlib.greedy.checks import check_weighting
+from fisherlib.features import TokenFeatures, check_features
+from fisherlib.greedy.checks import check_selection, check_weighting
+from fisherlib.greedy.engine import replay
 from fisherlib.greedy.information import Information
 from fisherlib.greedy.one_token import OneToken
-from fisherlib.greedy.score import replay
 from fisherlib.greedy.selection import Selection
 
 
@@ -30,6 +30,8 @@ def certify(
     selection and its budget (its settings' budget, or what it spent). Float64 throughout: O(M d^2 + n d^3).
     Raises `ValueError` if the selection is from a pool of another size. Source: extension.
     """
+    check_features(features)
+    check_selection(selection)
     if selection.pool_size != len(features):
         raise ValueError(
             f"expected a selection from this pool of {len(features):,}, got one from {selection.pool_size:,} examples"
@@ -38,7 +40,7 @@ def certify(
     began = time.perf_counter()
     state = Information(features, prior, weighting, device, "float64")
     picks = selection.indices.tolist()
-    gains = replay(state, picks)
+    gains = replay(state, picks, state.add)
     by_tokens = "tokens" in selection.settings.get("budget", {})
     price = features.lengths.numpy().astype(float) if by_tokens else np.ones(len(features))
     price[picks] = selection.costs if by_tokens else 1.0
@@ -53,7 +55,7 @@ def certify(
     )
 
 
-def slack(state: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
+def slack(information: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
     """How far the objective of any selection A within the budget can lie above this one, S. The smaller of two bounds.
 
     Concavity: F(pi) = log det(V0 + sum pi_i G_i) is concave in pi, with gradient t_i = tr(V^-1 G_i) at S, so
@@ -62,17 +64,17 @@ def slack(state: Information | OneToken, picks: list[int], price: np.ndarray, bu
     the chosen tokens far outnumber d, the second when they do not.
     """
     n = len(price)
-    t = state.leverages()
+    t = information.leverages()
     by_concavity = _fractional_knapsack(t, price, budget) - t[picks].sum()
     rest = np.setdiff1d(np.arange(n), picks)
     remaining = np.zeros(n)
-    if state.dtype != torch.float64:  # a quick look whether the second bound can be the smaller one at all
-        for part in state.blocks.parts(rest):
-            gains, errors = state.screen(rest[part])
-            remaining[rest[part]] = gains - errors
+    # A quick look whether the second bound can be the smaller one at all.
+    if isinstance(information, Information) and information.dtype != torch.float64:
+        gains, errors = information.screen(rest)
+        remaining[rest] = gains - errors
         if _fractional_knapsack(remaining.clip(min=0), price, budget) > by_concavity:
             return max(by_concavity, 0.0)
-    remaining[rest] = state.exact(rest)
+    remaining[rest] = information.exact(rest)
     return max(min(by_concavity, _fractional_knapsack(remaining, price, budget)), 0.0)
 
 

@@ -1,11 +1,13 @@
 """What may be asked of a selection: budgets, costs and options, with one clear error for each mistake."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import numpy as np
 from jaxtyping import Float
 
 from fisherlib.features import TokenFeatures
+from fisherlib.greedy.selection import Selection
 
 
 def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " N"]:
@@ -13,7 +15,10 @@ def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray,
     lengths = features.lengths.numpy().astype(float)
     if costs is None:
         return lengths
-    costs = np.asarray(costs, dtype=float)
+    try:
+        costs = np.asarray(costs, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected one number as the cost of each example ({error}): check the costs") from error
     if costs.shape != lengths.shape:
         raise ValueError(f"expected one cost for each of {len(lengths):,} examples, got shape {costs.shape}")
     if not np.isfinite(costs).all() or (costs < 0).any() or (costs[lengths > 0] == 0).any():
@@ -21,11 +26,23 @@ def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray,
     return costs
 
 
+def is_number(value: object) -> bool:
+    """A real number, of Python or numpy. True is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | None, tokens: float | int | None) -> None:
-    """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
+    """Raise `ValueError` unless exactly one budget is given, a number, positive and no larger than the pool."""
     if (examples is None) == (tokens is None):
         raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
-    if examples is not None and not (isinstance(examples, int | np.integer) and 0 < examples <= len(features)):
+    for unit, amount in (("examples", examples), ("tokens", tokens)):
+        if amount is not None and not is_number(amount):
+            raise ValueError(f"expected a number of {unit}, got {amount!r}: change it")
+    if examples is not None and not (is_whole(examples) and 0 < examples <= len(features)):
         raise ValueError(
             f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}: change it"
         )
@@ -46,15 +63,29 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
     ):
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
-    if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-        raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size}")
-    if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
-        raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic}")
-    if memory is not None and not 0 < memory < np.inf:
-        raise ValueError(f"expected a positive, finite number of gigabytes as memory, got {memory}")
+    if batch_size is not None and not (is_whole(batch_size) and batch_size >= 1):
+        raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size!r}")
+    if stochastic is not None and not (examples is not None and is_number(stochastic) and 0 < stochastic < 1):
+        raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic!r}")
+    check_memory(memory)
     check_weighting(features, weighting)
+    if start is not None:
+        check_selection(start)
     if start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
+
+
+def check_memory(memory: float | int | None) -> None:
+    """Raise `ValueError` for gigabytes that are none."""
+    if memory is not None and not (is_number(memory) and 0 < memory < np.inf):
+        raise ValueError(f"expected a positive, finite number of gigabytes as memory, got {memory!r}: change it")
+
+
+def check_selection(selection: object) -> None:
+    """Raise `ValueError` unless it is a `Selection`."""
+    if not isinstance(selection, Selection):
+        kind = type(selection).__name__
+        raise ValueError(f"expected a Selection, got a {kind}: make one of picks with fl.score_selection(features, picks)")
 
 
 def check_weighting(features: TokenFeatures, weighting: str) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fisherlib.features import TokenFeatures
-from fisherlib.greedy.checks import check_budget
+from fisherlib.features import TokenFeatures, check_features
+from fisherlib.greedy.checks import check_budget, check_memory
 from fisherlib.greedy.memory import plan_memory
 from fisherlib.greedy.select import select
 
@@ -44,6 +44,8 @@ def forecast(
     """
     if whole := {"costs", "start"} & set(options):
         raise ValueError(f"expected options that hold for a sample of the pool too, got {sorted(whole)}: leave them out")
+    check_features(features)
+    check_memory(memory)
     n = len(features)
     check_budget(features, features.lengths.numpy().astype(float), examples, tokens)
     room = None if memory is None else int(memory * 1e9)

@@ -5,11 +5,9 @@ and says how wrong it may be; `exact` is float64. Source: paper, section 3; the 
 estimate are ours (extension).
 """
 
-import contextlib
-
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fisherlib._device import computes_bfloat16, is_accelerator
@@ -53,8 +51,8 @@ class Information:
         self._normed = np.zeros(screened, dtype=bool)
         self._factorise()
 
-    def threads(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()  # as many as torch has
+    def has_tokens(self, indices: np.ndarray) -> Bool[np.ndarray, " B"]:
+        return self.blocks.lengths[indices] > 0
 
     def add(self, i: int) -> None:
         """V <- V + X_i^T X_i, and its inverse's root. O(T d^2); every d tokens O(d^3), a fresh start without any drift."""
@@ -95,6 +93,13 @@ class Information:
 
         O(T d^2 + T^3) each, in few and large products.
         """
+        gains, errors = np.zeros(len(indices)), np.zeros(len(indices))
+        for part in self.blocks.parts(indices):
+            gains[part], errors[part] = self._screened(indices[part])
+        return gains, errors
+
+    def _screened(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+        """Of one part."""
         self.evaluations += len(indices)
         X, place = self.blocks.flat(indices, self.dtype)
         W = pad(X @ self._low, place)
@@ -259,7 +264,10 @@ def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
-    matrix = torch.as_tensor(prior, dtype=torch.float64).detach()
+    try:
+        matrix = torch.as_tensor(prior, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected a positive number or a matrix [{d}, {d}] as prior, got {prior!r}") from error
     if matrix.ndim == 0:
         matrix = matrix * torch.eye(d, dtype=torch.float64)
     if matrix.shape != (d, d):

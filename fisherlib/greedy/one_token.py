@@ -29,6 +29,10 @@ class OneToken:
     dtype = torch.float64
     evaluations = 0
 
+    @property
+    def information(self) -> "OneToken":
+        return self
+
     @staticmethod
     def fits(features: TokenFeatures, device: str | torch.device, dtype: str, memory: int | None) -> bool:
         """Whether every example is one vector at most, and a copy of them in float64 is affordable."""
@@ -52,7 +56,7 @@ class OneToken:
         """These products are so small that waking a second thread takes longer than its share of the work."""
         return threadpool_limits(1, user_api="blas")
 
-    def add(self, i: int) -> None:
+    def take(self, i: int) -> None:
         """V <- V + x_i x_i^T, V^-1 = root root^T <- V^-1 - z z^T. O(d^2), and O(d) for each example in front."""
         x = self.X[i]
         self.fresh_picks.append(i)
@@ -70,7 +74,7 @@ class OneToken:
         if self.used == _COLUMNS:
             self._catch_up()
 
-    def winner(self, left: float) -> tuple[int, float] | None:
+    def next(self, left: float) -> tuple[int, float] | None:
         """The best available example of at most this price, lowest index on ties, and its gain."""
         while True:
             gains = np.log1p(self.front_c.clip(min=0))

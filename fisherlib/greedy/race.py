@@ -4,7 +4,7 @@ Gains only ever shrink, so an old gain is an upper bound (paper, algorithm 2). B
 gain rules out most of the pool, a screened gain most of the rest, and float64 decides between the few that are left.
 """
 
-from collections.abc import Sequence
+import contextlib
 
 import numpy as np
 import torch
@@ -24,35 +24,38 @@ class Race:
 
     def __init__(
         self,
-        state: Information,
+        information: Information,
         divisor: np.ndarray,
         price: np.ndarray,
-        picks: Sequence[int],
-        batch_size: int | None,
+        batch_size: int | None = None,
         sampled: int | None = None,
         seed: int = 0,
     ):
-        self.state, self.divisor, self.price = state, divisor, price
-        self.batch_size = batch_size or (256 if is_accelerator(state.device) else 32)
+        self.information, self.divisor, self.price = information, divisor, price
+        self.batch_size = batch_size or (256 if is_accelerator(information.device) else 32)
         self.bound = np.full(len(divisor), np.inf)
         self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
-        self.exact: dict[int, float] = {}  # gains that were computed in float64 since then
+        self.decided: dict[int, float] = {}  # gains that were computed in float64 since then
         self.available = np.ones(len(divisor), dtype=bool)
-        self.available[picks] = False
         self.front, self.behind = np.arange(len(divisor)), -np.inf
         self.sampled, self.seed = sampled, seed
 
-    def winner(self, left: float) -> tuple[int, float] | None:
-        """Take the best example of at most this price, lowest index on ties, and return it with its gain."""
-        best, gain = self._winner_of_a_sample(left) if self.sampled is not None else self._winner_of_all(left)
-        if best is None:
-            return None
-        self.available[best] = False
-        self.fresh[:] = False
-        self.exact.clear()
-        return best, gain
+    def threads(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()  # as many as torch has
 
-    def _winner_of_all(self, left: float) -> tuple[int | None, float]:
+    def next(self, left: float) -> tuple[int, float] | None:
+        """The best available example of at most this price, lowest index on ties, and its gain."""
+        best, gain = self._best_of_a_sample(left) if self.sampled is not None else self._best_of_all(left)
+        return None if best is None else (best, gain)
+
+    def take(self, i: int) -> None:
+        """Add an example to the information matrix: gains that were fresh are upper bounds from now on."""
+        self.information.add(i)
+        self.available[i] = False
+        self.fresh[:] = False
+        self.decided.clear()
+
+    def _best_of_all(self, left: float) -> tuple[int | None, float]:
         while True:
             runners = self.front[self.available[self.front] & (self.price[self.front] <= left)]
             best, gain, score = self._search(runners) if len(runners) else (None, 0.0, -np.inf)
@@ -63,10 +66,10 @@ class Race:
             self._draw_front(score)
         return best, gain
 
-    def _winner_of_a_sample(self, left: float) -> tuple[int | None, float]:
+    def _best_of_a_sample(self, left: float) -> tuple[int | None, float]:
         runners = np.flatnonzero(self.available & (self.price <= left))
-        if (self.state.blocks.lengths[runners] > 0).any():
-            runners = runners[self.state.blocks.lengths[runners] > 0]
+        if (some := self.information.has_tokens(runners)).any():
+            runners = runners[some]
         if len(runners) > self.sampled:
             rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
             runners = np.sort(rng.choice(runners, self.sampled, replace=False))
@@ -94,37 +97,36 @@ class Race:
                     batch = stale  # the first pass
                 else:
                     size = min(most, len(stale))
-                    if self.state.dtype == torch.bfloat16:
+                    if self.information.dtype == torch.bfloat16:
                         size = -(-size // self.batch_size) * self.batch_size
                         stale = runners[~self.fresh[runners]]
                     batch = np.sort(stale[np.argpartition(-self.bound[stale], min(size, len(stale)) - 1)[:size]])
                     most *= 2
-                for part in self.state.blocks.parts(batch):
-                    floor = max(floor, self._evaluate(batch[part]))
+                floor = max(floor, self._evaluate(batch))
             # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
             some = _FIRST_FINALISTS
-            while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.exact], dtype=np.int64)):
+            while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.decided], dtype=np.int64)):
                 unknown = unknown[np.argsort(-self.bound[unknown], kind="stable")[:some]]
-                gains = self.state.exact(unknown)
-                self.exact |= zip(unknown.tolist(), gains.tolist(), strict=True)
+                gains = self.information.exact(unknown)
+                self.decided |= zip(unknown.tolist(), gains.tolist(), strict=True)
                 self.bound[unknown] = gains / self.divisor[unknown]
                 floor = max(floor, float(self.bound[unknown].max()))
                 some = len(self.bound)
             if len(finalists := hopeful()):
                 break
             # A screen promised what float64 could not find: only what float64 found counts.
-            floor = max(gain / self.divisor[i] for i, gain in self.exact.items())
-        scores = np.array([self.exact[i] for i in finalists.tolist()]) / self.divisor[finalists]
+            floor = max(gain / self.divisor[i] for i, gain in self.decided.items())
+        scores = np.array([self.decided[i] for i in finalists.tolist()]) / self.divisor[finalists]
         best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
-        return best, self.exact[best], float(scores.max())
+        return best, self.decided[best], float(scores.max())
 
     def _evaluate(self, examples: np.ndarray) -> float:
         """Tighten the bounds of some examples; returns the highest score that one of them certainly has."""
-        if self.state.dtype == torch.float64:
-            gains, errors = self.state.exact(examples), 0.0
-            self.exact |= zip(examples.tolist(), gains.tolist(), strict=True)
+        if self.information.dtype == torch.float64:
+            gains, errors = self.information.exact(examples), 0.0
+            self.decided |= zip(examples.tolist(), gains.tolist(), strict=True)
         else:
-            gains, errors = self.state.screen(examples)
+            gains, errors = self.information.screen(examples)
         self.fresh[examples] = True
         self.bound[examples] = (gains + errors) / self.divisor[examples]
         return float(((gains - errors) / self.divisor[examples]).max())

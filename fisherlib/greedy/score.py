@@ -1,16 +1,14 @@
 """The information that given picks gather, in their order."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.features import Indices, TokenFeatures, check_features
 from fisherlib.greedy.checks import check_weighting
+from fisherlib.greedy.engine import replay
 from fisherlib.greedy.information import Information
-from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.selection import Selection
 
 
@@ -28,6 +26,9 @@ def score_selection(
     `fields` fill `Selection` (for instance `settings`). Time O(n d^3). Raises `ValueError` for indices that are no whole
     numbers, do not exist or repeat, for an unknown weighting, and for features or a prior that are not finite.
     """
+    check_features(features)
+    if isinstance(indices, Selection):
+        raise ValueError("expected indices as whole numbers, got a Selection: give its indices, or ask fl.certify")
     indices = np.asarray(indices)
     if indices.size and indices.dtype.kind not in "iu":
         raise ValueError(f"expected indices as whole numbers, got {indices.dtype}: use np.flatnonzero for a mask")
@@ -36,15 +37,6 @@ def score_selection(
     check_weighting(features, weighting)
     state = Information(features, prior, weighting, device, "float64")
     indices = np.array(indices, dtype=np.int64)
-    gains = replay(state, indices.tolist())
+    gains = replay(state, indices.tolist(), state.add)
     fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
     return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
-
-
-def replay(state: Information | OneToken, picks: Sequence[int]) -> list[float]:
-    """Add examples in this order; returns what each gained."""
-    gains = []
-    for i in picks:
-        gains.append(float(state.exact([i])[0]))
-        state.add(i)
-    return gains

@@ -24,14 +24,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fisherlib._quiet import hidden
-from fisherlib.features import TokenFeatures
+from fisherlib.features import TokenFeatures, check_features
+from fisherlib.greedy.budget import Budget
 from fisherlib.greedy.certificate import slack
-from fisherlib.greedy.checkpoint import SAVE_EVERY, digest, fingerprints, saved_at
+from fisherlib.greedy.checkpoint import Checkpoint, digest
 from fisherlib.greedy.checks import check_options, costs_of
+from fisherlib.greedy.engine import Engine, replay
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.race import Race
-from fisherlib.greedy.score import replay
 from fisherlib.greedy.selection import Selection
 
 
@@ -79,79 +80,116 @@ def select(
     prior that are not finite, for too little memory, for an unknown option, and for a checkpoint of another selection.
     """
     began = time.perf_counter()
+    check_features(features)
     costs = costs_of(features, costs)
     check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
+    budget = Budget(costs, examples, tokens)
+    divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(len(features))
+    room = None if memory is None else int(memory * 1e9)
+    engine: Engine
+    if stochastic is None and OneToken.fits(features, device, dtype, room):
+        engine = OneToken(features, prior, weighting, divisor, budget.price)
+    else:
+        sampled = None if stochastic is None else math.ceil(len(features) / examples * math.log(1 / stochastic))
+        information = Information(features, prior, weighting, device, dtype, room)
+        engine = Race(information, divisor, budget.price, batch_size, sampled, seed)
     settings = {
         "method": "FisherSFT" if weighting == "none" else "FisherSFT, trace-weighted",
-        "budget": {"examples": examples} if examples is not None else {"tokens": tokens},
+        "budget": budget.asked,
         "rule": rule,
         "weighting": weighting,
         "prior": float(prior) if np.ndim(prior) == 0 else f"matrix {digest(prior)}",
         **({"stochastic": stochastic, "seed": seed} if stochastic is not None else {}),
         "features": features.info,
-        **({} if checkpoint is None else fingerprints(features, costs, start)),
     }
-    saved = None if checkpoint is None else saved_at(Path(checkpoint), settings, len(features))
-    picks = [int(i) for i in (saved or start).indices] if saved or start else []
-    n = len(features)
-    divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(n)
-    price = costs if examples is None else np.ones(n)
-    room = None if memory is None else int(memory * 1e9)
-    sampled = None if stochastic is None else math.ceil(n / examples * math.log(1 / stochastic))
-    if sampled is None and OneToken.fits(features, device, dtype, room):
-        state = race = OneToken(features, prior, weighting, divisor, price)
-    else:
-        state = Information(features, prior, weighting, device, dtype, room)
-        race = Race(state, divisor, price, picks, batch_size, sampled, seed)
-    gains = replay(state, picks)  # anew, since the start may have had another prior or weighting
-    if saved and not (np.allclose(gains, saved.gains) and np.array_equal(saved.costs, costs[picks])):
-        raise ValueError(f"expected a checkpoint of these features and costs, got other gains in {checkpoint}: remove it")
-    budget = float(tokens if examples is None else examples)
-    left = budget - price[picks].sum()
-    if left < 0:
-        raise ValueError(f"expected a budget that covers the start selection ({budget - left:g}), got {budget:g}: raise it")
-
-    def so_far(upper_bound: float | None = None) -> Selection:
-        return Selection(
-            indices=np.array(picks, dtype=np.int64),
-            gains=np.array(gains, dtype=np.float64),
-            costs=costs[picks],
-            pool_size=n,
-            upper_bound=upper_bound,
-            evaluations=state.evaluations + (saved.evaluations if saved else 0),
-            seconds=time.perf_counter() - began + (saved.seconds if saved else 0.0),
-            settings=settings,
-        )
-
-    bar = tqdm(
-        total=budget, initial=budget - left, unit="token" if examples is None else "example", disable=hidden(progress)
-    )
-    kept = time.perf_counter()
-    try:
-        with bar, state.threads():
-            while len(picks) != examples and (found := race.winner(left + TIE * budget)) is not None:
-                best, gain = found
-                if gain <= 0 and examples is None:
-                    break  # nothing that fits adds anything
-                state.add(best)
-                picks.append(best)
-                gains.append(gain)
-                left -= price[best]
-                bar.update(price[best])
-                if checkpoint is not None and time.perf_counter() - kept > SAVE_EVERY:
-                    so_far().save(checkpoint)
-                    kept = time.perf_counter()
-    except BaseException:  # Ctrl-C above all
-        if checkpoint is not None and len(picks) == len(gains):
-            so_far().save(checkpoint)
-        raise
-    if not picks and (cheapest := price[costs > 0].min()) > budget:
-        raise ValueError(f"expected a budget of at least the cheapest example ({cheapest:g}), got {budget:g}: raise it")
-    if not picks:
-        raise ValueError("expected an example that adds information, got gains of 0 for all that fit: check the features")
-    if checkpoint is not None:
-        so_far().save(checkpoint)  # the certificate is another pass over the pool
-    selection = so_far(float(np.sum(gains)) + slack(state, picks, price, budget))
-    if checkpoint is not None:
-        selection.save(checkpoint)
+    file = Checkpoint(checkpoint, settings, features, costs, start)
+    saved = file.load()
+    run = _Run(engine, budget, costs, file.settings, saved, began)
+    run.begin(saved or start)
+    if saved is not None:
+        file.check(saved, run.gains, costs[run.picks])
+    run.to_the_end(file, progress)
+    file.save(run.selection())  # the certificate is another pass over the pool
+    selection = run.selection(certified=True)
+    file.save(selection)
     return selection
+
+
+class _Run:
+    """The picks of one call, in their order, and what each gained: a `Selection` at any moment."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        budget: Budget,
+        costs: Float[np.ndarray, " N"],
+        settings: dict,
+        saved: Selection | None,
+        began: float,
+    ):
+        self.engine, self.budget, self.costs, self.settings, self.began = engine, budget, costs, settings, began
+        self.evaluations, self.seconds = (saved.evaluations, saved.seconds) if saved else (0, 0.0)  # of before
+        self.picks: list[int] = []
+        self.gains: list[float] = []
+
+    def begin(self, selection: Selection | None) -> None:
+        """Take these picks; their gains are computed anew, since they may have had another prior or weighting."""
+        if selection is None:
+            return
+        self.picks = selection.indices.tolist()
+        self.gains = replay(self.engine.information, self.picks, self.engine.take)
+        self.budget.take(self.picks)
+        if (left := self.budget.left) < 0:
+            amount = self.budget.amount
+            raise ValueError(
+                f"expected a budget that covers the start selection ({amount - left:g}), got {amount:g}: raise it"
+            )
+
+    def to_the_end(self, file: Checkpoint, progress: bool | None) -> None:
+        """Pick until the budget is spent, or until nothing that fits adds anything."""
+        budget, engine = self.budget, self.engine
+        spent = budget.amount - budget.left
+        try:
+            with (
+                tqdm(total=budget.amount, initial=spent, unit=budget.unit[:-1], disable=hidden(progress)) as bar,
+                engine.threads(),
+            ):
+                while len(self.picks) != budget.asked.get("examples"):
+                    found = engine.next(budget.left + TIE * budget.amount)
+                    if found is None or (found[1] <= 0 and budget.unit == "tokens"):
+                        break
+                    best, gain = found
+                    engine.take(best)
+                    self.picks.append(best)
+                    self.gains.append(gain)
+                    budget.take(best)
+                    bar.update(budget.price[best])
+                    file.tick(self.selection)
+        except BaseException:  # Ctrl-C above all
+            if len(self.picks) == len(self.gains):
+                file.save(self.selection())
+            raise
+        if not self.picks and (cheapest := budget.price[self.costs > 0].min()) > budget.amount:
+            raise ValueError(
+                f"expected a budget of at least the cheapest example ({cheapest:g}), got {budget.amount:g}: raise it"
+            )
+        if not self.picks:
+            raise ValueError(
+                "expected an example that adds information, got gains of 0 for all that fit: check the features"
+            )
+
+    def selection(self, certified: bool = False) -> Selection:
+        upper_bound = None
+        if certified:
+            upper_bound = float(np.sum(self.gains))
+            upper_bound += slack(self.engine.information, self.picks, self.budget.price, self.budget.amount)
+        return Selection(
+            indices=np.array(self.picks, dtype=np.int64),
+            gains=np.array(self.gains, dtype=np.float64),
+            costs=self.costs[self.picks],
+            pool_size=len(self.costs),
+            upper_bound=upper_bound,
+            evaluations=self.engine.information.evaluations + self.evaluations,
+            seconds=time.perf_counter() - self.began + self.seconds,
+            settings=self.settings,
+        )

@@ -253,7 +253,7 @@ def test_a_pool_that_does_not_fit_is_cached_there(mapped, roomy, weighting, tmp_
 
 
 def test_an_interrupted_selection_goes_on_there_or_here(tmp_path, monkeypatch):
-    features, winner = make_pool("ragged", 5, 60, 6, 5), Race.winner
+    features, following = make_pool("ragged", 5, 60, 6, 5), Race.next
     whole = fl.select(features, examples=12)
     for number, goes_on in enumerate((DEVICE, "cpu")):
         made = []
@@ -262,10 +262,10 @@ def test_an_interrupted_selection_goes_on_there_or_here(tmp_path, monkeypatch):
             made.append(1)
             if len(made) > 4:
                 raise KeyboardInterrupt
-            return winner(self, left)
+            return following(self, left)
 
         with accelerator(), monkeypatch.context() as patch:
-            patch.setattr(Race, "winner", stopping)
+            patch.setattr(Race, "next", stopping)
             with pytest.raises(KeyboardInterrupt):
                 fl.select(features, examples=12, device=DEVICE, checkpoint=tmp_path / f"{number}.json")
             patch.undo()

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 import fisherlib as fl
+from fisherlib.greedy import checkpoint
 from fisherlib.greedy.race import Race
 
 greedy = importlib.import_module("fisherlib.greedy.select")  # the package's attribute is the function
@@ -33,7 +34,7 @@ class Stopped(Exception):
 @pytest.fixture
 def stop_after(monkeypatch):
     """Call it with a number: a selection is interrupted at the pick after so many."""
-    winner = Race.winner
+    following = Race.next
 
     def after(picks):
         made = []
@@ -42,9 +43,9 @@ def stop_after(monkeypatch):
             made.append(1)
             if len(made) > picks:
                 raise Stopped
-            return winner(self, left)
+            return following(self, left)
 
-        monkeypatch.setattr(Race, "winner", stopping)
+        monkeypatch.setattr(Race, "next", stopping)
 
     yield after
     monkeypatch.undo()
@@ -146,7 +147,7 @@ def test_a_checkpoint_of_other_features_or_no_checkpoint_at_all(tmp_path, monkey
     with pytest.raises(ValueError, match="got another costs in"):
         fl.select(pool(seed=1), examples=PICKS, checkpoint=path)
     made = json.loads(path.read_text())["settings"]
-    monkeypatch.setattr(greedy, "fingerprints", lambda *_: made)  # as if they had missed what is different
+    monkeypatch.setattr(checkpoint, "fingerprints", lambda *_: made)  # as if they had missed what is different
     with pytest.raises(ValueError, match=r"expected a checkpoint of these features and costs, got other gains"):
         fl.select(pool(seed=1), examples=PICKS, checkpoint=path)
     path.write_text("{")
@@ -160,14 +161,14 @@ def test_a_checkpoint_of_other_features_or_no_checkpoint_at_all(tmp_path, monkey
 def select_slowly(folder, path):
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own lock is a semaphore of the system, which a killed process leaves behind
-    greedy.SAVE_EVERY = 0.0  # after every pick
-    winner = Race.winner
+    checkpoint.SAVE_EVERY = 0.0  # after every pick
+    following = Race.next
 
     def slow(self, left):
         time.sleep(0.01)
-        return winner(self, left)
+        return following(self, left)
 
-    Race.winner = slow
+    Race.next = slow
     fl.select(fl.TokenFeatures.load(folder), examples=PICKS, checkpoint=path, progress=False)
 
 

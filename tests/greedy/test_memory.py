@@ -81,10 +81,10 @@ def test_the_plan_of_an_accelerator_counts_what_moves_there(n, longest, room, th
 def test_every_array_of_the_engine_has_its_line(dtype, weighting, mapped):
     features = make_pool(200, 24, 12, mapped=mapped)
     information = Information(features, 1.0, weighting, "cpu", dtype, 4_000_000)
-    race = Race(information, np.ones(200), np.ones(200), [], None)
+    race = Race(information, np.ones(200), np.ones(200))
     for _ in range(12):
-        best, _ = race.winner(200.0)
-        information.add(best)
+        best, _ = race.next(200.0)
+        race.take(best)
     plan, blocks = information.blocks.plan, information.blocks
     given_to_it = {id(features.values), id(race.divisor), id(race.price)}
     sizes = {"matrices": 0, "examples": 0, "grams": 0, "narrow": 0, "cache": 0}

@@ -1,0 +1,27 @@
+"""What a selection may spend: so many examples, or so many tokens."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+class Budget:
+    """An amount of examples, each at a price of 1, or of tokens, each example at its cost; and what of it is left.
+
+    `asked`: the budget as it was given, {"examples": n} or {"tokens": m}; `price` [N]; `free` [N]: not taken yet.
+    """
+
+    def __init__(self, costs: Float[np.ndarray, " N"], examples: int | None, tokens: float | int | None):
+        self.asked = {"examples": examples} if examples is not None else {"tokens": tokens}
+        self.unit, given = next(iter(self.asked.items()))
+        self.amount = self.left = float(given)
+        self.price = costs if examples is None else np.ones(len(costs))
+        self.free = np.ones(len(costs), dtype=bool)
+
+    def affordable(self) -> Bool[np.ndarray, " N"]:
+        """Who may still be taken."""
+        return self.free & (self.price <= self.left)
+
+    def take(self, picks) -> None:
+        """Pay for an example, or for several."""
+        self.free[picks] = False
+        self.left -= self.price[picks].sum()

@@ -1,0 +1,36 @@
+"""What `select` asks of an engine, whichever of the two it is."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+from fisherlib.greedy.information import Information
+from fisherlib.greedy.one_token import OneToken
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Finds pick after pick: `Race` in general, `OneToken` where every example is one vector at most.
+
+    `information`: the information matrix of the picks so far, and what each further example would add to it.
+    """
+
+    information: Information | OneToken
+
+    def next(self, left: float) -> tuple[int, float] | None:
+        """The best example that is still there and costs at most `left`, and its gain. The lowest index wins a tie."""
+
+    def take(self, i: int) -> None:
+        """Add an example to the information matrix; it is no candidate any more."""
+
+    def threads(self) -> AbstractContextManager:
+        """Within this context there are as many as the engine can use."""
+
+
+def replay(information: Information | OneToken, picks: Sequence[int], take: Callable[[int], None]) -> list[float]:
+    """Take examples in this order; returns what each gained."""
+    gains = []
+    for i in picks:
+        gains.append(float(information.exact([i])[0]))
+        take(i)
+    return gains
