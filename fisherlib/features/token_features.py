@@ -26,6 +26,14 @@ class TokenFeatures:
     `values` [M, d]; `offsets` [N+1]; per token, where known: `trace_weights` [M] (`1 - ||p||^2`, the trace of the
     softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
     they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
+
+    >>> features = TokenFeatures.from_list([torch.ones(2, 3), torch.zeros(0, 3), torch.ones(4, 3)])
+    >>> features
+    TokenFeatures(3 examples, 6 tokens, d=3, torch.float32)
+    >>> features.values.shape, features.offsets.tolist(), features.lengths.tolist()
+    (torch.Size([6, 3]), [0, 2, 2, 6], [2, 0, 4])
+    >>> features[2].shape, features.subset([2, 0]).offsets.tolist()
+    (torch.Size([4, 3]), [0, 4, 6])
     """
 
     values: Float[Tensor, "M d"]

@@ -1,5 +1,6 @@
 """Stages 3 and 4, the information matrix and the ordered list: everything behind `fl.select`."""
 
+from fisherlib.greedy.budget import Budget
 from fisherlib.greedy.certificate import certify
 from fisherlib.greedy.checks import check_budget
 from fisherlib.greedy.forecast import Forecast, forecast
@@ -8,6 +9,7 @@ from fisherlib.greedy.select import select
 from fisherlib.greedy.selection import Selection
 
 __all__ = [
+    "Budget",
     "Forecast",
     "Selection",
     "certify",

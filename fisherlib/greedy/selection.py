@@ -1,11 +1,13 @@
 """The result of a selection: an ordered list of examples, what each added, and how good the whole is."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from jaxtyping import Int
 
 from fisherlib._files import plain, replacing
 from fisherlib.text import check_rows
@@ -22,6 +24,13 @@ class Selection:
     objective of *any* selection within the budget, where known; `evaluations` of a gain; `seconds` of selection;
     `settings` that led here; `weights` [n], where the picks are a weighted sample: a sum over the picks with these
     weights is an unbiased estimate of the sum over the pool.
+
+    >>> picks = {"indices": np.array([7, 2, 5]), "gains": np.array([2.0, 1.5, 0.5]), "costs": np.array([3.0, 1.0, 2.0])}
+    >>> selection = Selection(**picks, pool_size=10, upper_bound=5.0)
+    >>> len(selection), selection.objective, selection.certificate
+    (3, 4.0, 0.8)
+    >>> selection.prefix(tokens=4).indices
+    array([7, 2])
     """
 
     indices: np.ndarray
@@ -97,6 +106,20 @@ class Selection:
             weights=None,
             settings=settings,
         )
+
+    def of_subset(self, kept: Sequence[int] | Int[np.ndarray, " k"], pool_size: int) -> "Selection":
+        """The same picks in the pool of `pool_size` examples that `kept` are of, if this selection is among these.
+
+        The upper bound is for choices among them, so it is dropped. Raises `ValueError` if they are not as many as this
+        selection was made from.
+
+        >>> among = Selection(indices=np.array([2, 0]), gains=np.ones(2), costs=np.ones(2), pool_size=3)
+        >>> among.of_subset([4, 5, 9], pool_size=10).indices
+        array([9, 4])
+        """
+        if len(kept) != self.pool_size:
+            raise ValueError(f"expected the {self.pool_size:,} examples that were selected from, got {len(kept):,}")
+        return replace(self, indices=np.asarray(kept)[self.indices], pool_size=pool_size, upper_bound=None)
 
     def to_dataset(self, rows: Dataset) -> Dataset:
         """The chosen rows, in pick order. Raises `ValueError` unless `rows` are as many as were selected from."""

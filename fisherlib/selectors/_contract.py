@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from numbers import Real
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -17,7 +16,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.features import Indices, TokenFeatures, check_features
-from fisherlib.greedy import Selection, check_budget, score_selection
+from fisherlib.greedy import Budget, Selection, check_budget, score_selection
 from fisherlib.text import check_rows
 
 
@@ -67,10 +66,10 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
                 return found
             if not isinstance(found, Ranking):
                 found = Ranking(found, {p.name: p.default for p in more if p.kind is p.KEYWORD_ONLY} | options)
-            picks = fill(features, found.order, examples, tokens)
+            budget = Budget(features.lengths.numpy().astype(float), examples, tokens)
+            picks = fill(features, found.order, budget)
             seconds = time.perf_counter() - began
-            budget = {"tokens": tokens} if examples is None else {"examples": examples}
-            settings = {"method": title, "budget": budget, "seed": seed if "seed" in own else None}
+            settings = {"method": title, "budget": budget.asked, "seed": seed if "seed" in own else None}
             settings |= (found.settings or {}) | {"features": features.info}
             chosen = score_selection(features, picks, seconds=seconds, settings=settings)
             return chosen if found.weights is None else replace(chosen, weights=found.weights[chosen.indices])
@@ -91,15 +90,12 @@ def check_call(rows: Dataset | None, features: TokenFeatures, examples: int | No
     n, costs = len(features), features.lengths.numpy().astype(float)
     if rows is not None and len(rows) != n:
         raise ValueError(f"expected the {n:,} rows that the features are of, got {len(rows):,} rows: give the same dataset")
-    for unit, amount in (("examples", examples), ("tokens", tokens)):
-        if amount is not None and (isinstance(amount, bool) or not isinstance(amount, Real)):
-            raise ValueError(f"expected a number of {unit}, got {amount!r}: change it")
     check_budget(features, costs, examples, tokens)
     if tokens is not None and tokens < (cheapest := costs[costs > 0].min()):
         raise ValueError(f"expected a budget of at least the cheapest example ({cheapest:g}), got {tokens:g}: raise it")
 
 
-def fill(features: TokenFeatures, order: Indices, examples: int | None, tokens: float | int | None) -> list[int]:
+def fill(features: TokenFeatures, order: Indices, budget: Budget) -> list[int]:
     """The picks: in order until the budget is met; under a token budget, what no longer fits is skipped.
 
     Examples without tokens come last whatever the order, under a token budget never. Raises `ValueError` for no indices.
@@ -109,11 +105,9 @@ def fill(features: TokenFeatures, order: Indices, examples: int | None, tokens: 
         raise ValueError(f"expected the indices of examples, the best first, got {order.dtype}: sort with np.argsort")
     order = np.concatenate([order.astype(np.int64), np.setdiff1d(np.arange(len(features)), order)])
     order = np.concatenate([order[costs[order] > 0], order[costs[order] == 0]])
-    if examples is not None:
-        return order[:examples].tolist()
-    picks, left = [], tokens
-    for i in order[costs[order] > 0]:
-        if costs[i] <= left:
-            picks.append(int(i))
-            left -= float(costs[i])
+    picks: list[int] = []
+    for i in (order if budget.unit == "examples" else order[costs[order] > 0]).tolist():
+        if budget.price[i] <= budget.left:
+            picks.append(i)
+            budget.take(i)
     return picks

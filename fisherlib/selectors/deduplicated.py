@@ -55,6 +55,7 @@ def deduplicated(
         return Ranking(np.concatenate([kept, copies]), {"threshold": threshold, "removed": 0})
     removal = time.perf_counter() - began
     chosen = then(rows.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
+    chosen = chosen.of_subset(kept, len(features))
     settings = {
         **chosen.settings,
         "method": f"deduplicated, then {chosen.settings.get('method', 'selection')}",
@@ -62,14 +63,7 @@ def deduplicated(
         "removed": len(groups) - len(kept),
         "features": features.info,
     }
-    return replace(
-        chosen,
-        indices=kept[chosen.indices],
-        pool_size=len(features),
-        upper_bound=None,
-        seconds=removal + chosen.seconds,
-        settings=settings,
-    )
+    return replace(chosen, seconds=removal + chosen.seconds, settings=settings)
 
 
 def near_duplicates(

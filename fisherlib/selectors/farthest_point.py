@@ -5,6 +5,7 @@ from datasets import Dataset
 from scipy.spatial.distance import cdist
 
 from fisherlib.features import Indices, TokenFeatures
+from fisherlib.greedy import Budget
 from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import pooled
 
@@ -27,8 +28,7 @@ def farthest_point(
     Gonzalez 1985. Raises `ValueError` for a start that does not exist, has no tokens or exceeds the budget.
     """
     ids, X, lengths = pooled(features)
-    costs = np.ones(len(ids)) if tokens is None else lengths.astype(float)
-    left = examples if tokens is None else tokens
+    budget = Budget(lengths.astype(float), examples, tokens)
     if isinstance(start, str):
         if start not in ("centre", "random"):
             raise ValueError(f"expected start to be 'centre', 'random' or an index, got {start!r}")
@@ -36,15 +36,14 @@ def farthest_point(
         away = cdist(X, centre)[:, 0] if start == "centre" else np.random.default_rng(seed).random(len(ids))
         score = -away
     else:
-        if start not in ids[costs <= left]:
-            raise ValueError(f"expected a start with tokens that fits the budget of {left:g}, got example {start}")
+        if start not in ids[budget.affordable()]:
+            raise ValueError(f"expected a start with tokens that fits the budget of {budget.left:g}, got example {start}")
         score = (ids == start).astype(float)
     distance = np.full(len(ids), np.inf)
-    picks, free = [], np.ones(len(ids), dtype=bool)
-    while (fits := free & (costs <= left)).any():
+    picks = []
+    while (fits := budget.affordable()).any():
         best = int(np.where(fits, score, -np.inf).argmax())  # the first of equals
         picks.append(best)
-        free[best] = False
-        left -= costs[best]
+        budget.take(best)
         score = distance = np.minimum(distance, cdist(X, X[best : best + 1], "sqeuclidean")[:, 0])
     return ids[picks]

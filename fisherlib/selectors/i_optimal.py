@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Budget
 from fisherlib.selectors._contract import Ranking, selector
 
 
@@ -44,19 +45,16 @@ def i_optimal(
     if not (torch.isfinite(X).all() and torch.isfinite(Z).all()):
         raise ValueError("expected finite features, got NaN or infinity: extract the features again")
     costs = features.lengths.numpy().astype(float)
-    price = costs if examples is None else np.ones(len(features))
-    left = float(tokens if examples is None else examples)
+    budget = Budget(costs, examples, tokens)
     state = _Variance(X, features.offsets, (Z.T @ Z / len(Z)).to(X.device), float(prior))
     divisor = np.where(costs > 0, costs, 1.0) if rule == "gain_per_token" else np.ones(len(features))
     picks: list[int] = []
-    open_ones = costs > 0
-    while (fits := open_ones & (price <= left)).any():
+    while (fits := budget.affordable() & (costs > 0)).any():
         value = np.where(fits, state.reductions() / divisor, -np.inf)
         best = int(np.argmax(value >= value.max() - 1e-9 * abs(value.max())))
         state.add(best)
         picks.append(best)
-        open_ones[best] = False
-        left -= price[best]
+        budget.take(best)
     return Ranking(picks, {"rule": rule, "prior": prior, "target": "pool" if target is None else "given"})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
+from fisherlib.greedy import Budget, Selection
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors.uniform import uniform
@@ -37,19 +37,19 @@ def in_clusters(
     cluster, costs = clusters(X, k, seed)[0], features.lengths.numpy().astype(float)
     where = np.full(len(features), -1)
     where[ids] = cluster
-    unit, budget = ("tokens", tokens) if examples is None else ("examples", examples)
-    spends = costs if examples is None else np.ones(len(costs))
-    model = ids if like is None else like(rows, features, seed=seed, **{unit: budget}).indices
+    budget = Budget(costs, examples, tokens)
+    model = ids if like is None else like(rows, features, seed=seed, **budget.asked).indices
     model = model[where[model] >= 0]
-    spent = np.bincount(where[model], spends[model], k)
+    spent = np.bincount(where[model], budget.price[model], k)
     order: list[int] = []
-    for group, quota in enumerate(np.floor(spent / spent.sum() * budget)):
+    for group, quota in enumerate(np.floor(spent / spent.sum() * budget.amount)):
         members = np.flatnonzero(where == group)
-        if len(members) and quota >= spends[members].min():
-            share = min(quota, spends[members].sum())
+        if len(members) and quota >= budget.price[members].min():
+            share = min(quota, budget.price[members].sum())
             some = None if rows is None else rows.select(members)
-            part = then(some, features.subset(members), seed=seed, **{unit: share if examples is None else int(share)})
-            order += members[part.indices].tolist()
-    order += then(rows, features, seed=seed, **{unit: budget}).indices.tolist()
+            its_own = {budget.unit: share if examples is None else int(share)}
+            part = then(some, features.subset(members), seed=seed, **its_own)
+            order += part.of_subset(members, len(features)).indices.tolist()
+    order += then(rows, features, seed=seed, **budget.asked).indices.tolist()
     order += np.random.default_rng(seed).permutation(len(features)).tolist()  # for the last few tokens, whoever fits
     return Ranking(list(dict.fromkeys(order)), {"n_clusters": n_clusters})

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fisherlib import selectors
 from fisherlib.course.study.arms import ARMS
@@ -21,9 +21,15 @@ Scores = Float[np.ndarray, " N"]
 
 def ifd_then_fisher(rows: Dataset, features: TokenFeatures, *, seed: int, scores: Scores, **budget) -> Selection:
     """FisherSFT among the examples whose prompt helps (IFD of at most 1): a filter of quality, then log-det."""
-    kept = np.flatnonzero(scores <= 1)
-    chosen = ARMS["fisher_per_token"](rows.select(kept), features.subset(kept), seed=seed, **budget)
-    return score_selection(features, kept[chosen.indices], seconds=chosen.seconds)
+    return among(np.flatnonzero(scores <= 1), rows, features, ARMS["fisher_per_token"], seed=seed, **budget)
+
+
+def among(
+    kept: Int[np.ndarray, " k"], rows: Dataset, features: TokenFeatures, then: Callable[..., Selection], **call
+) -> Selection:
+    """What `then` chooses from these examples of the pool, with the gains that it has there."""
+    chosen = then(rows.select(kept), features.subset(kept), **call).of_subset(kept, len(features))
+    return score_selection(features, chosen.indices, seconds=chosen.seconds)
 
 
 RELATED: dict[str, Callable[..., Selection]] = {

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from fisherlib import selectors
 from fisherlib.course.study.arms import ARMS, NONE
 from fisherlib.course.study.quotas import QUOTAS
-from fisherlib.course.study.related import RELATED
+from fisherlib.course.study.related import RELATED, among
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, score_selection, select
+from fisherlib.greedy import Selection, select
 from fisherlib.selectors import NEIGHBOURS, recipe
 
 _RARE = 3  # a target that occurs at most so often in the pool is rare
@@ -53,9 +53,7 @@ def inside(
     **budget,
 ) -> Selection:
     """What `then` chooses from the examples that `keep` keeps."""
-    kept = np.flatnonzero(keep(features))
-    chosen = then(rows.select(kept), features.subset(kept), seed=seed, **budget)
-    return score_selection(features, kept[chosen.indices], seconds=chosen.seconds)
+    return among(np.flatnonzero(keep(features)), rows, features, then, seed=seed, **budget)
 
 
 def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " N"]:
