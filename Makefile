@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592
 RUN := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python
 
-.PHONY: setup assets quickstart test notebooks lab lint bench bench-gpu study clean
+.PHONY: setup assets quickstart test test-fast notebooks lab lint bench bench-gpu study clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherlib needs Python 3.11 or newer, got %d.%d: try make PYTHON=python3.11" % sys.version_info[:2])'
@@ -24,8 +24,15 @@ assets: setup
 quickstart: assets
 	@$(RUN) -m fisherlib.notebook quickstart
 
+# Two workers of one thread each (tests/conftest.py) beat one of two. loadgroup: each test goes to the worker that is free, as
+# the notebooks are the long ones and must spread; tests of one group, which share such a run, stay together.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup
+
 test: lint assets
-	$(RUN) -m pytest
+	$(PYTEST)
+
+test-fast: assets
+	$(PYTEST) -m "not slow"
 
 notebooks: assets
 	$(RUN) -m fisherlib.notebook build

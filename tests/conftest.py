@@ -1,7 +1,10 @@
 import os
+from collections import Counter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores; their kernels and children inherit it
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import jaxtyping
 import pytest
@@ -9,6 +12,49 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+SLOW_SECONDS = 1200  # for a test that is marked slow, where pyproject.toml gives the others less
+
+# Why a test may be skipped, and how many at most. tests/README.md says it in words; any other skip fails the run.
+EXPLAINED = {
+    "needs a CUDA device": 1,
+    "comes with the bench extra": 3,
+    "could not import 'skmatter": 1,
+    "needs the history of the repository": 1,
+    "needs node": 1,
+    "reads /proc": 2,
+}
+_skipped: list[str] = []
+
+
+def unexplained(reasons: list[str]) -> list[str]:
+    """The reasons of skips that are not explained above, or are given more often than that."""
+    found = Counter(next((known for known in EXPLAINED if known in reason), reason) for reason in reasons)
+    return [f"{reason} ({count} times)" for reason, count in found.items() if count > EXPLAINED.get(reason, 0)]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.longrepr[2])
+
+
+def pytest_sessionfinish(session):
+    if unexplained(_skipped) and not hasattr(session.config, "workerinput"):  # the one who counts for all workers
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    for reason in unexplained(_skipped):
+        terminalreporter.write_line(f"FAILED a skip that tests/conftest.py does not explain: {reason}", red=True)
 
 
 @pytest.fixture

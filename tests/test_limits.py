@@ -5,6 +5,7 @@ import ast
 import pytest
 
 from fisherlib.assets import ROOT
+from tests.conftest import EXPLAINED, unexplained
 
 # A call of this name needs a keyword; a method of that name needs `timeout`, or a first argument that is one.
 NEEDS = {"run": "timeout", "call": "timeout", "check_call": "timeout", "check_output": "timeout"}  # of subprocess
@@ -40,6 +41,23 @@ def without_limit(source: str) -> list[str]:
 )
 def test_the_reader_sees_what_has_no_limit(source, count):
     assert len(without_limit(source)) == count
+
+
+def test_every_test_has_a_limit(pytestconfig):
+    limit, end = (float(pytestconfig.getini(name)) for name in ("timeout", "faulthandler_timeout"))
+    assert 0 < limit < end and pytestconfig.getini("faulthandler_exit_on_timeout")
+
+
+def test_a_skip_needs_an_explanation_and_no_more_than_that_many_have_it():
+    few = [
+        "Skipped: needs a CUDA device",
+        *["Skipped: apricot-select comes with the bench extra: make bench installs it"] * 3,
+    ]
+    assert unexplained(few) == []
+    assert unexplained([*few, "Skipped: it is late"]) == ["Skipped: it is late (1 times)"]
+    assert unexplained(few * 2) == ["needs a CUDA device (2 times)", "comes with the bench extra (6 times)"]
+    readme = (ROOT / "tests" / "README.md").read_text()
+    assert all(f"| {reason}" in readme for reason in EXPLAINED)
 
 
 def test_every_wait_has_a_limit():

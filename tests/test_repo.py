@@ -59,9 +59,9 @@ def test_the_citation_is_of_this_version_and_names_the_paper():
 
 def test_readme_commands_exist_and_its_tables_are_fresh():
     readme = (ROOT / "README.md").read_text()
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", readme, re.MULTILINE)) <= targets
-    assert {"setup", "quickstart", "test", "lab", "lint", "notebooks"} <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.MULTILINE)) <= targets
+    assert {"setup", "quickstart", "test", "test-fast", "lab", "lint", "notebooks"} <= targets
     assert readme_with_tables(readme) == readme, "stale tables: run make notebooks"
     links = re.findall(r"\]\(((?!http)[^)]+)\)", readme)
     headings = {f"#{name.lower().replace(' ', '-')}" for name in re.findall(r"^#+ (.+)", readme, re.MULTILINE)}
@@ -85,6 +85,19 @@ def test_no_result_in_readme_is_typed_by_hand():
     readme = (ROOT / "README.md").read_text()
     prose = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->|```.*?```|`[^`]*`|\]\([^)]*\)", "", readme, flags=re.DOTALL)
     assert set(re.findall(r"[\d.]*\d+\.\d+|\d+ ?%", prose)) <= {"95 %", "3.11", "2505.14826", "2.0"}
+
+
+def test_the_readme_of_the_tests_names_every_file():
+    named = re.findall(r"`((?:\w+/)?test_\w+\.py)`", (ROOT / "tests" / "README.md").read_text())
+    there = sorted(path.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert sorted(set(named)) == there
+
+
+def test_the_workflow_of_a_fork_runs_what_we_run_on_pythons_that_we_support():
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"].values()
+    assert any(step.get("run", "").startswith("make test ") for step in job["steps"])
+    oldest, *_ = sorted(map(Version, job["strategy"]["matrix"]["python"]))
+    assert PROJECT["requires-python"] == f">={oldest}" and 0 < job["timeout-minutes"] <= 60
 
 
 def test_pins_are_whole_and_nothing_large_or_secret_is_committed():

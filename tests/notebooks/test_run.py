@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 
 import nbformat
@@ -15,11 +16,16 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 import fisherlib as fl
-from fisherlib.course.notebook import NOTEBOOKS, results, run
+from fisherlib.course import notebook
+from fisherlib.course.notebook import NOTEBOOKS, results
 from fisherlib.course.notebook.committed import refuse_stderr
 from tests.notebooks.test_static import ALL
 
 QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"
+MINUTES = 10  # for a run of seconds
+pytestmark = pytest.mark.slow
+run = partial(notebook.run, progress=False, minutes=MINUTES)
+shares_the_quickstart = pytest.mark.xdist_group("quickstart")  # these read one run of it, which `executed` keeps
 
 
 def claims_00(r):
@@ -231,7 +237,7 @@ def executed(tmp_path_factory):
     def get(name):
         if name not in done:
             folder = tmp_path_factory.mktemp("elsewhere")
-            recorded = run(NOTEBOOKS / name, folder / "out.ipynb", profile="smoke", cwd=folder, progress=False)
+            recorded = run(NOTEBOOKS / name, folder / "out.ipynb", profile="smoke", cwd=folder)
             refuse_stderr(nbformat.read(folder / "out.ipynb", as_version=4), name)
             done[name] = (folder, recorded)
         return done[name]
@@ -239,7 +245,13 @@ def executed(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.relative_to(NOTEBOOKS).as_posix(), marks=[shares_the_quickstart] if path == QUICKSTART else [])
+        for path in ALL
+    ],
+)
 def test_runs_and_its_claims_hold(executed, name):
     CLAIMS[name](json.loads(json.dumps(executed(name)[1])))
 
@@ -253,9 +265,7 @@ def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monke
         monkeypatch.setenv("OPENAI_API_KEY", secret)
         small = {"methods": "uniform"}
         out = tmp_path / "out.ipynb"
-        recorded = run(
-            NOTEBOOKS / "06_judging_text.ipynb", out, profile="smoke", parameters=small, cwd=tmp_path, progress=False
-        )
+        recorded = run(NOTEBOOKS / "06_judging_text.ipynb", out, profile="smoke", parameters=small, cwd=tmp_path)
     assert recorded["judge"] == "from-outside"
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"out.ipynb", "judgements.jsonl", "wins.svg"} <= {path.name for path in written}
@@ -269,13 +279,14 @@ def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
     assert command[0] == ".venv/bin/papermill" and command[2] == "out.ipynb"
     command = [sys.executable, "-m", "papermill", command[1], str(tmp_path / "out.ipynb"), *command[3:]]
     small = ["-p", "trials", "40", "-p", "out_dir", str(tmp_path / "rows")]
-    done = subprocess.run([*command, *small], cwd=NOTEBOOKS.parent, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*command, *small], cwd=NOTEBOOKS.parent, capture_output=True, text=True, timeout=60 * MINUTES)
     assert done.returncode == 0, done.stderr[-2000:]
     settings = fl.study.PROFILES["smoke"].settings
     (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
     assert results(tmp_path / "out.ipynb")["live"] == {"fisher_per_token": expected}
 
 
+@shares_the_quickstart
 def test_the_quickstart_leaves_what_it_promises(executed):
     folder, recorded = executed("00_quickstart.ipynb")
     selection = fl.Selection.load(folder / "runs/00_quickstart/selection.json")
@@ -289,9 +300,10 @@ def test_the_quickstart_leaves_what_it_promises(executed):
     }
 
 
+@shares_the_quickstart
 def test_a_second_run_gives_the_same_numbers(executed, tmp_path):
     _, first = executed("00_quickstart.ipynb")
-    second = run(QUICKSTART, tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+    second = run(QUICKSTART, tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
     for name in ("information", "head_nll", "full_nll", "full_versus_uniform", "picks", "certificate"):
         assert first[name] == second[name], name
 
@@ -309,7 +321,7 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     node.cells.insert(setup + 1, new_code_cell(wrong))
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="the naive and the library's greedy pick the same"):
-        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +344,7 @@ def test_a_flipped_sign_stops_notebook_01_at_the_right_check(tmp_path, wrong, cl
     node.cells = [cell for cell in node.cells if not needs_the_model(cell)]
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(f"AssertionError: {claim}")):
-        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, progress=False)
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path)
 
 
 def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
@@ -348,7 +360,7 @@ def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
     with pytest.raises(
         papermill.PapermillExecutionError, match="AssertionError: no gain in bfloat16 lies outside its margin"
     ):
-        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path, progress=False)
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 
 def needs_the_model(cell):
@@ -379,7 +391,7 @@ def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
         *small,
     ]
     environment = {**os.environ, "NO_COLOR": "1"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60 * MINUTES)
     assert done.returncode == 0, done.stderr[-2000:]
     assert results(tmp_path / "out.ipynb")["information"]["FisherSFT"] > 0
     subset = (tmp_path / "mine" / "subset.jsonl").read_text().splitlines()
