@@ -114,6 +114,17 @@ def by_part(table: pd.DataFrame, pool: str, training: str = "full", **call) -> p
     return pd.concat(found, names=["part", "method"]).swaplevel().reindex(order)
 
 
+def listed(table: pd.DataFrame, parts_of: dict[str, list[str]], tokens: int) -> list[list]:
+    """What a notebook records of these parts of these pools: pool, part, arm, mean, low, high, margin, p_holm, verdict."""
+    columns = ["mean", "low", "high", "margin", "p_holm", "verdict"]
+    return [
+        [pool, part, arm, *(float(value) for value in row[columns[:-1]]), row["verdict"]]
+        for pool, names in parts_of.items()
+        for part in names
+        for arm, row in verdicts(table, pool, tokens=tokens, part=part).iterrows()
+    ]
+
+
 def tail(row: pd.Series, share: float = 0.1) -> float:
     """Mean NLL per token of the worst test examples, this share of them, by the row's own losses (CVaR).
 
