@@ -185,6 +185,65 @@ def test_a_list_is_not_features(door, as_a_user):
             door(wrong)
 
 
+# Every door of the engine, and what it says to something else than features.
+ENGINE_DOORS = {
+    "select": lambda features: fl.select(features, examples=1),
+    "score_selection": lambda features: fl.score_selection(features, [0]),
+    "certify": lambda features: fl.certify(features, CHOSEN),
+    "forecast": lambda features: fl.forecast(features, examples=1),
+    "compress": lambda features: fl.compress(features, 1),
+    "fit_heads": lambda features: fl.fit_heads(features, [[0]]),
+}
+NO_FEATURES = [
+    ([torch.ones(2, 2)], "got a list: make them with TokenFeatures.from_list"),
+    (np.ones((2, 2)), "got a ndarray: make them with TokenFeatures.from_list"),
+    (ROWS, "got a Dataset: rows come before their features"),
+    (fl.Pool("mine", ROWS, ROWS), "got a Pool: extract them with fl.extract_features from pool.train"),
+    (CHOSEN, "got a Selection: features come before a selection of them"),
+    ("features", "got a str: open a folder of them with TokenFeatures.load"),
+    (None, "got a NoneType: extract them with fl.extract_features"),
+]
+
+
+@pytest.mark.parametrize("door", ENGINE_DOORS.values(), ids=ENGINE_DOORS)
+def test_features_are_wanted(door, as_a_user):
+    for wrong, instead in NO_FEATURES:
+        with pytest.raises(ValueError, match=f"^expected features, TokenFeatures, {instead}$"):
+            door(wrong)
+
+
+WRONG_KIND = {
+    "tokens": ("3", "expected a number of tokens, got '3': change it"),
+    "examples": (3.0, "expected a whole number of examples from 1 to 3 \\(the pool\\), got 3.0: change it"),
+    "examples, true": (True, "expected a number of examples, got True: change it"),
+    "batch_size": (True, "expected a whole number as batch_size of at least 1, got True"),
+    "stochastic": ("0.1", "expected stochastic between 0 and 1, with examples= as the budget, got '0.1'"),
+    "memory": ("4GB", "expected a positive, finite number of gigabytes as memory, got '4GB': change it"),
+    "prior": ("small", "expected a positive number or a matrix \\[2, 2\\] as prior, got 'small'"),
+    "costs": (["a", "b", "c"], "expected one number as the cost of each example .*: check the costs"),
+    "start": ([1, 2], "expected a Selection, got a list: make one of picks with fl.score_selection"),
+    "device": (3.5, "expected the name of a device, like 'cpu', 'cuda' or 'cuda:0', got 3.5: change device="),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KIND)
+def test_an_option_of_the_wrong_kind(name, as_a_user):
+    value, message = WRONG_KIND[name]
+    budget = {} if name.startswith(("tokens", "examples")) else {"examples": 1}
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        fl.select(FEATURES, **budget, **{name.split(",")[0]: value})
+    one_line(error)
+
+
+def test_a_selection_is_wanted_or_its_indices(as_a_user):
+    with pytest.raises(ValueError, match="expected a Selection, got a list: make one of picks with fl.score_selection"):
+        fl.certify(FEATURES, [0, 1])
+    with pytest.raises(ValueError, match="got a Selection: give its indices, or ask fl.certify"):
+        fl.score_selection(FEATURES, CHOSEN)
+    with pytest.raises(ValueError, match="gigabytes as memory, got '1'"):
+        fl.forecast(FEATURES, examples=1, memory="1")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

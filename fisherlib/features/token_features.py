@@ -27,7 +27,7 @@ class TokenFeatures:
     softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
     they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
 
-    >>> features = TokenFeatures.from_list([torch.ones(2, 3), torch.zeros(0, 3), torch.ones(4, 3)])
+    >>> features = fl.TokenFeatures.from_list([torch.ones(2, 3), torch.zeros(0, 3), torch.ones(4, 3)])
     >>> features
     TokenFeatures(3 examples, 6 tokens, d=3, torch.float32)
     >>> features.values.shape, features.offsets.tolist(), features.lengths.tolist()

@@ -60,11 +60,11 @@ def select(
     """Choose the examples that together tell most about the model's last layer.
 
     >>> X = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0], [3.0, 0.1, 0.0]])  # [M, d]: 4 tokens
-    >>> features = TokenFeatures.from_list([X[:2], X[2:3], X[3:]])  # 3 examples, of 2, 1 and 1 tokens
-    >>> selection = select(features, examples=2)
+    >>> features = fl.TokenFeatures.from_list([X[:2], X[2:3], X[3:]])  # 3 examples, of 2, 1 and 1 tokens
+    >>> selection = fl.select(features, examples=2)
     >>> selection.indices, selection.gains.shape  # the third is nearly the first's first token again
     (array([0, 1]), (2,))
-    >>> select(features, tokens=2, rule="gain_per_token").indices  # what they cost: response tokens
+    >>> fl.select(features, tokens=2, rule="gain_per_token").indices  # what they cost: response tokens
     array([2, 1])
 
     *What to choose.* Give exactly one budget: `examples`, or `tokens` (in units of `costs` [N], by default each example's

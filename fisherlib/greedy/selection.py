@@ -26,7 +26,7 @@ class Selection:
     weights is an unbiased estimate of the sum over the pool.
 
     >>> picks = {"indices": np.array([7, 2, 5]), "gains": np.array([2.0, 1.5, 0.5]), "costs": np.array([3.0, 1.0, 2.0])}
-    >>> selection = Selection(**picks, pool_size=10, upper_bound=5.0)
+    >>> selection = fl.Selection(**picks, pool_size=10, upper_bound=5.0)
     >>> len(selection), selection.objective, selection.certificate
     (3, 4.0, 0.8)
     >>> selection.prefix(tokens=4).indices
@@ -113,7 +113,7 @@ class Selection:
         The upper bound is for choices among them, so it is dropped. Raises `ValueError` if they are not as many as this
         selection was made from.
 
-        >>> among = Selection(indices=np.array([2, 0]), gains=np.ones(2), costs=np.ones(2), pool_size=3)
+        >>> among = fl.Selection(indices=np.array([2, 0]), gains=np.ones(2), costs=np.ones(2), pool_size=3)
         >>> among.of_subset([4, 5, 9], pool_size=10).indices
         array([9, 4])
         """

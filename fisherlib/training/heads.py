@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fisherlib.evaluation import HeldOut
-from fisherlib.features import Indices, TokenFeatures
+from fisherlib.features import Indices, TokenFeatures, check_features
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int =
     """The frame of a pool: its most frequent labels and its first principal axes. Raises `ValueError` without labels."""
     from sklearn.decomposition import PCA
 
+    check_features(features)
     if features.labels is None:
         raise ValueError("expected features with labels: extract them with extract_features")
     frequent, counts = np.unique(features.labels.cpu().numpy(), return_counts=True)
