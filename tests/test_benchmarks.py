@@ -82,6 +82,7 @@ def test_every_exact_package_is_the_greedy_on_one_vector_each(name):
     assert rival(X, 20).tolist() == naive_greedy(list(X[:, None]), 20).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_selection_from_a_mapped_file_stays_within_its_memory(tmp_path):
     """Measured in a process of its own: what it holds, and what it has mapped of a file that is larger than its bound."""

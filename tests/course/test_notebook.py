@@ -48,6 +48,7 @@ def small(*sources, parameters=None):
     return new_notebook(cells=[*cells, *(new_code_cell(source) for source in sources)], metadata=kernel)
 
 
+@pytest.mark.slow
 def test_record_and_results_round_trip(tmp_path):
     body = (
         "import numpy as np\nimport fisherlib as fl\n"
@@ -92,6 +93,7 @@ def test_numbers_may_be_written_as_python_writes_them():
     assert values == {"learning_rate": 1e-4, "data": "[x", "tokens": 30}
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"cell \d failed with ValueError: expected a file of examples, got 'no.jsonl'"):
@@ -101,6 +103,7 @@ def test_a_failing_cell_is_one_line(monkeypatch, tmp_path):
 RECORD = f"display({{{notebook.RECORD_MIME!r}: {{'ended': True}}}}, raw=True)"  # without waiting for `import fisherlib`
 
 
+@pytest.mark.slow
 def test_a_lost_wake_up_makes_no_run_wait(tmp_path, monkeypatch):
     """nbclient writes to the socket on which it waits, for an Output widget; late enough, it then misses the kernel's reply.
 
@@ -120,6 +123,7 @@ def test_a_lost_wake_up_makes_no_run_wait(tmp_path, monkeypatch):
     assert took < 15
 
 
+@pytest.mark.slow
 def test_a_cell_that_never_ends_is_stopped_and_named(tmp_path):
     nbformat.write(small("import os\nprint(os.getpid())", "while True:\n    pass", RECORD), tmp_path / "n.ipynb")
     began = time.monotonic()
@@ -132,6 +136,7 @@ def test_a_cell_that_never_ends_is_stopped_and_named(tmp_path):
         os.kill(int(cells[1].outputs[0].text), 0)
 
 
+@pytest.mark.slow
 def test_all_cells_together_have_the_minutes_of_the_run(tmp_path):
     """Five cells of two seconds in six: no cell alone is too long."""
     nbformat.write(small(*["import time\ntime.sleep(2)"] * 5, RECORD), tmp_path / "n.ipynb")
@@ -139,12 +144,14 @@ def test_all_cells_together_have_the_minutes_of_the_run(tmp_path):
         notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", progress=False, minutes=0.1)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_named_with_its_cell(tmp_path):
     nbformat.write(small("x = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"), tmp_path / "n.ipynb")
     with pytest.raises(RuntimeError, match=re.escape("the kernel died in cell 2 (`import os, signal`)")):
         notebook.run(tmp_path / "n.ipynb", tmp_path / "o.ipynb", progress=False, minutes=2)
 
 
+@pytest.mark.slow
 def test_the_limit_of_a_run_is_checked_and_the_command_says_what_was_stopped(tmp_path, monkeypatch):
     for minutes in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="expected a finite number of minutes above 0"):
@@ -173,6 +180,7 @@ def test_clean_keeps_what_is_stable():
         committed.refuse_stderr(tidy, "n.ipynb")
 
 
+@pytest.mark.slow
 def test_a_build_whose_run_writes_to_stderr_changes_nothing(tmp_path):
     wrote = small("import sys\nprint('told you', file=sys.stderr)", RECORD, parameters="x: int = 1  # n")
     nbformat.write(wrote, tmp_path / "n.ipynb")

@@ -178,6 +178,7 @@ ROWS = [
 TIMED = ["seconds", "training_seconds", "selection_seconds"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same_table(small, tmp_path):
     whole = run_rows(ROWS, small, tmp_path / "whole", progress=False)
     child = multiprocessing.get_context("spawn").Process(target=run_rows, args=(ROWS, small, tmp_path / "cut"))

@@ -400,6 +400,7 @@ def test_continuations_are_the_model_s_whatever_the_batch_and_end_with_the_turn(
     assert judging.continuations(model, tokenizer, ROWS.select([1]), **greedy)[0] == tokenizer.decode(ids[-6:-4]).strip()
 
 
+@pytest.mark.slow
 def test_the_real_server(small, tmp_path, monkeypatch):
     """`transformers serve` over HTTP, with a sentinel key in the environment that no file holds and no child is given."""
     model, tokenizer = small
@@ -416,6 +417,7 @@ def test_the_real_server(small, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_start_says_why(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
@@ -428,6 +430,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_without_the_extra():
     code = "import sys, fisherlib as fl; fl.judging; sys.exit(any(m in sys.modules for m in ('openai', 'fastapi')))"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=120).returncode == 0

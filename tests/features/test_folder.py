@@ -377,6 +377,7 @@ def kill_midway(folder, rng):
     return done(folder)
 
 
+@pytest.mark.slow
 def test_killed_three_times_the_files_are_those_of_an_undisturbed_run(tmp_path):
     whole, rng = undisturbed(tmp_path / "whole"), random.Random()
     reached = [kill_midway(tmp_path / "killed", rng) for _ in range(3)]
@@ -386,6 +387,7 @@ def test_killed_three_times_the_files_are_those_of_an_undisturbed_run(tmp_path):
     assert len(fl.TokenFeatures.load(tmp_path / "killed")) == 200
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_write_at_once(tmp_path):
     processes = [start(tmp_path / "f") for _ in range(2)]
     for process in processes:

@@ -172,6 +172,7 @@ def select_slowly(folder, path):
     fl.select(fl.TokenFeatures.load(folder), examples=PICKS, checkpoint=path, progress=False)
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_the_picks_are_those_of_an_undisturbed_run(tmp_path):
     """Each time some picks further, at a random moment: on the disk there is always a whole manifest of the first picks."""
     pool().save(tmp_path / "features")

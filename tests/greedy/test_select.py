@@ -122,6 +122,7 @@ def test_the_screen_cannot_choose_between_near_ties(dtype):
     assert fl.select(tied, examples=1, dtype=dtype).indices.tolist() == [0]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

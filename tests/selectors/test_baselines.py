@@ -163,6 +163,7 @@ def test_what_the_quotas_leave_over_is_spent_anywhere():
     assert sorted(in_clusters(rows, features, examples=80).indices) == list(range(80))
 
 
+@pytest.mark.slow
 def test_the_recipe_looks_where_information_is_and_past_copies():
     rows, features = neighbourhoods(variants=200)
     assert (uniform(rows, features, tokens=32).indices >= 80).sum() > 6
@@ -249,6 +250,7 @@ def test_priority_sampling_is_unbiased(equal_costs):
         assert np.allclose(weights, 1 / np.minimum(1, p[picks] / np.sort(q)[-5]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [{"examples": 6}, {"tokens": 24}])
 def test_clustered_weights_estimate_the_whole_pool(budget):
     features = draw(3, n=16)
