@@ -91,15 +91,15 @@ class Information:
     def screen(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
         """Gains in the screening precision, and an estimate of the error of each; infinite where nothing is known.
 
-        O(T d^2 + T^3) each, in few and large products.
+        O(T d^2 + T^3) each, in few and large products: a part at a time, as many as the memory holds.
         """
         gains, errors = np.zeros(len(indices)), np.zeros(len(indices))
         for part in self.blocks.parts(indices):
-            gains[part], errors[part] = self._screened(indices[part])
+            gains[part], errors[part] = self.screen_part(indices[part])
         return gains, errors
 
-    def _screened(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-        """Of one part."""
+    def screen_part(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+        """The same of one part."""
         self.evaluations += len(indices)
         X, place = self.blocks.flat(indices, self.dtype)
         W = pad(X @ self._low, place)
