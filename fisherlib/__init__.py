@@ -51,13 +51,15 @@ __all__ = [
     "plotting",
     "notebook",
 ]
-# On first use: they need extras, or are the course's own.
+# On first use: they need extras, or are the course's own. The last two are where committed notebooks look for them.
 _ROOMS = {
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",
     "plotting": "course.plotting",
     "notebook": "course.notebook",
+    "project_files": "text.project_files",
+    "information": "greedy.information",
 }
 
 
