@@ -4,17 +4,14 @@ They need the extra `neighbours`. Farthest-point sampling, as in scikit-matter, 
 that the picks are the same. All settings are our choice.
 """
 
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 from datasets import Dataset
 
 from fisherlib.features import Indices, TokenFeatures
-from fisherlib.greedy import Selection
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred
-from fisherlib.selectors.farthest_point import farthest_point
 
 PACKAGES = {"facility_location": "submodlib", "semhash": "semhash"}  # what must be importable
 
@@ -64,16 +61,9 @@ def semhash(rows: Dataset | None, features: TokenFeatures, *, seed: int, thresho
     return Ranking(order, {"threshold": threshold, "removed": len(ids) - len(kept)})
 
 
-NEIGHBOURS: dict[str, Callable[..., Selection]] = {
-    "farthest_point": farthest_point,
-    "facility_location": facility_location,
-    "semhash": semhash,
-}
-
-
 def installed() -> list[str]:
-    """The arms of `NEIGHBOURS` whose packages are here."""
-    return [name for name in NEIGHBOURS if find_spec(PACKAGES.get(name, "fisherlib"))]
+    """The neighbours whose packages are here. Farthest-point sampling needs none."""
+    return ["farthest_point", *(name for name in PACKAGES if find_spec(PACKAGES[name]))]
 
 
 def _needs(name: str) -> None:

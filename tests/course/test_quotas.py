@@ -7,6 +7,7 @@ from datasets import Dataset
 
 import fisherlib as fl
 from fisherlib.course.study import quotas
+from fisherlib.course.study.methods import QUOTAS
 from fisherlib.course.study.pools import Sizes, draw_pool
 from fisherlib.selectors import near_duplicates
 
@@ -55,7 +56,7 @@ def test_copies_come_last_and_what_is_left_keeps_uniforms_order():
 def test_a_group_spends_its_share_in_uniforms_order(name, monkeypatch):
     rows, features = pool()
     told = {}
-    arm = quotas.QUOTAS[name]
+    arm = QUOTAS[name]
 
     def noted(rows, features, seed, tokens):
         told["groups"], told["shares"] = arm.keywords["shares"](rows, features, seed, tokens)

@@ -23,12 +23,12 @@ import fisherlib as fl
 from fisherlib.assets import ROOT
 from fisherlib.course.study import claims, heads, plans, statistics, store, why
 from fisherlib.course.study.__main__ import main
-from fisherlib.course.study.arms import ALL, ARMS, NONE, title
+from fisherlib.course.study.arms import ALL, NONE
+from fisherlib.course.study.methods import ARMS, RECIPES, RELATED, VARIANTS, choose, title
 from fisherlib.course.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool
 from fisherlib.course.study.profiles import PROFILES
-from fisherlib.course.study.related import RELATED
 from fisherlib.course.study.rows import Bench, Row, Settings, collect, key, run_rows
-from fisherlib.course.study.variants import RECIPES, VARIANTS, choose, mean_nll, rare_share
+from fisherlib.course.study.variants import mean_nll, rare_share
 from fisherlib.text import project_files
 
 SIZES = Sizes(pool_examples=60, test_examples=10, bases=4, variants=0.7, rare=0.2)

@@ -168,13 +168,13 @@ def claims_06_solutions(r):
 
 
 def claims_07(r):
-    live, arms = r["live"], {"uniform", "fisher_per_token", "recipe", *fl.study.related.RELATED}
+    live, arms = r["live"], {"uniform", "fisher_per_token", "recipe", *fl.study.RELATED}
     arms |= set(fl.selectors.installed())
     assert set(live["repeats"]) == set(live["asks"]) == set(r["tokens"]) == arms
     assert all(0 <= share < 1 for share in live["repeats"].values())
     assert all(110 < tokens <= 150 for tokens in r["tokens"].values())
     asked = {arm for arm, seconds in live["asks"].items() if seconds > 0}
-    assert asked == {arm for arm in arms if arm in fl.study.related.SCORES}
+    assert asked == {arm for arm in arms if arm in fl.study.SCORES}
     overlap = np.array(live["overlap"])
     assert overlap.shape == (len(arms), len(arms)) and (overlap == overlap.T).all() and (np.diag(overlap) == 1).all()
     assert overlap.min() >= 0 and len(np.unique(overlap)) > 5  # the methods do differ

@@ -5,46 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fisherlib.course.study.methods import METHODS
+
 PAGE = 7.2  # inches, the width of a figure
 MARKERS = "os^Dv<>PX*"
 
-# The same method has the same colour in every notebook. The first are Okabe and Ito's, the others as far from these and from
-# each other as they can be in normal vision and in three kinds of colour blindness. So many in one figure need markers too.
-COLOURS = {
-    "FisherSFT": "#0072B2",
-    "FisherSFT, by gain": "#009E73",
-    "FisherSFT, trace-weighted": "#56B4E9",
-    "uniform": "#E69F00",
-    "longest": "#CC79A7",
-    "length-matched": "#D55E00",
-    "density": "#99CCAA",
-    "clustered": "#9900FF",
-    "uniform in clusters": "#8877FF",
-    "nearest to centre": "#991188",
-    "AskLLM": "#550000",
-    "sentence-optimal": "#0000BB",
-    "farthest point": "#335500",
-    "deduplicated, then uniform": "#CCBB77",
-    "deduplicated, then FisherSFT": "#CC0033",
-    "I-optimal": "#66AA00",
-    "recipe": "#117733",
-    "in clusters": "#AA8899",
-    "IFD": "#002244",
-    "IFD, then FisherSFT": "#3399AA",
-    "SLearnLLM": "#775566",
-    "LLMaAA, k-means": "#AAAA88",
-    "LLMaAA, entropy": "#5544AA",
-    "LLMaAA, least confidence": "#553333",
-    "deduplicated, uniform where FisherSFT looks": "#22AA55",  # the recipe as a candidate
-    "deduplicated, uniform in clusters": "#6655CC",
-    "deduplicated, half uniform, half FisherSFT": "#AA4499",
-    "AdaICL": "#CC00AA",
-    "AdaICL+": "#FF66CC",
-    "SPaRFT": "#440088",
-    "ISA": "#66EE22",
-    "facility location": "#887700",
-    "SemHash, then uniform": "#FF9988",
-    "no fine-tuning": "#7A7A7A",
+# The same method has the same colour in every notebook: that of its row in the table of methods. The first are Okabe and
+# Ito's, the others as far from these and from each other as they can be in normal vision and in three kinds of colour
+# blindness. So many in one figure need markers too.
+COLOURS = {method.title: method.colour for method in METHODS if method.colour} | {
     "FisherSFT, plain gain": "#003A5D",
     "FisherSFT, pilot-weighted": "#009E73",
     "log det V": "#0072B2",  # FisherSFT's objective

@@ -10,8 +10,9 @@ import pandas as pd
 from scipy import stats
 
 from fisherlib.assets import ROOT
-from fisherlib.course.study.arms import REFERENCE, title
+from fisherlib.course.study.arms import REFERENCE
 from fisherlib.course.study.claims import CLAIMS, judge_all
+from fisherlib.course.study.methods import title
 from fisherlib.course.study.plans import NEW_SEEDS
 from fisherlib.course.study.pools import POOLS, Sizes, composition
 from fisherlib.course.study.profiles import PROFILES

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fisherlib.course.study.arms import ALL, NONE, REFERENCE, title
+from fisherlib.course.study.arms import ALL, NONE, REFERENCE
+from fisherlib.course.study.methods import title
 from fisherlib.course.study.pools import MAJORITY
 from fisherlib.course.study.statistics import against, rows_of
 from fisherlib.course.study.verdicts import family

@@ -6,13 +6,10 @@ All of it is our choice. Rows that the study has already are not run again.
 from dataclasses import replace
 
 from fisherlib.course.study.arms import EARLIER, REFERENCE
+from fisherlib.course.study.methods import NEIGHBOURS, QUOTAS, RECIPES, RELATED, VARIANTS
 from fisherlib.course.study.pools import POOLS, UNSEEN, Sizes
 from fisherlib.course.study.profiles import PROFILES
-from fisherlib.course.study.quotas import QUOTAS
-from fisherlib.course.study.related import RELATED
 from fisherlib.course.study.rows import Row, Settings
-from fisherlib.course.study.variants import RECIPES, VARIANTS
-from fisherlib.selectors import NEIGHBOURS
 
 Part = tuple[Settings, list[Row]]
 LAYERS = (10, 20)  # of 30

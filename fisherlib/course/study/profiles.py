@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fisherlib.course.study.arms import ALL, ARMS, NONE, REFERENCE
+from fisherlib.course.study.arms import ALL, NONE, REFERENCE
+from fisherlib.course.study.methods import ARMS
 from fisherlib.course.study.pools import POOLS, Sizes
 from fisherlib.course.study.rows import Row, Settings
 

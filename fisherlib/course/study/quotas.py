@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
-from fisherlib.course.study.arms import ARMS
+from fisherlib.course.study.arms import fisher_per_token, fisher_weighted
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, score_selection
 from fisherlib.selectors import cluster_labels, length_matched, near_duplicates
@@ -78,7 +78,7 @@ def proportional(rows: Dataset, features: TokenFeatures, seed: int, tokens: int,
 def fisher(rows: Dataset, features: TokenFeatures, seed: int, tokens: int) -> Quotas:
     """The tokens that FisherSFT, by gain per token, spends in each cluster."""
     groups = cluster_labels(features, _CLUSTERS, seed=seed)
-    chosen = ARMS["fisher_per_token"](rows, features, seed=seed, tokens=tokens)
+    chosen = fisher_per_token(rows, features, seed=seed, tokens=tokens)
     return groups, np.bincount(groups[chosen.indices], chosen.costs, _CLUSTERS)
 
 
@@ -105,17 +105,5 @@ def minhash_oracle(rows: Dataset, features: TokenFeatures, *, seed: int, tokens:
 
 def length_matched_weighted(rows: Dataset, features: TokenFeatures, *, seed: int, tokens: int) -> Selection:
     """Examples of the lengths that trace-weighted FisherSFT picks, otherwise in the order of the permutation."""
-    like = ARMS["fisher_weighted"](rows, features, seed=seed, tokens=tokens)
+    like = fisher_weighted(rows, features, seed=seed, tokens=tokens)
     return length_matched(rows, features, like=like, tokens=tokens, seed=seed)
-
-
-QUOTAS: dict[str, Callable[..., Selection]] = {
-    "minhash_uniform": minhash,
-    "minhash_proportional": partial(minhash, shares=proportional),
-    "minhash_equal": partial(minhash, shares=partial(proportional, power=0.0)),
-    "minhash_root": partial(minhash, shares=partial(proportional, power=0.5)),
-    "minhash_fisher": partial(minhash, shares=fisher),
-    "minhash_permuted": partial(minhash, shares=permuted),
-    "length_matched_weighted": length_matched_weighted,
-    "minhash_oracle": minhash_oracle,
-}

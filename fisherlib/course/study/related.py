@@ -5,14 +5,13 @@ a pool and kept beside its features. All settings are our choice.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
 from fisherlib import selectors
-from fisherlib.course.study.arms import ARMS
+from fisherlib.course.study.arms import fisher_per_token
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, score_selection
 
@@ -21,7 +20,7 @@ Scores = Float[np.ndarray, " N"]
 
 def ifd_then_fisher(rows: Dataset, features: TokenFeatures, *, seed: int, scores: Scores, **budget) -> Selection:
     """FisherSFT among the examples whose prompt helps (IFD of at most 1): a filter of quality, then log-det."""
-    return among(np.flatnonzero(scores <= 1), rows, features, ARMS["fisher_per_token"], seed=seed, **budget)
+    return among(np.flatnonzero(scores <= 1), rows, features, fisher_per_token, seed=seed, **budget)
 
 
 def among(
@@ -32,40 +31,21 @@ def among(
     return score_selection(features, chosen.indices, seconds=chosen.seconds)
 
 
-RELATED: dict[str, Callable[..., Selection]] = {
-    "ifd": selectors.ifd,
-    "ifd_then_fisher": ifd_then_fisher,
-    "slearn": selectors.slearn,
-    "adaicl": selectors.adaicl,
-    "adaicl_plus": partial(selectors.adaicl, discounted=True),
-    "llmaaa_k_means": selectors.llmaaa,
-    "llmaaa_entropy": partial(selectors.llmaaa, acquisition="entropy"),
-    "sparft": selectors.sparft,
-    "isa": selectors.isa,
-}
-
-
-def _ask_llm(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def asked(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+    """P(yes) of Ask-LLM."""
     return selectors.ask_llm_scores(rows, model, tokenizer, progress=False)
 
 
-def _ifd(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def helped(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+    """How much of its loss a response keeps after its prompt."""
     return selectors.ifd_scores(rows, model, tokenizer, features=features, progress=False)
 
 
-def _accuracy(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def known(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+    """The share of a response that the model would say itself."""
     return selectors.slearn_scores(rows, model, tokenizer, progress=False)
 
 
-def _entropy(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def unsure(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+    """The mean entropy of the model over the response."""
     return selectors.llmaaa_scores(features, selectors.head_matrix(model))
-
-
-# The file that an arm's scores are kept in, and what computes them.
-SCORES: dict[str, tuple[str, Callable[..., Scores]]] = {
-    "ask_llm": ("answers", _ask_llm),
-    "ifd": ("ifd", _ifd),
-    "ifd_then_fisher": ("ifd", _ifd),
-    "slearn": ("token_accuracy", _accuracy),
-    "llmaaa_entropy": ("entropy", _entropy),
-}

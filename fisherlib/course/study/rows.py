@@ -19,10 +19,9 @@ from jaxtyping import Float
 from fisherlib._files import replacing
 from fisherlib.course.study import heads
 from fisherlib.course.study.arms import ALL, EARLIER, NONE
+from fisherlib.course.study.methods import SCORES, choose
 from fisherlib.course.study.origin import origin
 from fisherlib.course.study.pools import Sizes, draw_pool
-from fisherlib.course.study.related import SCORES
-from fisherlib.course.study.variants import choose
 from fisherlib.evaluation import HeldOut, held_out_nll
 from fisherlib.features import TokenFeatures, extract_features
 from fisherlib.greedy import Selection, score_selection

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from fisherlib.course.study.arms import ALL, NONE, REFERENCE, title
+from fisherlib.course.study.arms import ALL, NONE, REFERENCE
+from fisherlib.course.study.methods import title
 from fisherlib.evaluation import (
     after_holm,
     coverage,

@@ -4,7 +4,6 @@ What explains the gap between the two must move it when it is changed alone. All
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -12,17 +11,14 @@ from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 
 from fisherlib import selectors
-from fisherlib.course.study.arms import ARMS, NONE
-from fisherlib.course.study.quotas import QUOTAS
-from fisherlib.course.study.related import RELATED, among
+from fisherlib.course.study.arms import fisher_per_token
+from fisherlib.course.study.related import among
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, select
-from fisherlib.selectors import NEIGHBOURS, recipe
 
 _RARE = 3  # a target that occurs at most so often in the pool is rare
 
 Arm = Callable[..., Selection]
-_fisher, _uniform = ARMS["fisher_per_token"], ARMS["uniform"]
 
 
 def target_prior(rows: Dataset, features: TokenFeatures, *, seed: int, **budget) -> Selection:
@@ -34,12 +30,12 @@ def target_prior(rows: Dataset, features: TokenFeatures, *, seed: int, **budget)
     sigma = X.T @ X / len(X)
     scale = sigma.trace() / len(sigma)
     V0 = scale * torch.linalg.inv(sigma + 1e-6 * scale * torch.eye(len(sigma), dtype=sigma.dtype))
-    return _fisher(rows, features, seed=seed, prior=(V0 + V0.T) / 2, **budget)
+    return fisher_per_token(rows, features, seed=seed, prior=(V0 + V0.T) / 2, **budget)
 
 
 def half_uniform(rows: Dataset, features: TokenFeatures, *, seed: int, tokens: int) -> Selection:
     """Half of the tokens at random; FisherSFT spends the others, knowing the first."""
-    start = _uniform(rows, features, seed=seed, tokens=tokens // 2)
+    start = selectors.uniform(rows, features, seed=seed, tokens=tokens // 2)
     return select(features, tokens=tokens, rule="gain_per_token", start=start)
 
 
@@ -73,51 +69,20 @@ def _means(features: TokenFeatures, per_token: Float[np.ndarray, " M"]) -> Float
     return np.bincount(owner, per_token, len(lengths)) / np.maximum(lengths, 1)
 
 
-def _not_memorised(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
+def not_memorised(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
     nll = mean_nll(features)
     return nll >= np.quantile(nll, 0.25)
 
 
-def _not_extreme(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
+def not_extreme(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
     nll = mean_nll(features)
     return (nll >= np.quantile(nll, 0.25)) & (nll <= np.quantile(nll, 0.95))
 
 
-def _common(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
+def common(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
     share = rare_share(features)
     return share <= np.median(share)
 
 
-def _uncommon(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
-    return ~_common(features)
-
-
-VARIANTS: dict[str, Arm] = {
-    "prior_1e3": partial(_fisher, prior=1e3),
-    "prior_1e5": partial(_fisher, prior=1e5),
-    "target_prior": target_prior,
-    "i_optimal": partial(selectors.i_optimal, rule="gain_per_token"),
-    "half_uniform": half_uniform,
-    "fisher_in_clusters": partial(selectors.in_clusters, then=_fisher),
-    "without_memorised": partial(inside, keep=_not_memorised, then=_fisher),
-    "without_extremes": partial(inside, keep=_not_extreme, then=_fisher),
-    "fisher_of_common": partial(inside, keep=_common, then=_fisher),
-    "uniform_of_uncommon": partial(inside, keep=_uncommon, then=_uniform),
-    "uniform_where_fisher": partial(selectors.in_clusters, like=_fisher),
-}
-
-# What `fl.recipe` was chosen from, on the pools of notebook 05.
-_deduplicated = partial(selectors.deduplicated, threshold=0.5)
-RECIPES: dict[str, Arm] = {
-    "dedup_where_fisher": partial(_deduplicated, then=selectors.in_clusters, like=_fisher),
-    "dedup_in_clusters": partial(_deduplicated, then=selectors.uniform_in_clusters),
-    "dedup_half_fisher": partial(_deduplicated, then=half_uniform),
-}
-
-
-def choose(method: str, rows: Dataset, features: TokenFeatures, *, seed: int, **call) -> Selection:
-    """The selection of an arm or a variant. Raises `ValueError` for an unknown method, and what the method raises."""
-    known = ARMS | VARIANTS | RECIPES | RELATED | NEIGHBOURS | QUOTAS | {"recipe": recipe}
-    if method not in known:
-        raise ValueError(f"expected method to be one of {(*known, NONE)}, got {method!r}")
-    return known[method](rows, features, seed=seed, **call)
+def uncommon(features: TokenFeatures) -> Bool[np.ndarray, " N"]:
+    return ~common(features)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fisherlib.course.study.arms import REFERENCE, title
+from fisherlib.course.study.arms import REFERENCE
+from fisherlib.course.study.methods import title
 from fisherlib.course.study.pools import UNSEEN
 from fisherlib.course.study.profiles import PROFILES, Profile
 from fisherlib.course.study.statistics import nll_of, rows_of, sampling_variance
