@@ -175,6 +175,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_the_example_of_contributing_is_in_every_table(tmp_path):
     blocks = re.findall(r"```(?:python|text)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     file, door, row = blocks
