@@ -1,5 +1,6 @@
 """Stage 5, the fine-tuned model: fine-tuning on equal steps, orders of the data, softmax heads on frozen features."""
 
+from fisherlib.training import heads
 from fisherlib.training.curriculum import ClusterOrder, ThompsonCurriculum
 from fisherlib.training.fine_tune import FineTuned, fine_tune
 from fisherlib.training.heads import Head, HeadFrame, fit_heads, head_frame
@@ -16,4 +17,5 @@ __all__ = [
     "fine_tune",
     "fit_heads",
     "head_frame",
+    "heads",
 ]

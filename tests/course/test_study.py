@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
 from fisherlib.assets import ROOT
-from fisherlib.course.study import claims, heads, plans, statistics, store, why
+from fisherlib.course.study import claims, plans, statistics, store, why
 from fisherlib.course.study.__main__ import main
 from fisherlib.course.study.arms import ALL, NONE
 from fisherlib.course.study.methods import ARMS, RECIPES, RELATED, VARIANTS, choose, title
@@ -30,6 +30,7 @@ from fisherlib.course.study.profiles import PROFILES
 from fisherlib.course.study.rows import Bench, Row, Settings, collect, key, run_rows
 from fisherlib.course.study.variants import mean_nll, rare_share
 from fisherlib.text import project_files
+from tests.training.test_heads import labelled
 
 SIZES = Sizes(pool_examples=60, test_examples=10, bases=4, variants=0.7, rare=0.2)
 
@@ -94,58 +95,6 @@ def test_a_file_is_cut_at_its_lines():
     chunks = project_files.split("\n\n".join(lines), shortest=90, longest=240)
     assert chunks == ["\n".join(lines[k : k + 2]) for k in range(0, 8, 2)]
     assert project_files.split("y" * 300) == []
-
-
-# --- heads -----------------------------------------------------------------------------------------------------------
-
-
-def labelled(n=40, d=6, seed=0):
-    rng = np.random.default_rng(seed)
-    blocks = [torch.tensor(rng.normal(size=(int(t), d)), dtype=torch.float32) for t in rng.integers(2, 9, n)]
-    return fl.TokenFeatures.from_list(blocks, labels=torch.tensor(rng.integers(0, 12, sum(map(len, blocks)))))
-
-
-def test_the_head_from_scratch_is_that_of_fit_heads():
-    pool, test = labelled(), labelled(seed=1)
-    picks = list(range(15))
-    mine, held_out = heads.head_tokens(pool, test, None, classes=8, dimensions=4)
-    D = heads.fit_head(mine.of(picks), ridge=3.0, tolerance=1e-7)
-    (theirs,) = fl.fit_heads(pool, [picks], classes=8, dimensions=4, ridge=3.0)
-    assert np.abs(D - theirs.classifier.coef_).max() < 5e-3
-    assert heads.nll_sums(held_out, D) == pytest.approx(theirs.held_out(test).nll_sums, abs=2e-2)
-
-
-def test_an_update_stays_at_the_pretrained_head_under_a_large_ridge_and_leaves_it_under_a_small_one():
-    pool = labelled()
-    pretrained = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
-    tokens, _ = heads.head_tokens(pool, pool, pretrained, classes=8, dimensions=4)
-    _, counts = np.unique(pool.labels, return_counts=True)
-    kept = np.sort(np.argsort(-counts, kind="stable")[:8])
-    logits = pool.values[torch.isin(pool.labels, torch.tensor(kept))] @ pretrained[kept].T
-    assert tokens.base == pytest.approx(logits.numpy(), abs=1e-5)
-    still, moved = (heads.fit_head(tokens, ridge=ridge, tolerance=1e-7) for ridge in (1e9, 1.0))
-    assert np.abs(still).max() < 1e-6
-    p = torch.softmax(torch.tensor(tokens.base + tokens.X @ moved.T), 1).numpy()
-    gradient = (p - np.eye(8)[tokens.y]).T @ tokens.X + moved
-    assert np.abs(gradient).max() < 1e-3
-    assert heads.nll_sums(tokens, moved).sum() < heads.nll_sums(tokens, still).sum()
-
-
-def test_the_distance_from_the_reference_is_that_of_the_definition():
-    pool = labelled()
-    tokens, _ = heads.head_tokens(pool, pool, None, classes=8, dimensions=4)
-    reference = heads.fit_head(tokens, ridge=1.0)
-    D = heads.fit_head(tokens.of(range(10)), ridge=1.0)
-    assert heads.kl(tokens, reference, reference) == pytest.approx(0, abs=1e-12)
-    assert heads.logit_errors(tokens, reference + 5.0 * np.ones(8)[:, None], reference) == pytest.approx((0, 0), abs=1e-9)
-    expected = []
-    for i in range(len(pool)):
-        z = (tokens.X[tokens.owner == i] @ (D - reference).T).copy()
-        if len(z):
-            expected.append(np.linalg.norm(z - z.mean(1, keepdims=True), axis=1).mean())
-    assert heads.logit_errors(tokens, D, reference) == pytest.approx((max(expected), np.mean(expected)))
-    p, q = (torch.softmax(torch.tensor(tokens.X @ W.T), 1) for W in (reference, D))
-    assert heads.kl(tokens, D, reference) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

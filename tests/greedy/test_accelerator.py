@@ -23,12 +23,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fisherlib as fl
 from fisherlib import _device
-from fisherlib.course.study.heads import fit_head, head_tokens
 from fisherlib.evaluation.judging import continuations
 from fisherlib.greedy import blocks, information, memory
 from fisherlib.greedy.blocks import Blocks
 from fisherlib.greedy.race import Race
 from fisherlib.training.curriculum import ClusterOrder
+from fisherlib.training.heads import fit_head, head_frame
 from tests.pretend import accelerator
 
 DEVICE = "pretend"
@@ -295,7 +295,7 @@ HEAD = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
 
 
 def study_head(features: fl.TokenFeatures) -> np.ndarray:
-    return fit_head(head_tokens(features, features, HEAD, classes=5, dimensions=4)[0], ridge=1.0)
+    return fit_head(head_frame(features, classes=5, dimensions=4).tokens(features, HEAD), ridge=1.0)
 
 
 WITH_FEATURES = {

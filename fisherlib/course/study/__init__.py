@@ -6,11 +6,12 @@ the results, `statistics` turns them into differences with intervals, `verdicts`
 `claims` and `why` make tables of them. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
-from fisherlib.course.study import claims, heads, statistics, store, verdicts, why
+from fisherlib.course.study import claims, statistics, store, verdicts, why
 from fisherlib.course.study.methods import ARMS, METHODS, RELATED, SCORES, VARIANTS, Method, choose, title
 from fisherlib.course.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.course.study.profiles import PROFILES, Profile, papermill_command
 from fisherlib.course.study.rows import Bench, Row, Settings, run_row, run_rows
+from fisherlib.training import heads
 
 __all__ = [
     "ARMS",

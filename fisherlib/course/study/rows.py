@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 
 from fisherlib._files import replacing
-from fisherlib.course.study import heads
 from fisherlib.course.study.arms import ALL, EARLIER, NONE
 from fisherlib.course.study.methods import SCORES, choose
 from fisherlib.course.study.origin import origin
@@ -27,7 +26,7 @@ from fisherlib.features import TokenFeatures, extract_features
 from fisherlib.greedy import Selection, score_selection
 from fisherlib.model import load_model
 from fisherlib.selectors import head_matrix
-from fisherlib.training import fine_tune
+from fisherlib.training import fine_tune, head_frame, heads
 
 VERSION = 1  # raise it with any change of the code that changes a number: rows of another version are not reused
 TRAININGS = ("head", "head_weak", "head_update", "full", "lora")
@@ -172,10 +171,9 @@ class Bench:
             settings, pretrained = self.settings, None
             if training == "head_update":
                 pretrained = head_matrix(self.model)
-            tokens = heads.head_tokens(
-                self.features, self.test_features, pretrained, classes=settings.classes, dimensions=settings.dimensions
-            )
-            self.made[training] = *tokens, heads.fit_head(tokens[0], ridge=self.ridge(training))
+            frame = head_frame(self.features, classes=settings.classes, dimensions=settings.dimensions)
+            pool, test = (frame.tokens(part, pretrained) for part in (self.features, self.test_features))
+            self.made[training] = pool, test, heads.fit_head(pool, ridge=self.ridge(training))
         return self.made[training]
 
     def ridge(self, training: str) -> float:
