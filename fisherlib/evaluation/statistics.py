@@ -65,8 +65,9 @@ def student(values: Float[np.ndarray, " S"]) -> Interval:
     """The mean with Student's interval; of one value, an interval without end."""
     if len(values) < 2:
         return Interval(float(values.mean()), -np.inf, np.inf, count=len(values))
+    mean = values.mean()
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(*(float(values.mean() + step) for step in (0.0, -half, half)), count=len(values))
+    return Interval(float(mean), float(mean - half), float(mean + half), count=len(values))
 
 
 def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"], *, at_least: float = 0.0) -> Interval:
@@ -92,6 +93,8 @@ def equivalence_margin(result: Interval) -> float:
     `result`: of `paired_t`. A difference of more than this, to either side, is excluded; a smaller one is not.
     Source: D. J. Schuirmann, 1987.
     """
+    if result.count is None:
+        raise ValueError(f"expected an interval of paired_t, which knows of how many seeds, got {result}")
     two_sided, one_sided = stats.t.ppf([(1 + LEVEL) / 2, LEVEL], result.count - 1)
     return float(abs(result.mean) + (result.high - result.low) / 2 * one_sided / two_sided)
 

@@ -7,6 +7,7 @@ a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2)
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def extract_features(
     if out_dir is None:
         scale = head_scale(model, encoded)
         with progress_bar(len(encoded), progress) as bar:
-            columns = _columns(model, encoded, scale, bar, **settings)
+            columns: dict[str, Any] = _columns(model, encoded, scale, bar, **settings)
         return TokenFeatures(**columns, offsets=_offsets(encoded), info=source | {"logit_scale": scale})
     folder, offsets = Path(out_dir), _offsets(encoded)
     wanted = feature_folder.describe(dtype, _dim(model), offsets, _COLUMNS, source)

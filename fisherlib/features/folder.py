@@ -180,7 +180,7 @@ class Writer:
         begin = int(self.offsets[self.info["done"]])
         with self._explain():
             for name, (dtype, width) in _layout(self.info).items():
-                data = columns[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+                data = columns[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
                 with (self.folder / f"{name}.bin").open("r+b") as file:
                     file.seek(begin * width * dtype.itemsize)
                     file.write(data)

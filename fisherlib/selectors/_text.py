@@ -40,7 +40,7 @@ def _text(row: dict, number: int) -> str:
 
 
 def _exchange(row: dict, number: int) -> tuple[str, str]:
-    prompt, response = row.get("prompt"), row.get("response")
+    prompt, response = row.get("prompt") or "", row.get("response")
     if turns := row.get("messages"):
         if [turn["role"] == "assistant" for turn in turns] != [False] * (len(turns) - 1) + [True]:
             raise ValueError(
@@ -48,7 +48,7 @@ def _exchange(row: dict, number: int) -> tuple[str, str]:
                 "make a row of each exchange"
             )
         prompt, response = "\n".join(turn["content"] for turn in turns[:-1]), turns[-1]["content"]
-    if response is None or not (prompt or "").strip():
+    if response is None or not prompt.strip():
         raise ValueError(
             f"row {number}: expected a prompt that the response answers, got none: give rows of 'prompt' and 'response'"
         )

@@ -87,8 +87,11 @@ def ask_llm_scores(
         margin = (logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)).cpu().double()  # MPS has no float64
         return margin.clamp(-36, 36).sigmoid()  # beyond that, 1 - score is lost in float64
 
-    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "padding_side": padding_side}
-    return np.array([float(p[0]) for p in per_token(model, encoded, says_yes, **settings, progress=progress)])
+    answers = per_token(
+        model, encoded, says_yes,
+        tokens_per_batch=tokens_per_batch, precision=precision, padding_side=padding_side, progress=progress,
+    )  # fmt: skip
+    return np.array([float(p[0]) for p in answers])
 
 
 def _answers(tokenizer) -> tuple[list[int], list[int]]:

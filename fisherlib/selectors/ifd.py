@@ -1,5 +1,7 @@
 """Instruction-following difficulty: how much of its loss a response keeps when the prompt is read first (Li et al. 2024)."""
 
+from typing import Any
+
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
@@ -69,7 +71,7 @@ def ifd_scores(
     exchanges(rows)  # every row has one prompt and one response
     after = encode(rows, tokenizer, max_tokens=context_length(model))
     alone = _without_prompts(after, _opening(after, tokenizer, opening))
-    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
+    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
     if features is None:
         with_prompt = np.array([mean(x) for x in per_token(model, after, nll, **settings)])
     else:

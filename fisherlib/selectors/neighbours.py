@@ -5,6 +5,7 @@ that the picks are the same. All settings are our choice.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -53,8 +54,8 @@ def semhash(rows: Dataset | None, features: TokenFeatures, *, seed: int, thresho
 
     ids, X = centred(features)
     records = [{"example": str(i)} for i in ids]  # never equal: only meaning counts
-    vectors = X.astype(np.float32)
-    index = SemHash.from_embeddings(vectors, records, model=None, columns=["example"], ann_backend="basic")
+    no_model: Any = None  # the vectors are there
+    index = SemHash.from_embeddings(X.astype(np.float32), records, model=no_model, columns=["example"], ann_backend="basic")
     kept = np.array([int(record["example"]) for record in index.self_deduplicate(threshold).selected], dtype=np.int64)
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(kept), rng.permutation(np.setdiff1d(np.arange(len(features)), kept))])

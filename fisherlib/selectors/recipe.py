@@ -34,6 +34,6 @@ def recipe(
     def informative(_, kept: TokenFeatures, *, seed: int, **budget) -> Selection:
         return select(kept, rule="gain_per_token", **budget)
 
-    budget = {"examples": examples, "tokens": tokens, "seed": seed}
-    chosen = deduplicated(rows, features, **budget, threshold=0.5, refill=True, then=in_clusters, like=informative)
+    parts = {"threshold": 0.5, "refill": True, "then": in_clusters, "like": informative}
+    chosen = deduplicated(rows, features, examples=examples, tokens=tokens, seed=seed, **parts)
     return replace(chosen, settings=chosen.settings | {"method": "recipe"})

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -101,7 +102,7 @@ def slearn_scores(
     if how not in ("token accuracy", "exact match"):
         raise ValueError(f"expected how to be one of ('token accuracy', 'exact match'), got {how!r}")
     encoded = encode(rows_of(rows), tokenizer, max_tokens=context_length(model))
-    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
+    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
     accuracy = np.array([mean(right) for right in per_token(model, encoded, is_first_choice, **settings)])
     return accuracy if how == "token accuracy" else np.where(np.isnan(accuracy), accuracy, np.floor(accuracy))
 
@@ -153,7 +154,7 @@ def slearn_grades(
     if missing := [name for name in ("{question}", "{reference}", "{answer}") if name not in grading]:
         raise ValueError(f"expected {missing[0]} in the grading: it marks a place of text")
     asked = exchanges(rows)
-    settings = {"temperature": 0.0, "tokens_per_batch": tokens_per_batch, "progress": progress}
+    settings: dict[str, Any] = {"temperature": 0.0, "tokens_per_batch": tokens_per_batch, "progress": progress}
     if answers is None:
         answers = continuations(model, tokenizer, rows, max_new_tokens=answer_tokens, **settings)
     if len(answers) != len(asked):

@@ -56,7 +56,7 @@ def chunks(domain: str) -> tuple[list[dict], list[dict]]:
         raise ValueError(f"expected one of the domains {tuple(domains)}, got {domain!r}")
     folder = assets.fetch("django")
     seen: set[str] = set()
-    sides = {}
+    sides: dict[str, list[dict]] = {}
     for side in ("test", "train"):  # the test side first, so that lines which occur in both are dropped from training
         sides[side] = []
         for name in domains[domain][side]:

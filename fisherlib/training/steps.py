@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fisherlib.model import pad
 from fisherlib.text import Encoded
@@ -17,7 +17,7 @@ from fisherlib.text import Encoded
 class Order(Protocol):
     """An order of the data that is made up while the model learns: `ClusterOrder`, for one."""
 
-    def next(self) -> Sequence[int]:
+    def next(self) -> Sequence[int] | Int[np.ndarray, " b"]:
         """The rows of the next step."""
 
     def update(self, accuracy: Float[np.ndarray, " b"]) -> None:
@@ -29,7 +29,7 @@ class Weighted(Encoded):
     weight: float
 
 
-def weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> list[Weighted]:
+def weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> list[Encoded]:
     """The rows that count, each with its weight divided by the mean weight of a response token."""
     if weights.shape != (len(encoded),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"expected a finite weight of at least 0 for each of {len(encoded):,} rows, got {weights}")
@@ -38,14 +38,14 @@ def weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> li
     if not len(kept):
         raise ValueError("expected a positive weight for a row with response tokens, got none: nothing is left to train on")
     scale = np.average(weights[kept], weights=lengths[kept])
-    return [Weighted(encoded[i].input_ids, encoded[i].is_response, float(weights[i] / scale)) for i in kept]
+    return [Weighted(encoded[i].input_ids, encoded[i].is_response, float(weights[i] / scale)) for i in kept.tolist()]
 
 
 def batch_of(step: Sequence[Encoded]) -> dict[str, torch.Tensor]:
     """One step as tensors, with `weights` [B] if its rows have them."""
     batch = pad(step)
-    if isinstance(step[0], Weighted):
-        batch["weights"] = torch.tensor([example.weight for example in step])
+    if weights := [example.weight for example in step if isinstance(example, Weighted)]:
+        batch["weights"] = torch.tensor(weights)
     return batch
 
 

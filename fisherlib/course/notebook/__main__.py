@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fisherlib.course.notebook.committed import build
 from fisherlib.course.notebook.runner import NOTEBOOKS, need_clone, run
@@ -25,6 +27,7 @@ def _typed(notebook: Path, texts: dict[str, str]) -> dict:
     """Parameter values from the command line, as the types that the notebook declares. Raises `ValueError`."""
     import papermill
 
+    kinds: dict[str, Callable[[str], Any]]
     kinds = {"int": int, "float": float, "str": str, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
     declared = papermill.inspect_notebook(str(notebook))
     values: dict = {}

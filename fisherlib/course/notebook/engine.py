@@ -54,12 +54,12 @@ class Client(PapermillNotebookClient):
             first = next(iter(cell.source.strip().splitlines()))
             where = f"cell {self.code_cells_executed} (`{first}`)"
             after = f"{time.monotonic() - began:.0f} s"
+            kind: type[Exception] = TimeoutError
             if isinstance(error, DeadKernelError):
                 kind, problem = RuntimeError, f"the kernel died in {where} after {after}: was there enough memory for it?"
             elif time.monotonic() < self._until - 1:
-                kind, problem = TimeoutError, f"the outputs of {where} did not all arrive within {_OUTPUTS} s: run it again"
+                problem = f"the outputs of {where} did not all arrive within {_OUTPUTS} s: run it again"
             else:
-                kind = TimeoutError
                 problem = (
                     f"{where} had not ended after {after}, when the {self.minutes:g} minutes of the run were over, and was "
                     "stopped: if it only needs longer, give the run more with minutes= (--minutes), or smaller parameters"

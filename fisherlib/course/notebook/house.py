@@ -21,15 +21,18 @@ def house_map(notebooks: list[Path]) -> str:
             used.setdefault(wing, []).append(path.stem.partition("_")[0])
     lines = ["fisherlib/"]
     for wing in WINGS:
-        about = importlib.import_module(f"fisherlib.{wing}").__doc__.splitlines()[0].rstrip(".:")
-        lines.append(f"  {wing + '/':13}{about}")
+        lines.append(f"  {wing + '/':13}{_about(wing)}")
         inside = [p.stem if p.suffix else f"{p.name}/" for p in sorted((PACKAGE / wing).iterdir()) if _shown(p)]
         lines += _wrapped(", ".join(inside))
         lines.append(f"{'':15}used by notebook {', '.join(used[wing])}" if wing in used else f"{'':15}used by no notebook")
     for name in _PLAIN:
-        about = importlib.import_module(f"fisherlib.{name}").__doc__.splitlines()[0].rstrip(".:")
-        lines.append(f"  {name + '.py':13}{about}")
+        lines.append(f"  {name + '.py':13}{_about(name)}")
     return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _about(name: str) -> str:
+    """The first line of a docstring."""
+    return (importlib.import_module(f"fisherlib.{name}").__doc__ or "").partition("\n")[0].rstrip(".:")
 
 
 def _shown(path: Path) -> bool:
@@ -52,7 +55,7 @@ def _wings_of(path: Path) -> set[str]:
         if cell.cell_type != "code":
             continue
         for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fisherlib."):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fisherlib."):
                 found.add(node.module.split(".")[1])
             elif isinstance(node, ast.ImportFrom) and node.module == "fisherlib":
                 found |= {_home(getattr(fisherlib, alias.name)) for alias in node.names}

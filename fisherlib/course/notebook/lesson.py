@@ -62,7 +62,7 @@ def show(thing) -> None:
     from IPython.display import Markdown, display
 
     lines, first = inspect.getsourcelines(thing)
-    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
+    path = Path(inspect.getsourcefile(thing) or "").relative_to(ROOT).as_posix()
     display(Markdown(f"`{path}`, line {first}:\n\n```python\n{''.join(lines)}```"))
 
 

@@ -37,7 +37,7 @@ def error_estimates(clouds: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
     axis.fill_between(ends, ends, ends[1], color="#E6E6E6")
     axis.text(1.5 * ends[0], ends[1] / 3, "error above its estimate", va="top", color="#444")
     axis.set(title=title, xlabel="estimate (nats)", ylabel="true error (nats)", xlim=ends, ylim=(low, ends[1]))
-    for handle in axis.legend(loc="lower right").legend_handles:
+    for handle in filter(None, axis.legend(loc="lower right").legend_handles):
         handle.set(alpha=1, markersize=8)
     return figure
 

@@ -86,7 +86,7 @@ class Endpoint:
         local = urlsplit(self.base_url).hostname in _LOOPBACK  # no proxy leads to this machine
         return openai.OpenAI(
             base_url=self.base_url,
-            api_key=self._key,
+            api_key=vars(self)["_key"],
             timeout=self.timeout,
             max_retries=self.retries,
             http_client=openai.DefaultHttpxClient(trust_env=not local),
@@ -120,8 +120,7 @@ class Endpoint:
 
     def _read(self, answer) -> Reply:
         choices = getattr(answer, "choices", None)
-        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        if message is None:
+        if not isinstance(choices, list) or not choices or (message := getattr(choices[0], "message", None)) is None:
             return Reply("malformed")
         text = message.content if isinstance(message.content, str) else ""
         refusal = getattr(message, "refusal", None)
@@ -131,4 +130,5 @@ class Endpoint:
 
     def _hide(self, text: str) -> str:
         """Some servers repeat the key in what they say."""
-        return text.replace(self._key, "[key]") if len(self._key) > 4 else text
+        key = vars(self)["_key"]
+        return text.replace(key, "[key]") if len(key) > 4 else text

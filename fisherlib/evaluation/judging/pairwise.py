@@ -104,7 +104,7 @@ def judge(
     pairs, known = list(pairs), _read_cache(cache)
     if repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
-    rows = []
+    rows: list[dict] = []
     with progress_bar(2 * len(pairs) * repeats, progress) as bar:
         for pair in pairs:
             sides = (pair.first, pair.first_text), (pair.second, pair.second_text)

@@ -107,7 +107,8 @@ def _stop(child: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait(5)
-    child.stdin.close()
+    if child.stdin is not None:
+        child.stdin.close()
 
 
 @contextlib.contextmanager
