@@ -122,7 +122,7 @@ WINGS = {
     "training": {"text", "model", "features", "greedy", "evaluation"},
     "course": {"text", "model", "features", "greedy", "selectors", "evaluation", "training"},
 }
-DOORS = {"study", "notebook"}  # of committed protocols, into the course
+DOORS = {"study", "notebook", "curriculum"}  # of committed protocols, into the course
 PACKAGE = ROOT / "fisherlib"
 
 

@@ -11,6 +11,7 @@ from fisherlib.course.study.methods import ARMS, METHODS, RELATED, SCORES, VARIA
 from fisherlib.course.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.course.study.profiles import PROFILES, Profile, papermill_command
 from fisherlib.course.study.rows import Bench, Row, Settings, run_row, run_rows
+from fisherlib.selectors import neighbours
 from fisherlib.training import heads
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "claims",
     "draw_pool",
     "heads",
+    "neighbours",
     "papermill_command",
     "run_row",
     "run_rows",
