@@ -43,6 +43,7 @@ lab: assets
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --no-error-summary
 
 # The peers come only when someone benchmarks. skmatter without its dependencies: it asks for an older scikit-learn than ours
 # and runs with ours.
@@ -63,4 +64,4 @@ bench-gpu: setup
 	$(RUN) -m benchmarks.gpu
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

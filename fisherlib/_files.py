@@ -29,6 +29,6 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
-def plain(value):
+def plain(value: object) -> object:
     """For json: numbers of numpy and torch as numbers, anything else (a path, say) as text."""
     return value.item() if hasattr(value, "item") else str(value)

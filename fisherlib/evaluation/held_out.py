@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._types import Model, Tokenizer
 from fisherlib.evaluation.statistics import Interval, percentile_bootstrap
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, nll, per_token
@@ -34,16 +35,17 @@ class HeldOut:
     def from_features(cls, features: TokenFeatures) -> "HeldOut":
         """Of the model that the features were extracted from: no further forward pass is needed."""
         owner = torch.arange(len(features)).repeat_interleave(features.lengths)
-        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, features.nll.cpu().double())
-        return cls(sums.numpy(), features.lengths.double().numpy(), features.nll.cpu().double().numpy())
+        nll = features.column("nll").cpu().double()
+        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, nll)
+        return cls(sums.numpy(), features.lengths.double().numpy(), nll.numpy())
 
     def __repr__(self) -> str:
         return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"
 
 
 def held_out_nll(
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer | None,
     rows: Dataset | Sequence[Sequence[int]],
     *,
     tokens_per_batch: int = 1024,

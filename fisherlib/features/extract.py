@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fisherlib._quiet import progress_bar
+from fisherlib._types import Model, Tokenizer
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.token_features import TokenFeatures
 from fisherlib.model import at_responses, batches, context_length, evaluating, head_scale, mixes, output_head
@@ -28,8 +29,8 @@ _LOGIT_ELEMENTS = 2**26  # logits computed at once: 256 MB in float32, whatever 
 
 
 def extract_features(
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer | None,
     rows: Dataset | Sequence[Sequence[int]],
     *,
     out_dir: str | Path | None = None,
@@ -88,7 +89,7 @@ def extract_features(
 
 
 def _columns(
-    model, encoded: Sequence[Encoded], scale: float, bar: tqdm, *, tokens_per_batch, precision, padding_side, dtype
+    model: Model, encoded: Sequence[Encoded], scale: float, bar: tqdm, *, tokens_per_batch, precision, padding_side, dtype
 ) -> dict[str, Tensor]:
     """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M]."""
     offsets, head = _offsets(encoded), model.get_output_embeddings()
@@ -127,7 +128,7 @@ def _shards(offsets: Int[Tensor, " N_plus_1"], row_bytes: int) -> list[tuple[int
     return shards
 
 
-def _source(model, tokenizer, encoded: Sequence[Encoded], precision: str) -> dict:
+def _source(model: Model, tokenizer: Tokenizer | None, encoded: Sequence[Encoded], precision: str) -> dict:
     """What decides the features, as a few fingerprints: enough to tell whether another call would give the same.
 
     Of the weights it takes about a thousand numbers spread over each tensor, bit by bit: cheap for any model, and no step
@@ -154,7 +155,7 @@ def _source(model, tokenizer, encoded: Sequence[Encoded], precision: str) -> dic
     }
 
 
-def _dim(model) -> int:
+def _dim(model: Model) -> int:
     """Width of a feature: the head's input, and one more for the head's bias."""
     head = output_head(model)
     return head.weight.shape[1] + (head.bias is not None)

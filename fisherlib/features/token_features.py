@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,13 @@ class TokenFeatures:
     def dim(self) -> int:
         return self.values.shape[1]
 
+    def column(self, name: str) -> Tensor:
+        """`trace_weights`, `nll` or `labels` [M]. Raises `ValueError` where it is not known."""
+        column = getattr(self, name)
+        if column is None:
+            raise ValueError(f"expected features with {name}, got none: extract them with extract_features")
+        return column
+
     def subset(self, indices: Indices) -> "TokenFeatures":
         """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
         if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
@@ -90,7 +98,7 @@ class TokenFeatures:
         spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
         rows = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
         lengths = torch.tensor([0, *(len(span) for span in spans)])
-        per_token = {name: None if (t := getattr(self, name)) is None else t[rows] for name in COLUMNS}
+        per_token: dict[str, Any] = {name: None if (t := getattr(self, name)) is None else t[rows] for name in COLUMNS}
         info = {name: value for name, value in self.info.items() if name != "rows"}  # the fingerprint is of other rows
         return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info)
 

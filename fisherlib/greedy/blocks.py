@@ -59,8 +59,8 @@ class Blocks:
         T = -(-T // LENGTH_STEP) * LENGTH_STEP if many else T
         total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if many else m + 1
         starts = lengths.cumsum() - lengths
-        place = np.where(np.arange(T) < lengths[:, None], starts[:, None] + np.arange(T), m)
-        place = torch.from_numpy(place).to(self.device)
+        at = np.where(np.arange(T) < lengths[:, None], starts[:, None] + np.arange(T), m)
+        place = torch.from_numpy(at).to(self.device)
         if m == 0:
             return torch.zeros(total, self.features.dim, dtype=dtype, device=self.device), place
         values, begins = self._source(np.asarray(indices, dtype=np.int64), m, dtype)
@@ -68,7 +68,7 @@ class Blocks:
         X = values.index_select(0, rows).to(self.device)
         if self.weighting == "trace":  # before any rounding: one that a whole row shares would not average out
             own_rows, wide = _rows(self.begins[indices], lengths, total), torch.promote_types(dtype, torch.float32)
-            roots = self.features.trace_weights[own_rows].double().clamp(min=0).sqrt()
+            roots = self.features.column("trace_weights")[own_rows].double().clamp(min=0).sqrt()
             X = X.to(wide) * roots.to(self.device, wide)[:, None]
         X = X.to(dtype)
         X[m:] = 0

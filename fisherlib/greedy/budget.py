@@ -1,5 +1,7 @@
 """What a selection may spend: so many examples, or so many tokens."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -11,7 +13,8 @@ class Budget:
     """
 
     def __init__(self, costs: Float[np.ndarray, " N"], examples: int | None, tokens: float | int | None):
-        self.asked = {"examples": examples} if examples is not None else {"tokens": tokens}
+        both: dict[str, float | int | None] = {"examples": examples, "tokens": tokens}
+        self.asked = {unit: given for unit, given in both.items() if given is not None}
         self.unit, given = next(iter(self.asked.items()))
         self.amount = self.left = float(given)
         self.price = costs if examples is None else np.ones(len(costs))
@@ -21,7 +24,7 @@ class Budget:
         """Who may still be taken."""
         return self.free & (self.price <= self.left)
 
-    def take(self, picks) -> None:
+    def take(self, picks: int | np.integer | Sequence[int]) -> None:
         """Pay for an example, or for several."""
         self.free[picks] = False
         self.left -= self.price[picks].sum()

@@ -10,12 +10,11 @@ from fisherlib.greedy.one_token import OneToken
 
 @runtime_checkable
 class Engine(Protocol):
-    """Finds pick after pick: `Race` in general, `OneToken` where every example is one vector at most.
+    """Finds pick after pick: `Race` in general, `OneToken` where every example is one vector at most."""
 
-    `information`: the information matrix of the picks so far, and what each further example would add to it.
-    """
-
-    information: Information | OneToken
+    @property
+    def information(self) -> Information | OneToken:
+        """The information matrix of the picks so far, and what each further example would add to it."""
 
     def next(self, left: float) -> tuple[int, float] | None:
         """The best example that is still there and costs at most `left`, and its gain. The lowest index wins a tie."""

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from fisherlib.features import TokenFeatures, check_features
+from fisherlib.greedy.budget import Budget
 from fisherlib.greedy.checks import check_budget, check_memory
 from fisherlib.greedy.memory import plan_memory
 from fisherlib.greedy.select import select
@@ -47,7 +49,9 @@ def forecast(
     check_features(features)
     check_memory(memory)
     n = len(features)
-    check_budget(features, features.lengths.numpy().astype(float), examples, tokens)
+    costs = features.lengths.numpy().astype(float)
+    check_budget(features, costs, examples, tokens)
+    whole_budget = Budget(costs, examples, tokens)
     room = None if memory is None else int(memory * 1e9)
     gigabytes = plan_memory(features, options.get("weighting", "none"), device, room).total / 1e9
     rng = np.random.default_rng(seed)
@@ -56,10 +60,10 @@ def forecast(
     for size in sizes:
         part = features.subset(np.sort(rng.choice(n, size, replace=False)))
         share = len(part.values) / max(len(features.values), 1)
-        if examples is not None:
-            budget = {"examples": max(round(examples * size / n), 1)}
+        if whole_budget.unit == "examples":
+            budget: dict[str, Any] = {"examples": max(round(whole_budget.amount * size / n), 1)}
         else:  # an example at least
-            budget = {"tokens": max(tokens * share, float(part.lengths.max()))}
+            budget = {"tokens": max(whole_budget.amount * share, float(part.lengths.max()))}
         selection = select(part, **budget, device=device, memory=memory, **options)
         found.append((selection.evaluations, selection.seconds))
 

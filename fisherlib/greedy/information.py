@@ -49,6 +49,7 @@ class Information:
         screened = 0 if self.dtype == torch.float64 else len(features)
         self._norms = torch.zeros(screened, d, dtype=self.dtype, device=self.device)  # a T-th of the features' own size
         self._normed = np.zeros(screened, dtype=bool)
+        self._used = self._next_slot = 0
         self._factorise()
 
     def has_tokens(self, indices: np.ndarray) -> Bool[np.ndarray, " B"]:

@@ -45,7 +45,7 @@ class Race:
 
     def next(self, left: float) -> tuple[int, float] | None:
         """The best available example of at most this price, lowest index on ties, and its gain."""
-        best, gain = self._best_of_a_sample(left) if self.sampled is not None else self._best_of_all(left)
+        best, gain = self._best_of_all(left) if self.sampled is None else self._best_of_a_sample(left, self.sampled)
         return None if best is None else (best, gain)
 
     def take(self, i: int) -> None:
@@ -66,13 +66,13 @@ class Race:
             self._draw_front(score)
         return best, gain
 
-    def _best_of_a_sample(self, left: float) -> tuple[int | None, float]:
+    def _best_of_a_sample(self, left: float, sampled: int) -> tuple[int | None, float]:
         runners = np.flatnonzero(self.available & (self.price <= left))
         if (some := self.information.has_tokens(runners)).any():
             runners = runners[some]
-        if len(runners) > self.sampled:
+        if len(runners) > sampled:
             rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
-            runners = np.sort(rng.choice(runners, self.sampled, replace=False))
+            runners = np.sort(rng.choice(runners, sampled, replace=False))
         return self._search(runners)[:2] if len(runners) else (None, 0.0)
 
     def _draw_front(self, score: float) -> None:
@@ -123,7 +123,8 @@ class Race:
     def _evaluate(self, examples: np.ndarray) -> float:
         """Tighten the bounds of some examples; returns the highest score that one of them certainly has."""
         if self.information.dtype == torch.float64:
-            gains, errors = self.information.exact(examples), 0.0
+            gains = self.information.exact(examples)
+            errors = np.zeros(len(gains))
             self.decided |= zip(examples.tolist(), gains.tolist(), strict=True)
         else:
             gains, errors = self.information.screen(examples)

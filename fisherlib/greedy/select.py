@@ -108,7 +108,7 @@ def select(
     if stochastic is None and OneToken.fits(features, device, dtype, room):
         engine = OneToken(features, prior, weighting, divisor, budget.price)
     else:
-        sampled = None if stochastic is None else math.ceil(len(features) / examples * math.log(1 / stochastic))
+        sampled = None if stochastic is None else math.ceil(len(features) / budget.amount * math.log(1 / stochastic))
         information = Information(features, prior, weighting, device, dtype, room)
         engine = Race(information, divisor, budget.price, batch_size, sampled, seed)
     settings = {

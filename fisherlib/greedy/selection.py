@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -144,7 +145,7 @@ class Selection:
             manifest = json.loads(Path(path).read_text())
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this version reads format {FORMAT}")
-            arrays = {
+            arrays: dict[str, Any] = {
                 "indices": np.array(manifest["indices"], dtype=np.int64),
                 "gains": np.array(manifest["gains"], dtype=np.float64),
                 "costs": np.array(manifest["costs"], dtype=np.float64),

@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fisherlib._quiet import progress_bar
+from fisherlib._types import Model
 from fisherlib.model.head import mixes
 from fisherlib.text import Encoded
 
 
 def batches(
-    encoded: Sequence[Encoded], tokens_per_batch: int, padding_side: str, device
+    encoded: Sequence[Encoded], tokens_per_batch: int, padding_side: str, device: str | torch.device
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Yield `(indices, padded batch)` of at most `tokens_per_batch` tokens, longest rows first; empty rows ride along."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].input_ids))
@@ -27,12 +28,12 @@ def batches(
         start += len(indices)
 
 
-def context_length(model) -> int | None:
+def context_length(model: Model) -> int | None:
     """The most tokens that the model's configuration allows in a sequence, if it says."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def pad(examples: Sequence[Encoded], side: str = "right", device="cpu") -> dict[str, Tensor]:
+def pad(examples: Sequence[Encoded], side: str = "right", device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """One batch: `input_ids`, `attention_mask`, `position_ids` and `predicts`, all [B, T].
 
     `predicts[b, t]` marks the positions whose *next* token is a response token: hidden state t belongs to label t + 1.
@@ -54,7 +55,7 @@ def pad(examples: Sequence[Encoded], side: str = "right", device="cpu") -> dict[
 
 
 def at_responses(
-    model, batch: dict[str, Tensor], precision: str, *, compute_logits: bool
+    model: Model, batch: dict[str, Tensor], precision: str, *, compute_logits: bool
 ) -> tuple[Float[Tensor, "m _"], Int[Tensor, " m"]]:
     """Run the model on a padded batch, but its output head on no more positions than needed.
 
@@ -84,7 +85,7 @@ def at_responses(
 
 
 @contextlib.contextmanager
-def evaluating(model) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """In eval mode and without gradients inside; afterwards, and after an error, the model is in the mode that it was in."""
     was_training = model.training
     model.eval()
@@ -99,7 +100,7 @@ Statistic = Callable[[Float[Tensor, "m V"], Int[Tensor, " m"]], Float[Tensor, " 
 
 
 def per_token(
-    model,
+    model: Model,
     encoded: Sequence[Encoded],
     statistic: Statistic,
     *,

@@ -5,11 +5,12 @@ from datasets import Dataset
 
 from fisherlib._device import is_accelerator
 from fisherlib._quiet import progress_bar
+from fisherlib._types import Model, Tokenizer
 from fisherlib.model.forward import batches, context_length, evaluating
 from fisherlib.text import Encoded, encode
 
 
-def prompt_ids(rows: Dataset, tokenizer) -> list[list[int]]:
+def prompt_ids(rows: Dataset, tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of each row up to its (last) response: the very tokens that precede it in training.
 
     They are cut from what `fl.encode` makes, not tokenized again. Raises `ValueError` for rows without a prompt.
@@ -28,8 +29,8 @@ def prompt_ids(rows: Dataset, tokenizer) -> list[list[int]]:
 
 
 def continuations(
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer,
     rows: Dataset,
     *,
     max_new_tokens: int = 40,
@@ -82,7 +83,7 @@ def continuations(
     return said
 
 
-def _stops(model, tokenizer) -> set[int]:
+def _stops(model: Model, tokenizer: Tokenizer) -> set[int]:
     """The tokens that end a text or a turn. Raises `ValueError` if there is none."""
     ends = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}

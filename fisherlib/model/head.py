@@ -6,15 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fisherlib._types import Model
 from fisherlib.text import Encoded
 
 
-def mixes(weights, precision: str) -> bool:
+def mixes(weights: Model | Tensor, precision: str) -> bool:
     """Whether to compute in bfloat16 over float32 weights; weights of half precision are computed with as they are."""
     return precision == "bfloat16" and weights.dtype == torch.float32
 
 
-def output_head(model) -> torch.nn.Linear:
+def output_head(model: Model) -> torch.nn.Linear:
     """The module that makes logits of hidden states. Raises `ValueError` if it is not linear."""
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear):
@@ -22,7 +23,7 @@ def output_head(model) -> torch.nn.Linear:
     return head
 
 
-def head_scale(model, encoded: Sequence[Encoded]) -> float:
+def head_scale(model: Model, encoded: Sequence[Encoded]) -> float:
     """The factor between `head(x)` and the model's logits (1 for most models), checked on a real example.
 
     Raises `ValueError` if no factor fits: then the logits are not linear in `x`, and the theory does not apply.
@@ -54,7 +55,7 @@ def head_scale(model, encoded: Sequence[Encoded]) -> float:
     return 1.0 if abs(scale - 1) < 1e-3 else scale
 
 
-def head_matrix(model) -> Float[Tensor, "V d"]:
+def head_matrix(model: Model) -> Float[Tensor, "V d"]:
     """Theta: the logits at a token are Theta x, where x is its row of `fl.extract_features`. With a bias, [W, b].
 
     A copy of the weights as float32 on the CPU. Raises `ValueError` if the head is not linear.

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from fisherlib._files import first_line
 from fisherlib._quiet import quiet_transformers
+from fisherlib._types import Model, Tokenizer
 from fisherlib.assets import MODELS, fetch
 
 
-def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32"):
+def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> tuple[Model, Tokenizer]:
     """Load a causal language model and its tokenizer.
 
     `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from datasets import Dataset
@@ -74,8 +74,8 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
             chosen = score_selection(features, picks, seconds=seconds, settings=settings)
             return chosen if found.weights is None else replace(chosen, weights=found.weights[chosen.indices])
 
-        select.__signature__ = inspect.Signature(common + more, return_annotation=Selection)
-        made = cast(Selector, select)
+        made: Any = select
+        made.__signature__ = inspect.Signature(common + more, return_annotation=Selection)
         made.title = title
         return made
 

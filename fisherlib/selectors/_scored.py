@@ -1,10 +1,12 @@
 """Scores of examples by a language model: a number for each response token, and the check of what a selector is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 
 
@@ -15,10 +17,10 @@ def mean(values: Float[np.ndarray, " T"]) -> float:
 
 def scores_for(
     scorer: Callable[..., Float[np.ndarray, " N"]],
-    rows,
+    rows: Dataset | None,
     features: TokenFeatures,
-    model,
-    tokenizer,
+    model: Model | None,
+    tokenizer: Tokenizer | None,
     scores: Float[np.ndarray, " N"] | None,
     options: dict,
     *,
@@ -38,7 +40,7 @@ def scores_for(
     return check_scores(features, scores, gaps=gaps)
 
 
-def check_scores(features: TokenFeatures, scores, *, gaps: bool = False) -> Float[np.ndarray, " N"]:
+def check_scores(features: TokenFeatures, scores: Sequence | np.ndarray, *, gaps: bool = False) -> Float[np.ndarray, " N"]:
     """The scores as float64. With `gaps`, NaN may stand for no score, but not for all examples with tokens."""
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (len(features),):

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Budget
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, mean_nll
 
@@ -46,9 +47,9 @@ def adaicl(
     ids, X = centred(features)
     by_nll = np.argsort(-nll, kind="stable")
     uncertain = by_nll[: max(int(hard * len(ids) + 1e-9), 1)]
-    costs = np.ones(len(ids)) if tokens is None else features.lengths.numpy()[ids].astype(float)
+    budget = Budget(features.lengths.numpy()[ids].astype(float), examples, tokens)
     nets = ego_nets(X, uncertain, neighbours)
-    picks = uncertain[cover(nets, costs[uncertain], examples if tokens is None else tokens, discounted)]
+    picks = uncertain[cover(nets, budget.price[uncertain], budget.amount, discounted)]
     rest = by_nll[~np.isin(by_nll, picks)]
     name = "AdaICL+" if discounted else "AdaICL"
     return Ranking(ids[np.concatenate([picks, rest])], {"method": name, "neighbours": neighbours, "hard": hard})

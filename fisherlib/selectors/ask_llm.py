@@ -5,6 +5,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, per_token
 from fisherlib.selectors._contract import Ranking, selector
@@ -29,8 +30,8 @@ def ask_llm(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    model=None,
-    tokenizer=None,
+    model: Model | None = None,
+    tokenizer: Tokenizer | None = None,
     scores: Float[np.ndarray, " N"] | None = None,
     **options,
 ) -> Ranking:
@@ -56,8 +57,8 @@ def ask_llm(
 
 def ask_llm_scores(
     rows: Dataset | None,
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer,
     *,
     question: str = QUESTION,
     tokens_per_batch: int = 2048,
@@ -94,7 +95,7 @@ def ask_llm_scores(
     return np.array([float(p[0]) for p in answers])
 
 
-def _answers(tokenizer) -> tuple[list[int], list[int]]:
+def _answers(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The tokens that begin a yes, and those that begin a no."""
     yes, no = ({tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words} for words in (_YES, _NO))
     if yes <= no or no <= yes:
@@ -105,7 +106,7 @@ def _answers(tokenizer) -> tuple[list[int], list[int]]:
     return sorted(yes - no), sorted(no - yes)
 
 
-def _prompt(document: str, tokenizer, question: str, context: int | None) -> list[int]:
+def _prompt(document: str, tokenizer: Tokenizer, question: str, context: int | None) -> list[int]:
     """Token ids of the question about one document, whose end is cut off as far as the context requires."""
     while True:
         text, templated = question.replace("{document}", document), tokenizer.chat_template is not None

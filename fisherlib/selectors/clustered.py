@@ -5,6 +5,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Budget
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters
 from fisherlib.selectors._priority import priority_sample
@@ -47,9 +48,8 @@ def clustered(
         nearest = int(ids[members[distances[members].argmin()]])
         loss[members] = _mean_nll(features, nearest) if losses is None else losses[nearest]
     p = sensitivities(distances**z, loss, scale)
-    by_tokens = examples is None
-    costs = features.lengths.numpy()[ids].astype(float) if by_tokens else np.ones(len(ids))
-    picks, weights, order = priority_sample(p, costs, tokens if by_tokens else examples, np.random.default_rng(seed))
+    budget = Budget(features.lengths.numpy()[ids].astype(float), examples, tokens)
+    picks, weights, order = priority_sample(p, budget.price, budget.amount, np.random.default_rng(seed))
     weight_of = np.ones(len(features))  # an example without tokens stands for itself
     weight_of[ids[picks]] = weights
     options = {"n_clusters": n_clusters, "z": z, "scale": scale, "losses": "nll" if losses is None else "given"}
@@ -68,4 +68,4 @@ def sensitivities(
 
 def _mean_nll(features: TokenFeatures, i: int | np.integer) -> float:
     begin, end = (int(o) for o in features.offsets[i : i + 2])
-    return max(float(features.nll[begin:end].double().mean()), 0.0)  # rounding may take a certain token below 0
+    return max(float(features.column("nll")[begin:end].double().mean()), 0.0)  # rounding may take a certain token below 0

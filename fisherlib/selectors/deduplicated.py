@@ -10,9 +10,9 @@ from datasketch import MinHash, MinHashLSH
 from jaxtyping import Int
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
+from fisherlib.greedy import Budget, Selection
 from fisherlib.selectors._contract import Ranking, selector
-from fisherlib.selectors._text import texts
+from fisherlib.selectors._text import rows_of, texts
 from fisherlib.selectors.uniform import uniform
 
 _PERMUTATIONS = 128
@@ -41,20 +41,22 @@ def deduplicated(
     without `refill`, a budget beyond what is left.
     """
     began = time.perf_counter()
+    rows = rows_of(rows)
     groups = near_duplicates(rows, threshold=threshold, seed=seed)
     kept = np.flatnonzero(groups == np.arange(len(groups)))
-    left, unit = (len(kept), "examples") if tokens is None else (int(features.lengths.numpy()[kept].sum()), "tokens")
-    budget = examples if tokens is None else tokens
-    if budget > left and not refill:
+    budget = Budget(features.lengths.numpy().astype(float), examples, tokens)
+    left, unit = int(budget.price[kept].sum()), budget.unit
+    if budget.amount > left and not refill:
+        asked = budget.asked[unit]
         raise ValueError(
-            f"expected a budget of at most the {left:,} {unit} that are left without near-duplicates, got {budget:,}: "
+            f"expected a budget of at most the {left:,} {unit} that are left without near-duplicates, got {asked:,}: "
             "lower it, raise the threshold, or set refill=True"
         )
-    if budget > left:
+    if budget.amount > left:
         copies = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(len(groups)), kept))
         return Ranking(np.concatenate([kept, copies]), {"threshold": threshold, "removed": 0})
     removal = time.perf_counter() - began
-    chosen = then(rows.select(kept), features.subset(kept), seed=seed, **{unit: budget}, **options)
+    chosen = then(rows.select(kept), features.subset(kept), seed=seed, **budget.asked, **options)
     chosen = chosen.of_subset(kept, len(features))
     settings = {
         **chosen.settings,

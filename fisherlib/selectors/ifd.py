@@ -6,6 +6,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
+from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, nll, per_token
 from fisherlib.selectors._contract import Ranking, selector
@@ -20,8 +21,8 @@ def ifd(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    model=None,
-    tokenizer=None,
+    model: Model | None = None,
+    tokenizer: Tokenizer | None = None,
     scores: Float[np.ndarray, " N"] | None = None,
     **options,
 ) -> Ranking:
@@ -42,8 +43,8 @@ def ifd(
 
 def ifd_scores(
     rows: Dataset | None,
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer,
     *,
     ratio: str = "loss",
     opening: str | None = None,
@@ -91,7 +92,7 @@ def ifd_scores(
         return np.where((with_prompt == 0) & (without == 0), 1.0, with_prompt / without)
 
 
-def _opening(rows: list[Encoded], tokenizer, opening: str | None) -> list[int]:
+def _opening(rows: list[Encoded], tokenizer: Tokenizer, opening: str | None) -> list[int]:
     """The token ids before a response that stands alone. They begin with the token that begins every row, if one does."""
     begins = next(row.input_ids[0] for row in rows if row.input_ids)
     ids, bos = [], tokenizer.bos_token_id

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float
 
+from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, is_first_choice, per_token
 from fisherlib.selectors._contract import Ranking, selector
@@ -40,8 +41,8 @@ def slearn(
     rows: Dataset | None,
     features: TokenFeatures,
     *,
-    model=None,
-    tokenizer=None,
+    model: Model | None = None,
+    tokenizer: Tokenizer | None = None,
     seed: int,
     scores: Float[np.ndarray, " N"] | None = None,
     threshold: float | None = None,
@@ -82,8 +83,8 @@ def slearn_kept(scores: Float[np.ndarray, " N"], threshold: float = 1.0) -> Bool
 
 def slearn_scores(
     rows: Dataset | None,
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer,
     *,
     how: str = "token accuracy",
     tokens_per_batch: int = 1024,
@@ -127,8 +128,8 @@ class Graded:
 
 def slearn_grades(
     rows: Dataset | None,
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer,
     *,
     answers: list[str] | None = None,
     grader: Callable[[str, str, str], str] | None = None,

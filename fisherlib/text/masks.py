@@ -8,6 +8,7 @@ from html import escape
 from datasets import Dataset
 
 from fisherlib._files import first_line
+from fisherlib._types import Tokenizer
 from fisherlib.text.rows import check_rows
 
 
@@ -19,7 +20,9 @@ class Encoded:
     is_response: list[bool]
 
 
-def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: int | None = None) -> list[Encoded]:
+def encode(
+    rows: Dataset | Sequence[Sequence[int]], tokenizer: Tokenizer | None, *, max_tokens: int | None = None
+) -> list[Encoded]:
     """Token ids and response mask of every row.
 
     >>> fl.encode([[3, 1, 4], [1, 5]], None)[0]
@@ -56,7 +59,7 @@ def encode(rows: Dataset | Sequence[Sequence[int]], tokenizer, *, max_tokens: in
     return encoded
 
 
-def _encode_row(row: dict, number: int, tokenizer) -> Encoded:
+def _encode_row(row: dict, number: int, tokenizer: Tokenizer) -> Encoded:
     try:
         text, spans = _render(row, tokenizer)
     except Exception as error:  # a chat template is a program of its own, and may raise anything
@@ -73,7 +76,7 @@ def _is_text(row: dict) -> bool:
     return row.get("messages") is None and (row.get("prompt") is None or row.get("response") is None)
 
 
-def _render(row: dict, tokenizer) -> tuple[str, list[tuple[int, int]]]:
+def _render(row: dict, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:
     """The text of a row, and the character spans of its responses."""
     if _is_text(row):
         text = row["text"] + (tokenizer.eos_token or "")
@@ -109,7 +112,7 @@ class MaskAudit:
     `tokens` and `responses` count all the tokens and the response tokens of `rows`; `empty` lists the rows without any.
     """
 
-    def __init__(self, rows: Dataset, tokenizer, *, show: int = 2):
+    def __init__(self, rows: Dataset, tokenizer: Tokenizer, *, show: int = 2):
         self._tokenizer = tokenizer
         encoded = encode(rows, tokenizer)
         self.tokens = sum(len(e.input_ids) for e in encoded)

@@ -12,6 +12,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib._quiet import hidden
+from fisherlib._types import Model, Tokenizer
 from fisherlib.model import at_responses, context_length, pad
 from fisherlib.text import encode
 from fisherlib.training.steps import Order, ask, batch_of, equal_token_steps, weighted
@@ -21,7 +22,7 @@ from fisherlib.training.steps import Order, ask, batch_of, equal_token_steps, we
 class FineTuned:
     """A fine-tuned copy of the model, the loss of each step, and what it cost."""
 
-    model: torch.nn.Module
+    model: Model
     losses: list[float]
     response_tokens: int
     all_tokens: int
@@ -35,8 +36,8 @@ class FineTuned:
 
 
 def fine_tune(
-    model,
-    tokenizer,
+    model: Model,
+    tokenizer: Tokenizer | None,
     rows: Dataset | Sequence[Sequence[int]],
     *,
     epochs: int = 1,

@@ -11,6 +11,7 @@ other's place.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class HeadFrame:
 
     def tokens(self, features: TokenFeatures, pretrained: Float[torch.Tensor, "V d"] | None = None) -> Tokens:
         """The tokens of known classes: whitened features with a constant column, and the logits of the pretrained head."""
-        labels = features.labels.cpu().numpy()
+        labels = features.column("labels").cpu().numpy()
         known = np.isin(labels, self.classes)
         X = (features.values.cpu().double().numpy()[known] - self.mean) @ self.whitening
         owner = np.repeat(np.arange(len(features)), features.lengths.numpy())[known]
@@ -78,7 +79,7 @@ class Head:
     """A softmax regression from features to the most frequent target tokens, and the frame in front of it."""
 
     frame: HeadFrame
-    classifier: object
+    classifier: Any  # scikit-learn's LogisticRegression
 
     @property
     def classes(self) -> Int[np.ndarray, " L"]:

@@ -166,3 +166,11 @@ def test_from_list_indexing_and_subset():
     assert all(torch.equal(features[i], block) for i, block in enumerate(blocks))
     turned = features.subset([2, 0])
     assert torch.equal(turned[0], blocks[2]) and torch.equal(turned[1], blocks[0])
+
+
+@pytest.mark.parametrize("name", ["trace_weights", "nll", "labels"])
+def test_a_column_that_is_not_known_is_asked_for_by_name(name):
+    features = fl.TokenFeatures.from_list([torch.eye(2)])
+    with pytest.raises(ValueError, match=f"expected features with {name}, got none: extract them"):
+        features.column(name)
+    assert fl.TokenFeatures.from_list([torch.eye(2)], nll=torch.ones(2)).column("nll").tolist() == [1, 1]

@@ -4,6 +4,7 @@ import inspect
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def setup(*, seed: int, out_dir: str) -> Path:
     return folder
 
 
-def check(claim: str, got, expected=True, *, atol: float = 0.0) -> None:
+def check(claim: str, got: Any, expected: Any = True, *, atol: float = 0.0) -> None:
     """Print the claim if `got` equals `expected` (numbers and arrays: within `atol`); otherwise raise `AssertionError`."""
     if isinstance(expected, bool | str):
         if not isinstance(got, bool | str | np.bool_) or got != expected:
@@ -49,7 +50,7 @@ def check(claim: str, got, expected=True, *, atol: float = 0.0) -> None:
     print(f"✓ {claim} (largest difference {difference:.0e}, allowed {atol:.0e})")
 
 
-def attempt(claim: str, answer, expected, *, atol: float = 0.0) -> None:
+def attempt(claim: str, answer: Any, expected: Any, *, atol: float = 0.0) -> None:
     """Check an exercise; `...` as the answer means that it is still open."""
     if answer is ...:
         print(f"○ not answered yet: {claim}")

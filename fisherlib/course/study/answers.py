@@ -82,7 +82,7 @@ def pays(table: pd.DataFrame, said: Said) -> str:
         cells += [cell(result.loc[arm]) if arm in result.index else "not run" for arm in ARMS]
         mixed = len(composition(pool, Sizes())) > 1
         alone = verdicts(table, pool, tokens=TOKENS, part=MAJORITY) if mixed else None
-        cells += [cell(alone.loc[arm]) if mixed else "–" for arm in shown]
+        cells += [cell(alone.loc[arm]) if alone is not None else "–" for arm in shown]
         lines.append(f"| {' | '.join(cells)} |")
     answer = confirmed(table)
     asked = "; ".join(f"{r['wanted']} on {pool}: {'met' if r['met'] else 'not met'}" for pool, r in answer.iterrows())

@@ -11,6 +11,7 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 
 from fisherlib import selectors
+from fisherlib._types import Model, Tokenizer
 from fisherlib.course.study.arms import fisher_per_token
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, score_selection
@@ -31,21 +32,21 @@ def among(
     return score_selection(features, chosen.indices, seconds=chosen.seconds)
 
 
-def asked(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def asked(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
     """P(yes) of Ask-LLM."""
     return selectors.ask_llm_scores(rows, model, tokenizer, progress=False)
 
 
-def helped(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def helped(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
     """How much of its loss a response keeps after its prompt."""
     return selectors.ifd_scores(rows, model, tokenizer, features=features, progress=False)
 
 
-def known(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def known(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
     """The share of a response that the model would say itself."""
     return selectors.slearn_scores(rows, model, tokenizer, progress=False)
 
 
-def unsure(rows: Dataset, features: TokenFeatures, model, tokenizer) -> Scores:
+def unsure(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
     """The mean entropy of the model over the response."""
     return selectors.llmaaa_scores(features, selectors.head_matrix(model))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,8 +92,8 @@ class Bench:
 
     settings: Settings
     folder: Path  # features are kept in it
-    model: object = None
-    tokenizer: object = None
+    model: Any = None
+    tokenizer: Any = None
     drawn: tuple[str, int] | None = None
     made: dict = field(default_factory=dict)
 
@@ -121,7 +122,7 @@ class Bench:
             chosen = choose("fisher_per_token", self.replicate.train, early, seed=row.seed, **row.budget)
             self.made[wanted] = score_selection(self.features, chosen.indices, seconds=chosen.seconds)
         if wanted not in self.made:
-            more = {}
+            more: dict[str, Any] = {}
             if row.method == "length_matched":
                 more["like"] = self.selection(replace(row, method="fisher_per_token"))
             elif row.method == "minhash_oracle":
@@ -225,7 +226,7 @@ def _tuned(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, d
         return HeldOut.from_features(bench.test_features), {"steps": 0}
     settings, test = bench.settings, bench.replicate.test
     steps = row.tokens / settings.tokens_per_step if row.tokens else row.examples / settings.examples_per_step
-    options = {"learning_rate": settings.learning_rate} if row.training == "full" else _LORA
+    options: dict[str, Any] = {"learning_rate": settings.learning_rate} if row.training == "full" else _LORA
     tuned = fine_tune(
         bench.model,
         bench.tokenizer,
@@ -298,6 +299,6 @@ def _file(folder: Path, row: Row, settings: Settings) -> Path:
 
 def _expected(spent: list[tuple[bool, float]], left: list[Row]) -> float:
     """Seconds for the rows that are left, from those that were done; heads take far less than fine-tuning."""
-    everything = np.mean([seconds for _, seconds in spent])
+    everything = float(np.mean([seconds for _, seconds in spent]))
     mean = {head: np.mean([s for kind, s in spent if kind == head] or [everything]) for head in (True, False)}
     return float(sum(mean[row.training.startswith("head")] for row in left))

@@ -54,12 +54,12 @@ def inside(
 
 def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " N"]:
     """Loss per token of each example under the model as it is; 0 without tokens."""
-    return _means(features, features.nll.double().numpy())
+    return _means(features, features.column("nll").double().numpy())
 
 
 def rare_share(features: TokenFeatures) -> Float[np.ndarray, " N"]:
     """The share of each example's targets that occur at most three times in the pool."""
-    _, which, counts = np.unique(features.labels.numpy(), return_inverse=True, return_counts=True)
+    _, which, counts = np.unique(features.column("labels").numpy(), return_inverse=True, return_counts=True)
     return _means(features, (counts[which] <= _RARE).astype(float))
 
 

@@ -58,7 +58,8 @@ def parts(rows: pd.DataFrame) -> dict[str, Domains]:
     rest = tuple(domain for domain, _ in others)
     share = most / sizes.pool_examples
     own = {(majority,): share, rest: 1 - share}
-    return {TEST: None, OWN: own, MAJORITY: (majority,), REST: rest} | {domain: (domain,) for domain in counts}
+    found: dict[str, Domains] = {TEST: None, OWN: own, MAJORITY: (majority,), REST: rest}
+    return found | {domain: (domain,) for domain in counts}
 
 
 def family(table: pd.DataFrame, pool: str, training: str = "full", **call) -> pd.DataFrame:

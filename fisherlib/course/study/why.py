@@ -1,6 +1,7 @@
 """What moved the gap between FisherSFT and uniform, as differences of differences; and whether the recipe was confirmed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,7 +64,7 @@ def _contrast(rows: dict[tuple, dict[int, pd.Series]], terms: _Terms, seeds: Seq
     sums = [sum(sign * rows[key][seed]["nll"] for sign, key in terms) for seed in seeds]
     noise, one = 0.0, rows[terms[0][1]]
     if "nll_sums" in one[seeds[0]]:
-        of = [sum(sign * nll_of(rows[key][seed])[0] for sign, key in terms) for seed in seeds]
+        of: list[Any] = [sum(sign * nll_of(rows[key][seed])[0] for sign, key in terms) for seed in seeds]
         parts = [sampling_variance(total, one[seed]) for total, seed in zip(of, seeds, strict=True)]
         noise = float(np.sqrt(np.mean(parts)))
     return paired_t(sums, at_least=noise), bool(noise > np.std(sums, ddof=1))

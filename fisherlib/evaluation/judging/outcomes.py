@@ -4,12 +4,17 @@ Every interval is a percentile bootstrap over *prompts*: judgements of one promp
 that all prompts agree, not certainty. They cover neither the seeds of training nor those of generation. Source: extension.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from fisherlib.evaluation.judging.pairwise import DECIDED, LOST
 from fisherlib.evaluation.statistics import Interval, resample
+
+Many: TypeAlias = Sequence | np.ndarray | pd.Series
 
 
 class Share(Interval):
@@ -91,7 +96,7 @@ def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -
     return rates
 
 
-def share(prompts, values, *, resamples: int = 2000, seed: int = 0) -> Share:
+def share(prompts: Many, values: Many, *, resamples: int = 2000, seed: int = 0) -> Share:
     """The mean of `values` with an interval from resampling `prompts`, each with all its values."""
     values = np.asarray(values, dtype=float)
     if not len(values):
