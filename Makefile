@@ -24,9 +24,10 @@ assets: setup
 quickstart: assets
 	@$(RUN) -m fisherlib.notebook quickstart
 
-# Two workers of one thread each (tests/conftest.py) beat one of two. loadgroup: each test goes to the worker that is free, as
-# the notebooks are the long ones and must spread; tests of one group, which share such a run, stay together.
-PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup
+# Two workers of one thread each (tests/conftest.py) beat one of two. worksteal: neighbours share what was made for a file, and
+# who is done takes over half of what the other has left, so the notebooks spread. (After a worker that died, loadfile and
+# loadgroup of pytest-xdist 3.8 wait for ever.)
+PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
 test: lint assets
 	$(PYTEST)

@@ -16,7 +16,7 @@ import fisherlib as fl
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
-SLOW_SECONDS = 1200  # for a test that is marked slow, where pyproject.toml gives the others less
+SLOW_SECONDS = 900  # for a test that is marked slow, where pyproject.toml gives the others less
 
 # Why a test may be skipped, and how many at most. tests/README.md says it in words; any other skip fails the run.
 EXPLAINED = {

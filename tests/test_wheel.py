@@ -13,7 +13,7 @@ import pytest
 
 from fisherlib.assets import ROOT, cache_dir
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # which is made once
+pytestmark = pytest.mark.slow
 MINUTES = 60
 SMALLER = {"range(300)": "range(20)", "tokens=1_000": "tokens=200"}  # of README's snippet: so that it takes seconds
 NO_NETWORK = """

@@ -25,7 +25,6 @@ QUICKSTART = NOTEBOOKS / "00_quickstart.ipynb"
 MINUTES = 10  # for a run of seconds
 pytestmark = pytest.mark.slow
 run = partial(notebook.run, progress=False, minutes=MINUTES)
-shares_the_quickstart = pytest.mark.xdist_group("quickstart")  # these read one run of it, which `executed` keeps
 
 
 def claims_00(r):
@@ -229,31 +228,30 @@ CLAIMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """Each notebook once, in the smoke profile, from a folder that is not the repository's."""
-    done = {}
-
-    def get(name):
-        if name not in done:
-            folder = tmp_path_factory.mktemp("elsewhere")
-            recorded = run(NOTEBOOKS / name, folder / "out.ipynb", profile="smoke", cwd=folder)
-            refuse_stderr(nbformat.read(folder / "out.ipynb", as_version=4), name)
-            done[name] = (folder, recorded)
-        return done[name]
-
-    return get
+def executed(name, folder):
+    """What a notebook records in the smoke profile, from a folder that is not the repository's."""
+    folder.mkdir(exist_ok=True)
+    recorded = run(NOTEBOOKS / name, folder / "out.ipynb", profile="smoke", cwd=folder)
+    refuse_stderr(nbformat.read(folder / "out.ipynb", as_version=4), name)
+    return recorded
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.relative_to(NOTEBOOKS).as_posix(), marks=[shares_the_quickstart] if path == QUICKSTART else [])
-        for path in ALL
-    ],
-)
-def test_runs_and_its_claims_hold(executed, name):
-    CLAIMS[name](json.loads(json.dumps(executed(name)[1])))
+@pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL if path != QUICKSTART])
+def test_runs_and_its_claims_hold(tmp_path, name):
+    CLAIMS[name](executed(name, tmp_path))
+
+
+def test_the_quickstart_keeps_its_claims_leaves_what_it_promises_and_says_the_same_twice(tmp_path):
+    first, second = (executed(QUICKSTART.name, tmp_path / folder) for folder in ("first", "second"))
+    for name in ("information", "head_nll", "full_nll", "full_versus_uniform", "picks", "certificate"):
+        assert first[name] == second[name], name
+    left = tmp_path / "first" / "runs" / "00_quickstart"
+    selection = fl.Selection.load(left / "selection.json")
+    assert selection.indices.tolist() == first["picks"]
+    subset = [json.loads(line) for line in (left / "subset.jsonl").read_text().splitlines()]
+    assert len(subset) == len(selection) and all(row["prompt"] and row["response"] for row in subset)
+    assert {p.name for p in left.glob("*.svg")} == {"comparison.svg", "ellipses.svg", "information.svg"}
+    CLAIMS[QUICKSTART.name](first)  # last: it takes the record apart
 
 
 def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monkeypatch):
@@ -284,28 +282,6 @@ def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
     settings = fl.study.PROFILES["smoke"].settings
     (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
     assert results(tmp_path / "out.ipynb")["live"] == {"fisher_per_token": expected}
-
-
-@shares_the_quickstart
-def test_the_quickstart_leaves_what_it_promises(executed):
-    folder, recorded = executed("00_quickstart.ipynb")
-    selection = fl.Selection.load(folder / "runs/00_quickstart/selection.json")
-    assert selection.indices.tolist() == recorded["picks"]
-    subset = [json.loads(line) for line in (folder / "runs/00_quickstart/subset.jsonl").read_text().splitlines()]
-    assert len(subset) == len(selection) and all(row["prompt"] and row["response"] for row in subset)
-    assert {p.name for p in (folder / "runs/00_quickstart").glob("*.svg")} == {
-        "comparison.svg",
-        "ellipses.svg",
-        "information.svg",
-    }
-
-
-@shares_the_quickstart
-def test_a_second_run_gives_the_same_numbers(executed, tmp_path):
-    _, first = executed("00_quickstart.ipynb")
-    second = run(QUICKSTART, tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
-    for name in ("information", "head_nll", "full_nll", "full_versus_uniform", "picks", "certificate"):
-        assert first[name] == second[name], name
 
 
 def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
