@@ -34,10 +34,8 @@ class HeldOut:
     @classmethod
     def from_features(cls, features: TokenFeatures) -> "HeldOut":
         """Of the model that the features were extracted from: no further forward pass is needed."""
-        owner = torch.arange(len(features)).repeat_interleave(features.lengths)
-        nll = features.column("nll").cpu().double()
-        sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, nll)
-        return cls(sums.numpy(), features.lengths.double().numpy(), nll.numpy())
+        nll, tokens = features.column("nll"), features.lengths.double().numpy()
+        return cls(features.sum(nll), tokens, nll.cpu().double().numpy())
 
     def __repr__(self) -> str:
         return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"

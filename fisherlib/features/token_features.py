@@ -102,6 +102,21 @@ class TokenFeatures:
         info = {name: value for name, value in self.info.items() if name != "rows"}  # the fingerprint is of other rows
         return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info)
 
+    def sum(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
+        """Of one number for each token, such as `nll`: the sum over each example's tokens, in float64; 0 without tokens.
+
+        One after the other, so the last bit does not depend on the machine. Raises `ValueError` for another number of them.
+        """
+        x = torch.as_tensor(x).to("cpu", torch.float64).numpy()
+        if x.shape != (len(self.values),):
+            raise ValueError(f"expected a number for each of {len(self.values):,} tokens, got shape {x.shape}: check them")
+        owner = np.repeat(np.arange(len(self)), self.lengths.numpy())
+        return np.bincount(owner, x, len(self))
+
+    def mean(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
+        """The same as a mean over each example's tokens; 0 without tokens."""
+        return self.sum(x) / np.maximum(self.lengths.numpy(), 1)
+
     def save(self, folder: str | Path) -> None:
         """Write a new folder, in the format of `fisherlib.features.folder`; complete or absent, never half-written.
 

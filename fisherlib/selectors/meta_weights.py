@@ -61,9 +61,7 @@ def meta_gradients(
     found = torch.empty(len(features.values), dtype=torch.float64)
     for errors, X, tokens in _errors(features, theta):
         found[tokens] = (errors * (X @ aim.T)).sum(1).double()
-    owner = torch.arange(len(features)).repeat_interleave(features.lengths)
-    sums = torch.zeros(len(features), dtype=torch.float64).index_add_(0, owner, found)
-    return (sums if loss == "sum" else sums / features.lengths.clamp(min=1)).numpy()
+    return features.sum(found) if loss == "sum" else features.mean(found)
 
 
 def _errors(features: TokenFeatures, theta: Float[Tensor, "V d"]):

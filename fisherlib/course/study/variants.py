@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from fisherlib import selectors
 from fisherlib.course.study.arms import fisher_per_token
@@ -54,19 +54,13 @@ def inside(
 
 def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " N"]:
     """Loss per token of each example under the model as it is; 0 without tokens."""
-    return _means(features, features.column("nll").double().numpy())
+    return features.mean(features.column("nll"))
 
 
 def rare_share(features: TokenFeatures) -> Float[np.ndarray, " N"]:
     """The share of each example's targets that occur at most three times in the pool."""
     _, which, counts = np.unique(features.column("labels").numpy(), return_inverse=True, return_counts=True)
-    return _means(features, (counts[which] <= _RARE).astype(float))
-
-
-def _means(features: TokenFeatures, per_token: Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
-    lengths: Int[np.ndarray, " N"] = features.lengths.numpy()
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    return np.bincount(owner, per_token, len(lengths)) / np.maximum(lengths, 1)
+    return features.mean((counts[which] <= _RARE).astype(float))
 
 
 def not_memorised(features: TokenFeatures) -> Bool[np.ndarray, " N"]:

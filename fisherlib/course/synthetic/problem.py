@@ -58,10 +58,7 @@ def prediction_errors(Theta: Float[Tensor, "L d"], problem: Problem, *, over: st
         raise ValueError(f"expected over to be one of ('mean', 'sum'), got {over!r}")
     gap = Theta - Theta.mean(0) - (problem.Theta - problem.Theta.mean(0))
     size = (problem.features.values @ gap.T).norm(dim=1)
-    lengths = problem.features.lengths
-    owner = torch.arange(len(lengths)).repeat_interleave(lengths)
-    sums = torch.zeros(len(lengths), dtype=torch.float64).index_add_(0, owner, size)
-    return (sums / lengths.clamp(min=1) if over == "mean" else sums).numpy()
+    return problem.features.mean(size) if over == "mean" else problem.features.sum(size)
 
 
 def mean_kl(Theta: Float[Tensor, "L d"], problem: Problem) -> float:
