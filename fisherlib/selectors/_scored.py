@@ -1,6 +1,6 @@
 """Scores of examples by a language model: a number for each response token, and the check of what a selector is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from datasets import Dataset
@@ -40,7 +40,7 @@ def scores_for(
     return check_scores(features, scores, gaps=gaps)
 
 
-def check_scores(features: TokenFeatures, scores: Sequence | np.ndarray, *, gaps: bool = False) -> Float[np.ndarray, " N"]:
+def check_scores(features: TokenFeatures, scores: object, *, gaps: bool = False) -> Float[np.ndarray, " N"]:
     """The scores as float64. With `gaps`, NaN may stand for no score, but not for all examples with tokens."""
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (len(features),):

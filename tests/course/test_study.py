@@ -179,7 +179,8 @@ def test_a_study_goes_on_from_its_committed_tables(small, tmp_path):
     )
     again = run_rows(ROWS[2:6], small, tmp_path / "there", progress=False, seconds=0)  # nothing is left to run
     losses = ["nll_sums", "scored_tokens"]
-    pd.testing.assert_frame_equal(again.drop(columns=losses), table.drop(columns=losses), check_like=True)
+    many = ["token_nll", "log_leverage"]  # kept by seed only, where a plan asks for them
+    pd.testing.assert_frame_equal(again.drop(columns=losses), table.drop(columns=[*losses, *many]), check_like=True)
     for a, b in zip(again["nll_sums"], table["nll_sums"], strict=True):
         assert np.allclose(a, b, rtol=1e-6)
 

@@ -54,7 +54,7 @@ def behind(choose):
     return behind(choose.func) if isinstance(choose, partial) else choose
 
 
-def tested(method):
+def for_tests(method):
     """A method of the table with all that it needs beside the call."""
     if method.name == "length_matched":
         return like_the_longest
@@ -67,7 +67,7 @@ def is_one(method):
     return isinstance(behind(method.choose), Selector) and not any(map(callable, parts))
 
 
-SELECTORS = {method.name: tested(method) for method in METHODS if is_one(method)} | {
+SELECTORS = {method.name: for_tests(method) for method in METHODS if is_one(method)} | {
     "llmaaa_least_confidence": with_scores(selectors.llmaaa, acquisition="least confidence"),
     "sentence_optimal, sum": partial(selectors.sentence_optimal, pooling="sum", rule="gain_per_token"),
     "i_optimal, by gain": selectors.i_optimal,

@@ -40,11 +40,11 @@ def what_moved(table: pd.DataFrame, study: Profile = PROFILES["full"]) -> pd.Dat
         change = [*gap, *((-sign, key) for sign, key in unchanged)]
         seeds = _seeds(rows, change)
         if len(seeds) > 1:
-            (one, _), (two, floored) = (_contrast(rows, terms, seeds) for terms in (gap, change))
+            (one, _, _), (two, p, floored) = (_contrast(rows, terms, seeds) for terms in (gap, change))
             name = title(method) if tuple(at) == here else _training(tuple(at), here)
             found["nothing" if (method, *at) == (METHOD, *here) else name] = {
                 "gap": one.mean, "gap_low": one.low, "gap_high": one.high, "moved": two.mean, "low": two.low,
-                "high": two.high, "p": two.p, "seeds": two.count, "floored": floored,
+                "high": two.high, "p": p, "seeds": two.count, "floored": floored,
             }  # fmt: skip
     result = pd.DataFrame.from_dict(found, orient="index")
     changes = after_holm(result.drop(index="nothing").sort_values("moved"), "moved")
@@ -59,15 +59,16 @@ def _seeds(rows: dict[tuple, dict[int, pd.Series]], terms: _Terms) -> list[int]:
     return sorted(set.intersection(*(set(rows.get(key, ())) for _, key in terms)))
 
 
-def _contrast(rows: dict[tuple, dict[int, pd.Series]], terms: _Terms, seeds: Sequence[int]) -> tuple[Interval, bool]:
-    """A signed sum of NLLs over the seeds, and whether its spread was floored at the noise of the test sample."""
+def _contrast(rows: dict[tuple, dict[int, pd.Series]], terms: _Terms, seeds: Sequence[int]) -> tuple[Interval, float, bool]:
+    """A signed sum of NLLs over the seeds; its p with a spread of at least the test sample's noise; whether that acted."""
     sums = [sum(sign * rows[key][seed]["nll"] for sign, key in terms) for seed in seeds]
     noise, one = 0.0, rows[terms[0][1]]
     if "nll_sums" in one[seeds[0]]:
         of: list[Any] = [sum(sign * nll_of(rows[key][seed])[0] for sign, key in terms) for seed in seeds]
         parts = [sampling_variance(total, one[seed]) for total, seed in zip(of, seeds, strict=True)]
         noise = float(np.sqrt(np.mean(parts)))
-    return paired_t(sums, at_least=noise), bool(noise > np.std(sums, ddof=1))
+    p = paired_t(sums, at_least=noise).p
+    return paired_t(sums), 1.0 if p is None else p, bool(noise > np.std(sums, ddof=1))
 
 
 def _training(at: tuple, here: tuple) -> str:
