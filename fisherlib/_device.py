@@ -44,7 +44,9 @@ def free_bytes(device: torch.device) -> int:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether an accelerator has units for bfloat16; one that does not say has none."""
+    """Whether a device has units for bfloat16, without which it is the slower; one that does not say has none."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     says = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     if says is None:
         return False

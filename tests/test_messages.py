@@ -313,7 +313,7 @@ def test_the_rest(tiny, ids):
         fl.extract_features(tiny, None, [[1] * 65])
     with pytest.raises(ValueError, match="expected some response tokens to learn from, got none in 2 rows"):
         fl.extract_features(tiny, None, [[], [5]])
-    with pytest.raises(ValueError, match="precision 'bfloat16' or 'float32', got 'int8'"):
+    with pytest.raises(ValueError, match="precision 'auto', 'bfloat16' or 'float32', got 'int8'"):
         fl.extract_features(tiny, None, ids, precision="int8")
     with pytest.raises(ValueError, match="padding_side 'left' or 'right'"):
         fl.extract_features(tiny, None, ids, padding_side="up")

@@ -47,7 +47,7 @@ def held_out_nll(
     rows: Dataset | Sequence[Sequence[int]],
     *,
     tokens_per_batch: int = 1024,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     progress: bool | None = None,
 ) -> HeldOut:
     """Negative log-likelihood of the response tokens of `rows`. One forward pass; memory bounded by `tokens_per_batch`.
@@ -58,8 +58,9 @@ def held_out_nll(
     >>> held_out.nll_sums.shape, held_out.tokens
     ((2,), array([4., 2.]))
 
-    `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `precision`: "bfloat16" or
-    "float32". Raises `ValueError` for rows that are longer than the model's context, or without any response token.
+    `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `precision` as in
+    `fl.extract_features`. Raises `ValueError` for rows that are longer than the model's context, or without any response
+    token.
     """
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     values = per_token(model, encoded, nll, tokens_per_batch=tokens_per_batch, precision=precision, progress=progress)

@@ -20,7 +20,16 @@ from fisherlib._quiet import progress_bar
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.token_features import TokenFeatures
-from fisherlib.model import at_responses, batches, context_length, evaluating, head_scale, mixes, output_head
+from fisherlib.model import (
+    at_responses,
+    batches,
+    context_length,
+    evaluating,
+    head_scale,
+    mixes,
+    output_head,
+    working_precision,
+)
 from fisherlib.text import Encoded, encode
 
 _COLUMNS = {"trace_weights": torch.float32, "nll": torch.float32, "labels": torch.int64}
@@ -35,7 +44,7 @@ def extract_features(
     *,
     out_dir: str | Path | None = None,
     tokens_per_batch: int = 2048,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     padding_side: str = "right",
     dtype: torch.dtype = torch.float32,
     progress: bool | None = None,
@@ -49,9 +58,9 @@ def extract_features(
     (torch.Size([6, 16]), tensor([4, 2]))
 
     `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
-    memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16" or "float32".
-    `dtype`: of the stored values. `progress`: None shows a bar in a terminal only. Runs where the model is (CPU, CUDA or
-    MPS); the result is on the CPU.
+    memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16", "float32" or "auto",
+    which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a bar in a
+    terminal only. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted. Called again with the same arguments it goes on after the last whole shard, or just
     opens what is complete. The result is mapped from the folder; memory is bounded by a shard, beside the token ids.
@@ -65,6 +74,7 @@ def extract_features(
     if not dtype.is_floating_point:
         raise ValueError(f"expected a floating-point dtype to store features in, got {dtype}")
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    precision = working_precision(precision, model.device)  # what a folder remembers must not depend on where it is read
     source = _source(model, tokenizer, encoded, precision)
     settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "padding_side": padding_side, "dtype": dtype}
     if out_dir is None:

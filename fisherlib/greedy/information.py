@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fisherlib._device import computes_bfloat16, is_accelerator
+from fisherlib._device import computes_bfloat16
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.blocks import Blocks, pad
 
@@ -248,10 +248,7 @@ def _screening_dtype(dtype: str, features: TokenFeatures, device: torch.device) 
         return getattr(torch, dtype)
     if len(features) and int(features.lengths.max()) <= 1:
         return torch.float64  # one vector each: a gain is a few dot products, nothing is left to save
-    if is_accelerator(device):
-        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # else bfloat16 is the slower
-    return torch.bfloat16 if has_units else torch.float32
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float32
 
 
 def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

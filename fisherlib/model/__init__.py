@@ -11,7 +11,7 @@ from fisherlib.model.forward import (
     per_token,
 )
 from fisherlib.model.generate import continuations, prompt_ids
-from fisherlib.model.head import head_matrix, head_scale, mixes, output_head
+from fisherlib.model.head import head_matrix, head_scale, mixes, output_head, working_precision
 from fisherlib.model.load import load_model
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "pad",
     "per_token",
     "prompt_ids",
+    "working_precision",
 ]

@@ -62,8 +62,6 @@ def at_responses(
     Returns `(states, labels)`, or `(logits, labels)` with `compute_logits`: one row per response token of the batch.
     The head's input is taken by a hook on the head itself, so that no architecture's final norm is applied twice.
     """
-    if precision not in ("bfloat16", "float32"):
-        raise ValueError(f"expected precision 'bfloat16' or 'float32', got {precision!r}")
     predicts: Bool[Tensor, "B T"] = batch["predicts"]
     captured: list[Tensor] = []
 

@@ -6,13 +6,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fisherlib._device import computes_bfloat16
 from fisherlib._types import Model
 from fisherlib.text import Encoded
 
 
+def working_precision(precision: str, device: torch.device) -> str:
+    """Which of "bfloat16" and "float32"; for "auto" the quicker one here. Raises `ValueError` for any other name."""
+    if precision not in ("auto", "bfloat16", "float32"):
+        raise ValueError(f"expected precision 'auto', 'bfloat16' or 'float32', got {precision!r}")
+    if precision == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    return precision
+
+
 def mixes(weights: Model | Tensor, precision: str) -> bool:
     """Whether to compute in bfloat16 over float32 weights; weights of half precision are computed with as they are."""
-    return precision == "bfloat16" and weights.dtype == torch.float32
+    return working_precision(precision, weights.device) == "bfloat16" and weights.dtype == torch.float32
 
 
 def output_head(model: Model) -> torch.nn.Linear:

@@ -12,7 +12,7 @@ def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> 
     """Load a causal language model and its tokenizer.
 
     `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep
-    float32 for fine-tuning (feature extraction computes in bfloat16 over them by default).
+    float32 for fine-tuning (what runs a model computes in bfloat16 over them where the device has units for it).
     Returns `(model, tokenizer)`, the model in eval mode on the CPU.
     Raises `ValueError` if it is no causal LM or cannot be loaded, `AssetError` if the shipped model cannot be fetched.
     """

@@ -62,7 +62,7 @@ def ask_llm_scores(
     *,
     question: str = QUESTION,
     tokens_per_batch: int = 2048,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     progress: bool | None = None,
     padding_side: str = "right",
 ) -> Float[np.ndarray, " N"]:

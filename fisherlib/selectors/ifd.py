@@ -50,7 +50,7 @@ def ifd_scores(
     opening: str | None = None,
     features: TokenFeatures | None = None,
     tokens_per_batch: int = 1024,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     progress: bool | None = None,
 ) -> Float[np.ndarray, " N"]:
     """Mean loss of the response after its prompt, divided by its mean loss alone [N]; NaN without response tokens.

@@ -88,7 +88,7 @@ def slearn_scores(
     *,
     how: str = "token accuracy",
     tokens_per_batch: int = 1024,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     progress: bool | None = None,
 ) -> Float[np.ndarray, " N"]:
     """How much of each response the model would say itself, in [0, 1]; NaN for an example without response tokens.

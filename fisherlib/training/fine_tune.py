@@ -45,7 +45,7 @@ def fine_tune(
     tokens_per_step: int = 256,
     steps_per_epoch: int | None = None,
     weights: Sequence[float | int] | Float[np.ndarray, " n"] | None = None,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     lora_rank: int | None = None,
     order: Order | None = None,
     seed: int = 0,
@@ -70,6 +70,7 @@ def fine_tune(
     AdamW takes much of the difference between whole steps away. All of this is our choice.
     `lora_rank`: train low-rank updates of all linear layers but the head instead of the weights, merged into the weights
     afterwards (needs the extra `lora`; a larger `learning_rate` suits them, ten times the default: our choice).
+    `precision` of the forward passes as in `fl.extract_features`; weights and optimiser are in float32 anyway.
     `order`: says which rows each of the `epochs * steps_per_epoch` steps holds, once the model has got there; the optimiser
     and the decay are the same. Not with `weights`.
     Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, for weights that are not one

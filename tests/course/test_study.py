@@ -170,6 +170,16 @@ def test_rows_hold_what_they_promise(small, tmp_path):
     assert json.loads(json.dumps(about)) == about and about["settings"]["sizes"]["bases"] == 4
 
 
+def test_committed_rows_are_filed_under_what_decides_them():
+    """A key that changed would run them again beside themselves."""
+    for table in ("05_fine_tuning/full", "05_fine_tuning/head", "07_related/full"):
+        rows = pd.read_parquet(ROOT / "notebooks" / "results" / f"{table}.parquet")
+        for row in rows.itertuples():
+            filed = Row(row.pool, row.training, row.method, int(row.seed), int(row.tokens), int(row.examples))
+            assert key(filed, Settings()) == row.key
+    assert key(filed, Settings(precision="float32")) != row.key
+
+
 def test_a_study_goes_on_from_its_committed_tables(small, tmp_path):
     table = run_rows(ROWS[2:6], small, tmp_path / "here", progress=False)
     store.write(table, tmp_path / "results", small, "a command", wanted=4)

@@ -71,3 +71,16 @@ def test_padding_on_either_side_gives_the_same_losses_of_the_same_tokens(tiny, i
     assert [len(values) for values in right] == [max(len(row) - 1, 0) for row in ids]
     for one, other in zip(right, left, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_auto_is_the_precision_that_the_device_has_units_for(tiny, ids, units, monkeypatch, tmp_path):
+    monkeypatch.setattr("fisherlib.model.head.computes_bfloat16", lambda _: units)
+    named = "bfloat16" if units else "float32"
+    chosen = fl.extract_features(tiny, None, ids, out_dir=tmp_path)
+    assert chosen.info["precision"] == named  # a folder remembers what was computed, not what was asked
+    assert torch.equal(chosen.nll, fl.extract_features(tiny, None, ids, precision=named).nll)
+    assert (fl.held_out_nll(tiny, None, ids).nll_sums == fl.held_out_nll(tiny, None, ids, precision=named).nll_sums).all()
+    other = "float32" if units else "bfloat16"
+    with pytest.raises(ValueError, match=f"{named} there, {other} here"):
+        fl.extract_features(tiny, None, ids, out_dir=tmp_path, precision=other)

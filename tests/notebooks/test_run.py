@@ -288,7 +288,7 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     """A gain of the wrong sign in the library must stop the notebook where naive and library are compared."""
     node = nbformat.read(QUICKSTART, as_version=4)
     wrong = (
-        "from fisherlib.information import Information\n"
+        "from fisherlib.greedy.information import Information\n"
         "exact, screen = Information.exact, Information.screen\n"
         "Information.exact = lambda *a: 1 / (1 + exact(*a))\n"
         "Information.screen = lambda *a: (lambda gains, errors: (1 / (1 + gains), 0 * errors))(*screen(*a))"

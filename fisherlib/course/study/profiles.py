@@ -76,7 +76,7 @@ def papermill_command(row: Row, profile: str) -> str:
 
 PROFILES = {
     "smoke": Profile(
-        Settings(Sizes(40, 10, bases=3, variants=0.7, rare=0.2), epochs=1, tokens_per_step=64, classes=50),
+        Settings(Sizes(40, 10, bases=3, variants=0.7, rare=0.2), epochs=1, tokens_per_step=64, classes=50, precision="auto"),
         seeds=(0, 1), tokens=150, curve=(75,), head_budgets=(150, 300), examples=5, everything=0,
     ),
     "demo": Profile(

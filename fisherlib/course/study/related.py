@@ -32,21 +32,21 @@ def among(
     return score_selection(features, chosen.indices, seconds=chosen.seconds)
 
 
-def asked(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
+def asked(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer, precision: str) -> Scores:
     """P(yes) of Ask-LLM."""
-    return selectors.ask_llm_scores(rows, model, tokenizer, progress=False)
+    return selectors.ask_llm_scores(rows, model, tokenizer, precision=precision, progress=False)
 
 
-def helped(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
+def helped(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer, precision: str) -> Scores:
     """How much of its loss a response keeps after its prompt."""
-    return selectors.ifd_scores(rows, model, tokenizer, features=features, progress=False)
+    return selectors.ifd_scores(rows, model, tokenizer, features=features, precision=precision, progress=False)
 
 
-def known(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
+def known(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer, precision: str) -> Scores:
     """The share of a response that the model would say itself."""
-    return selectors.slearn_scores(rows, model, tokenizer, progress=False)
+    return selectors.slearn_scores(rows, model, tokenizer, precision=precision, progress=False)
 
 
-def unsure(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer) -> Scores:
+def unsure(rows: Dataset, features: TokenFeatures, model: Model, tokenizer: Tokenizer, precision: str) -> Scores:
     """The mean entropy of the model over the response."""
     return selectors.llmaaa_scores(features, selectors.head_matrix(model))

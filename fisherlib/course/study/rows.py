@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib._files import replacing
+from fisherlib._types import Model
 from fisherlib.course.study.arms import ALL, EARLIER, NONE
 from fisherlib.course.study.methods import SCORES, choose
 from fisherlib.course.study.origin import origin
@@ -41,6 +43,7 @@ class Settings:
     sizes: Sizes = field(default_factory=Sizes)
     model: str = "smollm2-135m"
     device: str = "cpu"  # or an accelerator, "cuda" for one
+    precision: str = "bfloat16"  # named, not "auto": rows of two machines are compared
     epochs: int = 2
     learning_rate: float = 5e-5
     tokens_per_step: int = 256  # of a budget of tokens: all arms take round(budget / this) steps in an epoch
@@ -82,7 +85,10 @@ class Row:
 
 def key(row: Row, settings: Settings) -> str:
     """What a row is filed under: a hash of everything that decides its numbers."""
-    decides = json.dumps([VERSION, asdict(row), asdict(settings)], sort_keys=True)
+    shared = asdict(settings)
+    if shared["precision"] == "bfloat16":
+        del shared["precision"]  # rows are filed as they were before it could be chosen
+    decides = json.dumps([VERSION, asdict(row), shared], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()[:16]
 
 
@@ -109,10 +115,14 @@ class Bench:
         shape = json.dumps([VERSION, asdict(self.settings.sizes), self.settings.model, self.settings.device])
         self.place = self.folder / "features" / f"{pool}-{seed}-{hashlib.sha256(shape.encode()).hexdigest()[:8]}"
         self.features, self.test_features = (
-            extract_features(self.model, self.tokenizer, rows, out_dir=self.place / side, progress=False)
+            self.extract(self.model, rows, side)
             for side, rows in (("train", self.replicate.train), ("test", self.replicate.test))
         )
         self.drawn = (pool, seed)
+
+    def extract(self, model: Model, rows: Dataset, name: str) -> TokenFeatures:
+        options: dict[str, Any] = {"precision": self.settings.precision, "progress": False}
+        return extract_features(model, self.tokenizer, rows, out_dir=self.place / name, **options)
 
     def selection(self, row: Row) -> Selection:
         """The picks of a row, made once for all trainings."""
@@ -154,14 +164,14 @@ class Bench:
             raise ValueError(f"expected a layer before the last of {len(decoder.layers)}, got {method}: name a lower one")
         decoder.layers = decoder.layers[:layers]
         short.config.num_hidden_layers = layers
-        return extract_features(short, self.tokenizer, self.replicate.train, out_dir=self.place / method, progress=False)
+        return self.extract(short, self.replicate.train, method)
 
     def scores(self, method: str) -> np.ndarray:
         """What the model says of each example, for the methods that choose by it; kept beside the features."""
         name, compute = SCORES[method]
         path = self.place / f"{name}.npy"
         if not path.exists():
-            scores = compute(self.replicate.train, self.features, self.model, self.tokenizer)
+            scores = compute(self.replicate.train, self.features, self.model, self.tokenizer, self.settings.precision)
             with replacing(path, alone=True) as scratch, scratch.open("wb") as file:
                 np.save(file, scores)
         return np.load(path)
@@ -235,11 +245,12 @@ def _tuned(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, d
         **options,
         tokens_per_step=settings.tokens_per_step,
         steps_per_epoch=max(round(steps), 1) if row.budget else None,
+        precision=settings.precision,
         seed=row.seed,
         progress=False,
     )
     numbers = {"steps": len(tuned.losses), "trained_tokens": tuned.response_tokens, "trained_all_tokens": tuned.all_tokens}
-    return held_out_nll(tuned.model, bench.tokenizer, test, progress=False), numbers
+    return held_out_nll(tuned.model, bench.tokenizer, test, precision=settings.precision, progress=False), numbers
 
 
 def _head(row: Row, chosen: Selection | None, bench: Bench) -> tuple[HeldOut, dict]:
