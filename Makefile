@@ -13,7 +13,8 @@ RUN := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherlib needs Python 3.11 or newer, got %d.%d: try make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[judge,notebooks,test]'
+	@# Not compiled: what is imported is compiled then, and most of it never is.
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[judge,notebooks,test]'
 	@touch $@
 
 setup: $(STAMP)
@@ -29,8 +30,9 @@ quickstart: assets
 # loadgroup of pytest-xdist 3.8 wait for ever.)
 PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
+# Every call of the library is checked against its annotations, shapes included, which takes half of the time of small tests.
 test: lint assets
-	$(PYTEST)
+	$(PYTEST) --jaxtyping-packages=fisherlib,beartype.beartype
 
 test-fast: assets
 	$(PYTEST) -m "not slow"

@@ -77,7 +77,7 @@ def test_the_first_screen_says_what_was_found_then_takes_your_data():
     assert len(list(filter(None, choose.splitlines()))) <= 8 and "test_fraction=0" in choose and "to_json" in choose
     assert re.findall(r"^make \w+", commands, re.MULTILINE) == ["make quickstart", "make test"]
     head = re.search(r"<!-- pays -->\n(.*)\n", screen)[1]
-    assert all(name in head for name in ("uniform", "MinHash + uniform", "FisherSFT", "fl.recipe", "majority alone"))
+    assert all(name in head for name in ("uniform", "MinHash + uniform", "FisherSFT", "recipe", "majority alone"))
     assert "<!-- /pays -->" in screen
 
 

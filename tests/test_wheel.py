@@ -40,7 +40,7 @@ print(json.dumps({
     "of_the_user": str(platformdirs.user_cache_path("fisherlib", appauthor=False)),
     "picks": len(selection),
     "rows": len(subset),
-    "evened": len(evened),
+    "kept": len(kept),
     "study": study,
     "commit": fl.study.rows.origin("cpu")["commit"],
 }))
@@ -127,7 +127,7 @@ def test_readme_s_snippet_runs_from_the_wheel_elsewhere(installed, tmp_path):
     assert Path(found["package"]) == target / "fisherlib" / "__init__.py"
     assert Path(found["chosen"]) == cache_dir()  # FISHERLIB_CACHE, as before
     assert found["cache"] == found["of_the_user"] and not Path(found["cache"]).is_relative_to(target)
-    assert 0 < found["picks"] == found["rows"] <= 20 and found["evened"] > 0
+    assert 0 < found["picks"] == found["rows"] <= 20 and found["kept"] > 0
     assert len(json.loads((tmp_path / "selection.json").read_text())["indices"]) == found["picks"]
     assert "in a clone of the project" in found["study"] and "\n" not in found["study"]
     assert found["commit"] == "unknown"  # even if the package lies in the repository of another project

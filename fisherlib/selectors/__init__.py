@@ -39,6 +39,7 @@ from fisherlib.selectors.neighbours import installed as installed
 from fisherlib.selectors.neighbours import semhash as semhash
 from fisherlib.selectors.plateau import Plateau as Plateau
 from fisherlib.selectors.plateau import fit_plateau as fit_plateau
+from fisherlib.selectors.quotas import quotas as quotas
 from fisherlib.selectors.recipe import recipe as recipe
 from fisherlib.selectors.sentence_optimal import sentence_optimal as sentence_optimal
 from fisherlib.selectors.slearn import read_grade as read_grade

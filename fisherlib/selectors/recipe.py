@@ -1,14 +1,19 @@
-"""What to do when nothing is known of the pool: information says where to look, chance says which."""
+"""Near-copies out, then chance, at the mix of kinds of text that you ask for."""
 
 from dataclasses import replace
 
+import numpy as np
 from datasets import Dataset
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, select
+from fisherlib.greedy import Budget, Selection, select
 from fisherlib.selectors._contract import selector
-from fisherlib.selectors.deduplicated import deduplicated
+from fisherlib.selectors._text import rows_of
+from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
 from fisherlib.selectors.in_clusters import in_clusters
+from fisherlib.selectors.quotas import Labels, labels_of, quotas, share_of
+
+_THRESHOLD = 0.5  # two words in ten may differ
 
 
 @selector("recipe")
@@ -19,21 +24,59 @@ def recipe(
     examples: int | None,
     tokens: float | int | None,
     seed: int,
+    mix: str | float | int = "keep",
+    groups: str | Labels | None = None,
 ) -> Selection:
-    """Near-duplicates out, then a random choice inside each of eight clusters, with the share that FisherSFT spends there.
+    """Near-duplicates out, then a random choice, with a share of the budget for each kind of text.
 
-    The three parts, each for a failing of another: copies teach nothing new; FisherSFT finds the neighbourhoods that the
-    rest of the pool does not stand for; and inside a neighbourhood chance takes what is typical of it, where FisherSFT takes
-    what is odd. Made of `selectors.deduplicated`, `selectors.in_clusters` and `select`, for other choices of each.
-    Indices are those of the whole pool. Source: extension; chosen and confirmed as notebook 05b tells.
-    A budget beyond what is left without near-duplicates takes all of that, and then near-duplicates at random.
-    Cost: near-duplicates O(characters), k-means, and one `select` by gain per token. Raises `ValueError` for rows without
-    text, and for another number of rows than the features are of.
+    `mix`: "keep", the pool's own shares, counted after near-duplicates are out; "fisher", the shares that FisherSFT spends;
+    or a number between 0 (keep) and 1 (FisherSFT's). `groups`: what the kinds are, a label for each row or the name of a
+    column of `rows`; by default the eight k-means clusters of `in_clusters`. `settings["shares"]` says for each kind what it
+    has of the pool and what it was to get: the price of a mix that is not kept.
+    FisherSFT's shares go to kinds that the rest of the pool does not stand for, and the majority pays: in notebook 05b a
+    gain where all kinds count alike, a loss at the pool's own mix. So the default keeps the mix.
+    Draws are in uniform's own order (`selectors.quotas`). Only "fisher" without `groups` is the recipe of notebook 05b to
+    the last bit, which draws anew in each cluster (`deduplicated`, `in_clusters`); 1.0 has the same shares.
+    Indices are those of the whole pool. A budget beyond what is left without near-duplicates takes all of that, and then
+    near-duplicates at random. Source: extension; notebook 05b tells how it was chosen and tried.
+    Cost: near-duplicates O(characters), k-means without `groups`, and one `select` by gain per token unless the mix is kept.
+    Raises `ValueError` for rows without text, another mix, groups that do not fit the rows, and another number of rows than
+    the features are of.
     """
+    toward = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else mix
+    if isinstance(toward, str) or not 0 <= toward <= 1:
+        raise ValueError(f"expected mix to be 'keep', 'fisher' or a number from 0 to 1, got {mix!r}: change mix=")
+    if mix == "fisher" and groups is None:
+        parts = {"threshold": _THRESHOLD, "refill": True, "then": in_clusters, "like": _informative}
+        chosen = deduplicated(rows, features, examples=examples, tokens=tokens, seed=seed, **parts)
+        return replace(chosen, settings=chosen.settings | {"method": "recipe", "mix": mix})
+    budget = Budget(features.lengths.numpy().astype(float), examples, tokens)
+    kept = np.flatnonzero(near_duplicates(rows_of(rows), threshold=_THRESHOLD, seed=seed) == np.arange(len(features)))
+    left = features.subset(kept)
+    if groups is None:
+        of_kept = labels_of(None, None, left, seed)  # clusters of what is left, as `in_clusters` would see it
+    else:
+        given = labels_of(rows, groups, features, seed)
+        of_kept = [given[i] for i in kept]
+    labels: list = [None] * len(features)
+    for i, label in zip(kept.tolist(), of_kept, strict=True):
+        labels[i] = label
+    pool = _shares(share_of(of_kept, budget.price[kept]))
+    wanted = pool
+    if toward and budget.amount < budget.price[kept].sum():
+        picks = _informative(None, left, seed=seed, **budget.asked).indices
+        spent = _shares(share_of([of_kept[i] for i in picks], budget.price[kept][picks]))
+        wanted = {label: (1 - toward) * own + toward * spent.get(label, 0.0) for label, own in pool.items()}
+    chosen = quotas(rows, features, seed=seed, groups=labels, shares=wanted, **budget.asked)
+    shares = {str(label): {"pool": own, "wanted": wanted[label]} for label, own in pool.items()}
+    settings = {"method": "recipe", "mix": mix, "removed": len(features) - len(kept), "shares": shares}
+    return replace(chosen, settings=chosen.settings | settings)
 
-    def informative(_, kept: TokenFeatures, *, seed: int, **budget) -> Selection:
-        return select(kept, rule="gain_per_token", **budget)
 
-    parts = {"threshold": 0.5, "refill": True, "then": in_clusters, "like": informative}
-    chosen = deduplicated(rows, features, examples=examples, tokens=tokens, seed=seed, **parts)
-    return replace(chosen, settings=chosen.settings | {"method": "recipe"})
+def _informative(_, kept: TokenFeatures, *, seed: int, **budget) -> Selection:
+    return select(kept, rule="gain_per_token", **budget)
+
+
+def _shares(held: dict) -> dict:
+    total = sum(held.values())
+    return {label: cost / total for label, cost in held.items()}

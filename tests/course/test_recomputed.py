@@ -245,7 +245,7 @@ def check_found(text):
 
 def check_pays(text):
     head, lines = table_of(text)
-    assert head[3:6] == ["MinHash + uniform", "FisherSFT", "`fl.recipe`"] and len(lines) == 6
+    assert head[3:6] == ["MinHash + uniform", "FisherSFT", "recipe"] and len(lines) == 6
     columns = {3: "dedup_uniform", 4: "fisher_per_token", 5: "recipe"}
     for cells in lines:
         pool = re.match(r"`(\w+)`", cells[0])[1]
@@ -366,13 +366,13 @@ def check_related(text):
         f"{k} ({', '.join(v)})" for k, v in twins.items()
     }
     changes, narrow, widen = map(int, re.search(r"Of (\d+) things .*?, (\d+) narrow .*? and (\d+) widen", text).groups())
-    words = list(moved().values())
+    words = [word(result) for result in moved().values()]
     assert (changes, narrow, widen) == (len(words), words.count("better"), words.count("worse"))
 
 
 @functools.cache
 def moved():
-    """{change: verdict} of notebook 05b's ablations, FisherSFT minus uniform with the change minus the same without."""
+    """{change: result} of notebook 05b's ablations, FisherSFT minus uniform with the change minus the same without."""
     t = rows()
     t = t[(t["pool"] == "clean") & (t["training"] == "full") & (t["tokens"] > 0)]
     regimes = {(int(k[0]), int(k[1]), float(k[2])) for k in t[t["method"] == "fisher_per_token"].groupby(
@@ -395,12 +395,12 @@ def moved():
             variances.append(linear(sum(s * of[seed][1] for s, of in terms), counts, domains, "test", "clean")[1])
         found[name] = student(values, np.sqrt(np.mean(variances)))
     adjusted = step_down({name: result["p"] for name, result in found.items()})
-    return {name: word(result | {"p_holm": adjusted[name]}) for name, result in found.items()}
+    return {name: result | {"p_holm": adjusted[name]} for name, result in found.items()}
 
 
 def check_cost(text):
     arms = arms_of("redundant", "full", "tokens", 2000)
-    for arm, name in (("dedup_uniform", "MinHash + uniform"), ("fisher_per_token", "FisherSFT"), ("recipe", "`fl.recipe`")):
+    for arm, name in (("dedup_uniform", "MinHash + uniform"), ("fisher_per_token", "FisherSFT"), ("recipe", "recipe")):
         assert f"{name} {np.mean([r[0]['selection_seconds'] for r in arms[arm].values()]):.1f} s" in text
     pool = np.mean([np.mean([r[0]["pool_tokens"] for r in of.values()]) for of in arms.values()])
     assert f"2,000 of {pool:,.0f} response tokens" in text
@@ -456,3 +456,55 @@ def test_a_changed_digit_is_found():
     ):
         with pytest.raises(AssertionError):
             globals()[f"check_{name}"](section(README, name).replace(old, new, 1))
+
+
+# --- the notebooks that record a table -------------------------------------------------------------------------------
+
+
+def lessons():
+    """What each notebook of the course recorded, of those that record their verdicts (`verdicts.listed`)."""
+    for path in sorted((HERE / "notebooks").glob("0*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        if any("verdicts.listed(" in "".join(cell["source"]) for cell in cells):
+            recorded = {}
+            for cell in cells:
+                for output in cell.get("outputs", []):
+                    recorded |= output.get("data", {}).get("application/vnd.fisherlib.record+json", {})
+            yield path.stem, recorded
+
+
+def test_notebooks_recorded_what_the_rows_say():
+    """Of a notebook that was changed and not run again this fails too: its outputs are stale."""
+    for name, recorded in lessons():
+        asked = {}
+        for pool, part, arm, *numbers, verdict in recorded["table"]:
+            result = said(pool, part=part)[arm]
+            wanted = [result[column] for column in ("mean", "low", "high", "margin", "p_holm")]
+            assert numbers == pytest.approx(wanted, abs=1e-8), (name, pool, part, arm)
+            assert verdict == result["verdict"], (name, pool, part, arm)
+            asked.setdefault((pool, part), set()).add(arm)
+        assert all(arms == set(said(pool, part=part)) for (pool, part), arms in asked.items())
+        if name == "05_fine_tuning":
+            check_claims(recorded["summary"])
+        if name == "05b_why":
+            triples = sorted([result["mean"], result["low"], result["high"]] for result in moved().values())
+            assert np.array(sorted(recorded["moved"].values())) == pytest.approx(np.array(triples), abs=1e-8)
+            assert sorted(recorded["verdicts"].values()) == sorted(word(result) for result in moved().values())
+
+
+def check_claims(summary):
+    """The claims of notebook 05, each with its budgets: where the sign agrees, where that is sure, and against it."""
+    _, lines = table_of(summary)
+    assert len(lines) == sum(len(measures) for *_, measures in QUESTIONS.values())
+    for claim, what, difference, seeds, counts, verdict, _ in lines:
+        (arm, sign, reference, _), *others = (about for start, about in QUESTIONS.items() if claim.startswith(start))
+        assert not others
+        metric, setting, pool, budget = re.fullmatch(r"(.*?): (.*), (\w+) pool, (.*)", what).groups()
+        unit = budget.split()[1]
+        said_of_it, result, least, (run, agree, sure, against) = claimed(
+            pool, arm, sign, reference, metric, WHERE[setting], unit
+        )
+        for value, column in zip(re.findall(NUMBER, difference), ("mean", "low", "high"), strict=True):
+            same(value, result[column])
+        assert (budget, counts) == (f"{least:,} {unit}", f"{agree}, {sure}, {against} of {run}")
+        assert (int(seeds), verdict) == (result["seeds"], f"**{said_of_it}**")

@@ -111,7 +111,7 @@ def small(tmp_path_factory, real):
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     real[1].save_pretrained(folder)
-    return Settings(SIZES, model=str(folder), epochs=1, tokens_per_step=64, classes=30, dimensions=8)
+    return Settings(SIZES, model=str(folder), epochs=1, tokens_per_step=64, classes=30, dimensions=8, precision="auto")
 
 
 ROWS = [
@@ -145,6 +145,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(small, tmp_path):
     assert not list(tmp_path.glob("*/rows/*.new"))
 
 
+@pytest.mark.slow
 def test_rows_hold_what_they_promise(small, tmp_path):
     table = run_rows(ROWS, small, tmp_path, progress=False).set_index(["pool", "training", "method"]).sort_index()
     assert table["nll"].to_numpy() == pytest.approx(
@@ -212,6 +213,7 @@ def test_the_features_of_an_earlier_layer_choose_but_do_not_train(small, tmp_pat
         run_rows([replace(rows[0], method="layer_1")], small, tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_the_related_methods_choose_by_scores_that_are_kept(small, tmp_path):
     rows = [Row("imbalanced", "head", method, 0, tokens=150) for method in RELATED]
     table = run_rows(rows, small, tmp_path, progress=False)
@@ -258,6 +260,7 @@ def test_the_time_limit_stops_before_the_next_row(small, tmp_path):
     assert len(run_rows(ROWS[:1], small, tmp_path, progress=False)) == 1
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_is_done_and_no_path(tmp_path, capsys):
     main(["--profile", "smoke", "--folder", str(tmp_path / "a"), "--seconds", "0"])
     assert f"0 of {len(PROFILES['smoke'].rows())} rows are done" in capsys.readouterr().out
@@ -590,6 +593,6 @@ def test_the_confirmation_asks_its_question_first_and_on_new_draws():
     asked = [row.method for row in rows[: len(UNSEEN) * len(plans.NEW_SEEDS) * 2]]
     assert set(asked) == {"uniform", "recipe"} and asked.count("recipe") == 18
     features = with_nll()
-    rows = choose("recipe", TEXTS, features, seed=2, tokens=50), fl.recipe(TEXTS, features, seed=2, tokens=50)
+    rows = choose("recipe", TEXTS, features, seed=2, tokens=50), fl.recipe(TEXTS, features, seed=2, tokens=50, mix="fisher")
     assert rows[0].indices.tolist() == rows[1].indices.tolist()
     assert rows[0].indices.tolist() == choose("dedup_where_fisher", TEXTS, features, seed=2, tokens=50).indices.tolist()

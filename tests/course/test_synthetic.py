@@ -212,6 +212,9 @@ def test_the_pools_have_the_spread_they_promise():
     assert spread(half, range(200)) == pytest.approx(1.0, rel=0.03)
     assert spread(half, range(200, 400)) == pytest.approx(0.35, rel=0.03)
     assert spread(synthetic.rare_directions(rare=0.0), range(60))[-1] < 0.2
+    outliers = synthetic.long_outliers(tokens=100)
+    assert spread(outliers, range(60)) == pytest.approx([0.0] * 3 + [2.0] * 7, rel=0.05)
+    assert spread(outliers, range(60, 600)) == pytest.approx([1.0] * 3 + [0.0] * 7, rel=0.02)
 
 
 @few

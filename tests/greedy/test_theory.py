@@ -96,6 +96,7 @@ def test_the_leverages_of_the_chosen_share_less_than_d(seed, prior, size):
 # --- guarantees ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_pick_closes_its_share_of_the_gap_and_greedy_is_nearly_optimal():
     """OPT - f(S_k+1) <= (1 - 1/n)(OPT - f(S_k)) in 300 brute-forced pools, and so f(S_n) >= (1 - (1 - 1/n)^n) OPT."""
     threes = SETS[SETS.sum(1) == 3]
@@ -111,6 +112,7 @@ def test_every_pick_closes_its_share_of_the_gap_and_greedy_is_nearly_optimal():
     assert min(ratios) > 0.9 and np.mean(ratios) > 0.99
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(seed=seeds, prior=priors)
 def test_curvature_sharpens_the_guarantee(seed, prior):
@@ -134,6 +136,7 @@ def test_with_no_overlap_curvature_is_zero_and_greedy_optimal():
     assert chosen.certificate == pytest.approx((np.log(82 * 65 * 26)) / chosen.upper_bound)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, prior=priors, share=st.floats(0.2, 0.8))
 def test_the_better_of_the_two_rules_keeps_the_knapsack_guarantee(seed, prior, share):

@@ -171,15 +171,15 @@ def test_the_recipe_looks_where_information_is_and_past_copies():
     like = np.bincount(fisher(None, features.subset(kept), seed=0, tokens=32).indices % 8, minlength=8)
     counts = np.zeros(81)
     for seed in range(20):
-        chosen = fl.recipe(rows, features, tokens=32, seed=seed)
+        chosen = fl.recipe(rows, features, tokens=32, seed=seed, mix="fisher")
         assert chosen.indices.max() <= 80 and chosen.settings["method"] == "recipe" and chosen.pool_size == 280
         where = np.where(chosen.indices == 80, 1, chosen.indices % 8)
         assert np.abs(np.bincount(where, minlength=8) - like).max() <= 1
         counts[chosen.indices] += 1
     assert (counts[:80:8] > 0).all()  # inside a neighbourhood, anyone
-    more = fl.recipe(rows, features, tokens=200)
+    more = fl.recipe(rows, features, tokens=200, mix="fisher")
     assert set(range(81)) < set(more.indices) and more.costs.sum() == 200 and (more.indices[:81] <= 80).all()
-    assert more.indices.tolist() != fl.recipe(rows, features, tokens=200, seed=1).indices.tolist()
+    assert more.indices.tolist() != fl.recipe(rows, features, tokens=200, seed=1, mix="fisher").indices.tolist()
     with pytest.raises(ValueError, match="the 162 tokens that are left without near-duplicates, got 200"):
         deduplicated(rows, features, tokens=200, threshold=0.5)
     with pytest.raises(ValueError, match="text"):
@@ -213,6 +213,7 @@ def test_copies_share_the_chance_of_one():
         density(None, features, examples=1, bandwidth=0.0)
 
 
+@pytest.mark.slow
 def test_gumbel_order_is_that_of_drawing_by_weight_without_replacement():
     features = points([[0.0], [0.0], [0.0], [40.0], [90.0]])
     w = 1 / density_scores(features, bandwidth=1.0)

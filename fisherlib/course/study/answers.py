@@ -21,7 +21,7 @@ from fisherlib.course.study.why import confirmed, what_moved
 from fisherlib.evaluation import LEVEL
 
 TOKENS = PROFILES["full"].tokens
-ARMS = {"dedup_uniform": "MinHash + uniform", "fisher_per_token": "FisherSFT", "recipe": "`fl.recipe`"}
+ARMS = {"dedup_uniform": "MinHash + uniform", "fisher_per_token": "FisherSFT", "recipe": "recipe"}
 _KINDS = {"clean": "dialogues", "guide": "documentation", "redundant": "dialogues", "guide_redundant": "documentation"}
 _KINDS |= {"imbalanced": "dialogues", "code_mix": "code"}
 Said = dict[str, pd.DataFrame]  # the verdicts on each pool, on the test as it is
@@ -63,10 +63,10 @@ def found(table: pd.DataFrame, said: Said) -> str:
         f"- **One kind of text, no copies: {better or 'none'} of {arms} ways to choose beat chance.** FisherSFT: "
         f"{fisher[0]} on dialogues, {fisher[1]} on documentation.\n"
         f"- **Many near-copies: take them out, {then}.** MinHash + uniform {brief(copies.loc['dedup_uniform'])}, FisherSFT "
-        f"{brief(copies.loc['fisher_per_token'])}, `fl.recipe` {brief(copies.loc['recipe'])}; `fl.recipe` minus MinHash + "
+        f"{brief(copies.loc['fisher_per_token'])}, recipe {brief(copies.loc['recipe'])}; recipe minus MinHash + "
         f"uniform {cell(rivals.loc['recipe'])}.\n"
         f"- **Rare kinds beside a majority: {'the rare gain, the majority pays' if trade else 'see the table'}.** "
-        f"`fl.recipe` on {described(table, 'code_mix')}: the rare {brief(mixed.loc[REST])}, the code "
+        f"Recipe on {described(table, 'code_mix')}: the rare {brief(mixed.loc[REST])}, the code "
         f"{brief(mixed.loc[MAJORITY])}, and {cell(mixed.loc[OWN])} at the pool's own mix."
     )
 

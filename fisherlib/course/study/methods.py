@@ -87,7 +87,7 @@ METHODS = (
            "deduplicated, uniform in clusters", "#6655CC"),
     Method("dedup_half_fisher", partial(_dedup, then=variants.half_uniform), "recipes",
            "deduplicated, half uniform, half FisherSFT", "#AA4499"),
-    Method("recipe", selectors.recipe, "recipe", colour="#117733"),
+    Method("recipe", partial(selectors.recipe, mix="fisher"), "recipe", colour="#117733"),
     # of related papers
     Method("ifd", selectors.ifd, "related", colour="#002244", scores=_helped),
     Method("ifd_then_fisher", related.ifd_then_fisher, "related", "IFD, then FisherSFT", "#3399AA", _helped),
@@ -117,6 +117,7 @@ METHODS = (
     Method("minhash_oracle", quotas.minhash_oracle, "quotas", "MinHash, the test's mix"),
     # not in the study
     Method("in_clusters", selectors.in_clusters, "", colour="#AA8899"),
+    Method("quotas", selectors.quotas, "", colour="#557799"),
     Method("llmaaa_least_confidence", partial(selectors.llmaaa, acquisition="least confidence"), "",
            "LLMaAA, least confidence", "#553333"),
     Method(NONE, None, "", "no fine-tuning", "#7A7A7A"),

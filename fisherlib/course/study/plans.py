@@ -67,7 +67,8 @@ def _quotas() -> list[Part]:
     study = PROFILES["full"]
 
     def settings(epochs: int = study.settings.epochs, **sizes) -> Settings:
-        return replace(study.settings, sizes=Sizes(test_examples=200, **sizes), epochs=epochs)
+        # float32: its rows are made in many sittings, and the machine of the next may have no units for bfloat16
+        return replace(study.settings, sizes=Sizes(test_examples=200, **sizes), epochs=epochs, precision="float32")
 
     def rows(pool: str, seed: int, methods: tuple[str, ...]) -> list[Row]:
         return [Row(pool, "full", method, seed, study.tokens) for method in methods]
@@ -85,8 +86,8 @@ def _quotas() -> list[Part]:
     for seed in range(20, 26):
         for share in (0.0, 0.1, 0.2, 0.4, 0.8):
             parts.append((settings(bases=160, variants=share), rows("guide_redundant", seed, unseen[:3])))
-    for seed in range(20, 28):
-        parts += [(settings(epochs=epochs), rows("guide", seed, unseen[:4])) for epochs in (1, 3, 4, 6)]  # 2: above
+    for seed in range(20, 26):
+        parts += [(settings(epochs=epochs), rows("guide", seed, unseen[:4])) for epochs in (1, 4, 6)]  # 2: above
     return parts
 
 

@@ -80,7 +80,7 @@ PROFILES = {
         seeds=(0, 1), tokens=150, curve=(75,), head_budgets=(150, 300), examples=5, everything=0,
     ),
     "demo": Profile(
-        Settings(Sizes(pool_examples=200, test_examples=40, variants=0.8)),
+        Settings(Sizes(pool_examples=200, test_examples=40, variants=0.8), precision="auto"),
         seeds=(0,), tokens=800, curve=(), head_budgets=(800,), examples=20, everything=0,
     ),
     "full": Profile(

@@ -7,15 +7,17 @@ what was asked of these arms before they ran: `notebooks/results/05c_quotas/prot
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
+from fisherlib import selectors
 from fisherlib.course.study.arms import fisher_per_token, fisher_weighted
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, score_selection
+from fisherlib.greedy import Selection
 from fisherlib.selectors import cluster_labels, length_matched, near_duplicates
 
 Groups = Int[np.ndarray, " N"]  # of each example, -1: none
@@ -38,31 +40,16 @@ def minhash(
     taken.
     """
     began = time.perf_counter()
-    permutation = np.random.default_rng(seed).permutation(len(features))
-    firsts = near_duplicates(rows, threshold=_THRESHOLD, seed=seed)
-    kept = np.flatnonzero(firsts == np.arange(len(features)))
-    order = permutation[np.isin(permutation, kept)]
-    costs = features.lengths.numpy()
-    picks: list[int] = []
+    kept = np.flatnonzero(near_duplicates(rows, threshold=_THRESHOLD, seed=seed) == np.arange(len(features)))
+    groups, share = np.zeros(len(kept), dtype=int), np.ones(1)
     if shares is not None:
         groups, share = shares(rows.select(kept), features.subset(kept), seed, tokens)
-        group_of = np.full(len(features), -1)
-        group_of[kept] = groups
-        for group, quota in enumerate(np.floor(share / share.sum() * tokens)):
-            picks += _what_fits(order[group_of[order] == group], costs, float(quota))
-    rest = np.concatenate([order, permutation[~np.isin(permutation, kept)]])  # whoever is next, and copies last of all
-    picks += _what_fits(rest[~np.isin(rest, picks)], costs, float(tokens - costs[picks].sum()))
-    seconds = time.perf_counter() - began
-    return score_selection(features, picks, seconds=seconds, settings={"method": "MinHash, then shares", "seed": seed})
-
-
-def _what_fits(order: Int[np.ndarray, " n"], costs: Int[np.ndarray, " N"], budget: float | int) -> list[int]:
-    picks: list[int] = []
-    for i in order:
-        if 0 < costs[i] <= budget:
-            picks.append(int(i))
-            budget -= costs[i]
-    return picks
+    labels: list = [None] * len(features)
+    for i, group in zip(kept.tolist(), groups.tolist(), strict=True):
+        labels[i] = None if group < 0 else group
+    here = {group: float(part) for group, part in enumerate(share) if group in set(labels)}
+    chosen = selectors.quotas(rows, features, groups=labels, shares=here, tokens=tokens, seed=seed)
+    return replace(chosen, seconds=time.perf_counter() - began)
 
 
 # --- shares: called with rows, features, seed and budget, they return the group of each row and a share for each group -----

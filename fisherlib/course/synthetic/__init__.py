@@ -8,7 +8,15 @@ runs are the paper's; how pools and heads are drawn was not available to us, so 
 
 from fisherlib.course.synthetic.experiment import error_curves, intervals, slopes, versus
 from fisherlib.course.synthetic.fit import fit_mle
-from fisherlib.course.synthetic.pools import isotropic, perturbed, rare_directions, redundant, saturated_half, word_vectors
+from fisherlib.course.synthetic.pools import (
+    isotropic,
+    long_outliers,
+    perturbed,
+    rare_directions,
+    redundant,
+    saturated_half,
+    word_vectors,
+)
 from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors, with_trace_weights
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "fit_mle",
     "intervals",
     "isotropic",
+    "long_outliers",
     "mean_kl",
     "perturbed",
     "prediction_errors",

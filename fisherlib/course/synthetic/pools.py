@@ -32,6 +32,17 @@ def rare_directions(
     return _gaussian(scales, tokens, seed)
 
 
+def long_outliers(*, sentences: int = 600, tokens: int = 10, dimensions: int = 10, seed: int = 0) -> TokenFeatures:
+    """Nine in ten sentences live in the first 3 coordinates (scale 1), one in ten in all the others, twice as long.
+
+    Made against log det: it buys what is long, and few sentences are left for what is common. Source: our choice.
+    """
+    scales = np.zeros((sentences, dimensions))
+    scales[:, :3], outliers = 1.0, sentences // 10
+    scales[:outliers] = 2.0 * (np.arange(dimensions) >= 3)
+    return _gaussian(scales, tokens, seed)
+
+
 def saturated_half(*, sentences: int = 400, tokens: int = 10, dimensions: int = 10, seed: int = 0) -> TokenFeatures:
     """Half of the sentences with vectors of scale 1, half of 0.35.
 
