@@ -30,12 +30,12 @@ quickstart: assets
 # loadgroup of pytest-xdist 3.8 wait for ever.)
 PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
-# Every call of the library is checked against its annotations, shapes included, which takes half of the time of small tests.
 test: lint assets
-	$(PYTEST) --jaxtyping-packages=fisherlib,beartype.beartype
+	$(PYTEST)
 
+# Without the checks of every call against its annotations (addopts), which take half of the time of small tests.
 test-fast: assets
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -o addopts=-q -m "not slow"
 
 notebooks: assets
 	$(RUN) -m fisherlib.notebook build

@@ -153,6 +153,8 @@ FEATURE_DOORS = {
     "meta_weights": lambda features: fl.selectors.meta_weights(features, FEATURES, torch.eye(2)),
     "meta_weights, target": lambda target: fl.selectors.meta_weights(FEATURES, target, torch.eye(2)),
     "recipe": lambda features: fl.recipe(ROWS, features, examples=1),
+    "fit_heads": lambda features: fl.fit_heads(features, [[0]]),
+    "compress": lambda features: fl.compress(features, 1),
 }
 
 

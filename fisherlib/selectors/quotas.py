@@ -35,8 +35,9 @@ def quotas(
     ['code', 'code', 'text', 'text']
 
     `groups`: a label for each example, or the name of a column of `rows`; by default the eight k-means clusters of
-    `in_clusters`. Examples with the label None come last, when all others are taken. `shares`: {label: share}, on any scale; by default what each group has of the labelled tokens (of the
-    examples, for a budget of examples), so that the mix stays as it is. A group without a share gets what is left over.
+    `in_clusters`. Examples with the label None come last, when all others are taken. `shares`: {label: share}, on any scale;
+    by default what each group has of the labelled tokens (of the examples, for a budget of examples), so that the mix stays
+    as it is. A group without a share gets what is left over.
     Shares are rounded down. What a group cannot fill, and what rounding leaves, goes to whoever is next in the permutation.
     With the same seed two calls differ by their shares and not by their luck (common random numbers).
     Source: extension. Time O(N log N). Raises `ValueError` for another number of labels than examples,

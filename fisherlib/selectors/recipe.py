@@ -67,7 +67,7 @@ def recipe(
         picks = _informative(None, left, seed=seed, **budget.asked).indices
         spent = _shares(share_of([of_kept[i] for i in picks], budget.price[kept][picks]))
         wanted = {label: (1 - toward) * own + toward * spent.get(label, 0.0) for label, own in pool.items()}
-    chosen = quotas(rows, features, seed=seed, groups=labels, shares=wanted, **budget.asked)
+    chosen = quotas(rows, features, seed=seed, groups=labels, shares=wanted, examples=examples, tokens=tokens)
     shares = {str(label): {"pool": own, "wanted": wanted[label]} for label, own in pool.items()}
     settings = {"method": "recipe", "mix": mix, "removed": len(features) - len(kept), "shares": shares}
     return replace(chosen, settings=chosen.settings | settings)

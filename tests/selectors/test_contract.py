@@ -59,6 +59,7 @@ def test_what_is_visible_is_the_whole_call():
     assert inspect.signature(selectors.ifd).parameters["options"].kind == inspect.Parameter.VAR_KEYWORD
 
 
+@pytest.mark.slow  # `make test-fast` goes without these checks
 def test_annotations_are_checked_in_tests_as_those_of_any_function():
     """The test suite checks shapes: a selector that is made of a function is no way around."""
     with pytest.raises(TypeCheckError, match="scores"):

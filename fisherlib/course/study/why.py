@@ -67,8 +67,8 @@ def _contrast(rows: dict[tuple, dict[int, pd.Series]], terms: _Terms, seeds: Seq
         of: list[Any] = [sum(sign * nll_of(rows[key][seed])[0] for sign, key in terms) for seed in seeds]
         parts = [sampling_variance(total, one[seed]) for total, seed in zip(of, seeds, strict=True)]
         noise = float(np.sqrt(np.mean(parts)))
-    p = paired_t(sums, at_least=noise).p
-    return paired_t(sums), 1.0 if p is None else p, bool(noise > np.std(sums, ddof=1))
+    found = paired_t(sums, at_least=noise)
+    return found, 1.0 if found.p is None else found.p, bool(noise > np.std(sums, ddof=1))
 
 
 def _training(at: tuple, here: tuple) -> str:

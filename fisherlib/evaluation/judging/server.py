@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from fisherlib import assets
+from fisherlib._device import computes_bfloat16, resolve
 from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError
 from fisherlib.evaluation.judging.pairwise import shown
 
@@ -36,7 +37,7 @@ main()
 def local_server(
     model: str | Path = "smollm2-135m",
     *,
-    dtype: str = "bfloat16",
+    dtype: str = "auto",
     device: str = "cpu",
     deadline: float = 120.0,
     **options,
@@ -44,7 +45,8 @@ def local_server(
     """Serve a model folder (or a shipped model) with `transformers serve`, and stop it at the end, whatever happens.
 
     Yields the `Endpoint` (which takes the `options`); its model is called as the folder. The child process is not given
-    your `OPENAI_API_KEY`. Raises `JudgeError` with the server's last lines if it does not answer before the `deadline` in
+    your `OPENAI_API_KEY`. `dtype`: of the weights, as the server takes it; "auto" is bfloat16 where the device has units for
+    it, else float32. Raises `JudgeError` with the server's last lines if it does not answer before the `deadline` in
     seconds, `ValueError` for a folder without a model. Time: some seconds to start. Needs the extra `judge`.
     """
     source = assets.fetch(str(model)) if str(model) in assets.MODELS else Path(model).resolve()
@@ -52,6 +54,8 @@ def local_server(
         raise ValueError(
             f"expected the folder of a model or one of {assets.MODELS}, got {str(model)!r}: it has no config.json"
         )
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16(resolve(device)) else "float32"
     name = Path(model).name
     with tempfile.TemporaryDirectory(prefix="fisherlib-judge-") as scratch, contextlib.ExitStack() as stack:
         _link(source, Path(scratch) / name)
