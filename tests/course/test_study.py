@@ -27,7 +27,8 @@ from fisherlib.course.study.arms import ALL, NONE
 from fisherlib.course.study.methods import ARMS, RECIPES, RELATED, VARIANTS, choose, title
 from fisherlib.course.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool
 from fisherlib.course.study.profiles import PROFILES
-from fisherlib.course.study.rows import Bench, Row, Settings, collect, key, run_rows
+from fisherlib.course.study.rows import Bench, Row, Settings, key
+from fisherlib.course.study.runs import collect, run_rows
 from fisherlib.course.study.variants import mean_nll, rare_share
 from fisherlib.text import project_files
 from tests.training.test_heads import labelled

@@ -1,7 +1,7 @@
 """A fair study: which examples are worth fine-tuning on, at equal tokens and equal steps, with intervals.
 
 `pools` draws what there is to choose from, `methods` is the table of who chooses, `heads` and `fisherlib.fine_tune` train,
-`rows` runs one configuration or many (resumable), `profiles` says which, and `plans` those of notebook 05b; `store` keeps
+`rows` runs one configuration, `runs` many, `profiles` says which, and `plans` those of notebook 05b; `store` keeps
 the results, `statistics` turns them into differences with intervals, `verdicts` reads those of all notebooks together,
 `claims` and `why` make tables of them. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
@@ -10,7 +10,8 @@ from fisherlib.course.study import claims, statistics, store, verdicts, why
 from fisherlib.course.study.methods import ARMS, METHODS, RELATED, SCORES, VARIANTS, Method, choose, title
 from fisherlib.course.study.pools import POOLS, Sizes, draw_pool
 from fisherlib.course.study.profiles import PROFILES, Profile, papermill_command
-from fisherlib.course.study.rows import Bench, Row, Settings, run_row, run_rows
+from fisherlib.course.study.rows import Bench, Row, Settings, run_row
+from fisherlib.course.study.runs import run_rows
 from fisherlib.selectors import neighbours
 from fisherlib.training import heads
 

@@ -12,7 +12,7 @@ import pandas as pd
 from fisherlib.assets import AssetError
 from fisherlib.course.study.plans import PLANS, Part
 from fisherlib.course.study.profiles import PROFILES
-from fisherlib.course.study.rows import run_rows
+from fisherlib.course.study.runs import run_rows
 from fisherlib.course.study.store import restore, write
 
 
