@@ -2,14 +2,18 @@
 
 from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import SHAPES, Pool, load_pool
+from fisherlib.text.provenance import SOURCE, check_same_rows, provenance
 from fisherlib.text.rows import check_rows
 
 __all__ = [
     "SHAPES",
+    "SOURCE",
     "Encoded",
     "MaskAudit",
     "Pool",
     "check_rows",
+    "check_same_rows",
     "encode",
     "load_pool",
+    "provenance",
 ]
