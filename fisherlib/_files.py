@@ -24,6 +24,17 @@ def replacing(path: Path, *, alone: bool = False, durable: bool = False) -> Iter
         scratch.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """An `OSError` of writing to `path` says which file, why, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno, f"expected to write {path}, but {error.strerror or error}: free some space, or name another place"
+        ) from error
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a message, for errors that must fit on one."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -147,6 +147,11 @@ class TokenFeatures:
         tensors, maps, info = feature_folder.open_folder(Path(folder))
         return cls(**tensors, info=info["source"], maps=maps)
 
+    provenance = None
+
+    def check_whole(self):
+        pass
+
     def release(self) -> None:
         """Give the memory of what has been read of a mapped file back to the system; values in memory stay where they are.
 

@@ -28,3 +28,8 @@ class Budget:
         """Pay for an example, or for several."""
         self.free[picks] = False
         self.left -= self.price[picks].sum()
+
+    def give_back(self, pick: int) -> None:
+        """Take an example out again, and its price back."""
+        self.free[pick] = True
+        self.left += self.price[pick]

@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import TokenFeatures, check_features
-from fisherlib.greedy.checks import check_selection, check_weighting
+from fisherlib._door import checked
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy.checks import check_weighting
 from fisherlib.greedy.engine import replay
-from fisherlib.greedy.information import Information
+from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.selection import Selection
 
 
+@checked
 def certify(
     features: TokenFeatures,
     selection: Selection,
@@ -28,10 +30,10 @@ def certify(
 
     For picks that were made with compressed features, or at random, or by anyone. The certificate is for the costs of the
     selection and its budget (its settings' budget, or what it spent). Float64 throughout: O(M d^2 + n d^3).
-    Raises `ValueError` if the selection is from a pool of another size. Source: extension.
+    Raises `ValueError` if the selection is from a pool of another size, or cost more than its budget, of which no
+    certificate can speak. Source: extension.
     """
-    check_features(features)
-    check_selection(selection)
+    features.check_whole()
     if selection.pool_size != len(features):
         raise ValueError(
             f"expected a selection from this pool of {len(features):,}, got one from {selection.pool_size:,} examples"
@@ -45,6 +47,11 @@ def certify(
     price = features.lengths.numpy().astype(float) if by_tokens else np.ones(len(features))
     price[picks] = selection.costs if by_tokens else 1.0
     budget = float(selection.settings["budget"]["tokens"]) if by_tokens else float(len(picks))
+    if (spent := float(price[picks].sum())) > budget * (1 + TIE):
+        raise ValueError(
+            f"expected a selection within its budget of {budget:g}, got one that cost {spent:g}: its settings or its costs "
+            "are those of another; make it anew with fl.score_selection"
+        )
     return replace(
         selection,
         gains=np.array(gains),

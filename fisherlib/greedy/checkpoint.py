@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherlib._files import plain
+from fisherlib._files import explained, first_line, plain
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy.selection import Selection
 
@@ -18,19 +20,35 @@ SAVE_EVERY = 30.0  # seconds between two savings
 
 
 class Checkpoint:
-    """The file of one call of `select`. Without a path nothing is kept, and there is nothing to go on from."""
+    """The file of one call of `select`. Without a path nothing is kept, and there is nothing to go on from.
+
+    A file that cannot be written is an error before the work begins, and a warning once there are picks to lose.
+    """
 
     def __init__(
         self, path: str | Path | None, settings: dict, features: TokenFeatures, costs: np.ndarray, start: Selection | None
     ):
         """`settings`: what was asked for. With a path they also say which features, costs and start it was asked of."""
         self.path = None if path is None else Path(path)
+        if self.path is not None:
+            _try_to_write(self.path)
         self.settings = settings if path is None else settings | fingerprints(features, costs, start)
         self._pool_size, self._saved_at = len(features), time.perf_counter()
 
+    def exists(self) -> bool:
+        return self.path is not None and self.path.exists()
+
+    def beside(self, name: str) -> Path | None:
+        """The file of a part of the work."""
+        return None if self.path is None else self.path.with_name(f"{self.path.name}.{name}")
+
+    def remove(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def load(self) -> Selection | None:
         """What the file holds, if there is one. Raises `ValueError` unless it was made by the same call."""
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.exists():
             return None
         saved = Selection.load(self.path)
         asked = json.loads(json.dumps(self.settings, default=plain)) | {"pool_size": self._pool_size}
@@ -49,10 +67,36 @@ class Checkpoint:
         if self.path is not None and time.perf_counter() - self._saved_at > SAVE_EVERY:
             self.save(so_far())
 
-    def save(self, selection: Selection) -> None:
-        if self.path is not None:
+    def save(self, selection: Selection) -> bool:
+        """Whether it is on the disk now. A disk that is full by now is no reason to lose what is in memory: it warns."""
+        if self.path is None:
+            return False
+        self._saved_at = time.perf_counter()
+        try:
             selection.save(self.path)
-            self._saved_at = time.perf_counter()
+        except OSError as error:
+            warnings.warn(f"the checkpoint is not up to date: {first_line(error)}", stacklevel=2)
+            return False
+        return True
+
+    def kept(self, picks: list[int]) -> str:
+        """For who was interrupted: what is kept, and how to go on."""
+        if self.path is None:
+            return f"none of {len(picks):,} picks is kept: give checkpoint="
+        return f"{len(picks):,} picks are kept in {self.path}: the same call goes on from there"
+
+
+def _try_to_write(path: Path) -> None:
+    """Raise `OSError` if a file could not take the place of `path`."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        trial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            trial.write_bytes(bytes(4096))
+        finally:
+            trial.unlink(missing_ok=True)
 
 
 def fingerprints(features: TokenFeatures, costs: np.ndarray, start: Selection | None) -> dict[str, str | None]:

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy.selection import Selection
 
 
 def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " N"]:
@@ -58,19 +57,19 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
         raise ValueError("expected features of at least one example, got none")
     check_budget(features, costs, examples, tokens)
     for name, value, known in (
-        ("rule", rule, ("gain", "gain_per_token")),
+        ("rule", rule, ("gain", "gain_per_token", "best")),
         ("dtype", dtype, ("auto", "bfloat16", "float32", "float64")),
     ):
         if value not in known:
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
+    if rule == "best" and tokens is None:
+        raise ValueError("expected a budget of tokens for rule='best', got examples=: with these all rules are rule='gain'")
     if batch_size is not None and not (is_whole(batch_size) and batch_size >= 1):
         raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size!r}")
     if stochastic is not None and not (examples is not None and is_number(stochastic) and 0 < stochastic < 1):
         raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic!r}")
     check_memory(memory)
     check_weighting(features, weighting)
-    if start is not None:
-        check_selection(start)
     if start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
 
@@ -79,13 +78,6 @@ def check_memory(memory: float | int | None) -> None:
     """Raise `ValueError` for gigabytes that are none."""
     if memory is not None and not (is_number(memory) and 0 < memory < np.inf):
         raise ValueError(f"expected a positive, finite number of gigabytes as memory, got {memory!r}: change it")
-
-
-def check_selection(selection: object) -> None:
-    """Raise `ValueError` unless it is a `Selection`."""
-    if not isinstance(selection, Selection):
-        kind = type(selection).__name__
-        raise ValueError(f"expected a Selection, got a {kind}: make one of picks with fl.score_selection(features, picks)")
 
 
 def check_weighting(features: TokenFeatures, weighting: str) -> None:

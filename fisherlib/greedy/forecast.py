@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fisherlib.features import TokenFeatures, check_features
+from fisherlib._door import checked
+from fisherlib.features import TokenFeatures
 from fisherlib.greedy.budget import Budget
 from fisherlib.greedy.checks import check_budget, check_memory
 from fisherlib.greedy.memory import plan_memory
@@ -26,6 +27,7 @@ class Forecast:
         return f"about {self.evaluations:,} gain evaluations, {self.seconds:,.1f} s, {self.gigabytes:.2f} GB"
 
 
+@checked
 def forecast(
     features: TokenFeatures,
     *,
@@ -46,7 +48,9 @@ def forecast(
     """
     if whole := {"costs", "start"} & set(options):
         raise ValueError(f"expected options that hold for a sample of the pool too, got {sorted(whole)}: leave them out")
-    check_features(features)
+    features.check_whole()
+    if sample < 2:
+        raise ValueError(f"expected a sample of at least 2 examples, got {sample}: change sample=")
     check_memory(memory)
     n = len(features)
     costs = features.lengths.numpy().astype(float)

@@ -72,6 +72,13 @@ class Information:
         self._used = used + T
         self._lower_root()
 
+    def exchange(self, out: int, into: int) -> None:
+        """Take one example out again and add another: V <- V - X_i^T X_i + X_j^T X_j, and its root anew. O(d^3)."""
+        for i, sign in ((out, -1), (into, 1)):
+            X = self.blocks.padded([i], torch.float64)[0]
+            self.V.addmm_(X.T, X, alpha=sign)
+        self._factorise()
+
     def exact(self, indices: Indices) -> Float[np.ndarray, " B"]:
         """`log det(I + X_i V^-1 X_i^T)` of each example in float64.
 

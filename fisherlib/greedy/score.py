@@ -5,13 +5,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import Indices, TokenFeatures, check_features
+from fisherlib._door import checked
+from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.checks import check_weighting
 from fisherlib.greedy.engine import replay
 from fisherlib.greedy.information import Information
-from fisherlib.greedy.selection import Selection
+from fisherlib.greedy.selection import Selection, provenance_of
 
 
+@checked
 def score_selection(
     features: TokenFeatures,
     indices: Indices,
@@ -26,9 +28,7 @@ def score_selection(
     `fields` fill `Selection` (for instance `settings`). Time O(n d^3). Raises `ValueError` for indices that are no whole
     numbers, do not exist or repeat, for an unknown weighting, and for features or a prior that are not finite.
     """
-    check_features(features)
-    if isinstance(indices, Selection):
-        raise ValueError("expected indices as whole numbers, got a Selection: give its indices, or ask fl.certify")
+    features.check_whole()
     indices = np.asarray(indices)
     if indices.size and indices.dtype.kind not in "iu":
         raise ValueError(f"expected indices as whole numbers, got {indices.dtype}: use np.flatnonzero for a mask")
@@ -38,5 +38,6 @@ def score_selection(
     state = Information(features, prior, weighting, device, "float64")
     indices = np.array(indices, dtype=np.int64)
     gains = replay(state, indices.tolist(), state.add)
+    fields = {"provenance": provenance_of(features, indices.tolist()), **fields}
     fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
     return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)

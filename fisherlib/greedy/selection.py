@@ -1,8 +1,9 @@
 """The result of a selection: an ordered list of examples, what each added, and how good the whole is."""
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Int
 
-from fisherlib._files import plain, replacing
-from fisherlib.text import check_rows
+from fisherlib._door import checked
+from fisherlib._files import explained, first_line, plain, replacing
+from fisherlib.features import TokenFeatures
+from fisherlib.text import check_same_rows, write_jsonl
 
 FORMAT = 1
+_ROUNDING = 1e-6  # how far, relatively, an objective may lie above its bound, or from the sum of its gains
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,10 @@ class Selection:
     (response tokens unless other costs were given); `objective` = log det(V) - log det(V0); `upper_bound` on the
     objective of *any* selection within the budget, where known; `evaluations` of a gain; `seconds` of selection;
     `settings` that led here; `weights` [n], where the picks are a weighted sample: a sum over the picks with these
-    weights is an unbiased estimate of the sum over the pool.
+    weights is an unbiased estimate of the sum over the pool. `provenance`: for each pick a hash of its row and, where
+    known, its id, file and line (`TokenFeatures.provenance`); None for features that were made by hand.
+    Raises `ValueError` for indices that are no different whole numbers of the pool, gains or costs that are not finite,
+    negative costs, and an upper bound below the objective.
 
     >>> picks = {"indices": np.array([7, 2, 5]), "gains": np.array([2.0, 1.5, 0.5]), "costs": np.array([3.0, 1.0, 2.0])}
     >>> selection = fl.Selection(**picks, pool_size=10, upper_bound=5.0)
@@ -43,14 +50,27 @@ class Selection:
     seconds: float = 0.0
     settings: dict = field(default_factory=dict)
     weights: np.ndarray | None = None
+    provenance: Dataset | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         for name in self._arrays():
-            array = getattr(self, name).copy()
+            array = np.array(getattr(self, name))  # a copy
             array.setflags(write=False)  # frozen means frozen, and a prefix must not be a door into its parent
             object.__setattr__(self, name, array)
+            if array.ndim != 1 or array.dtype.kind not in ("iu" if name == "indices" and array.size else "iuf"):
+                raise ValueError(f"expected a list of {'whole ' * (name == 'indices')}numbers as {name}, got {array!r:.100}")
         if not len(self.indices) == len(self.gains) == len(self.costs):
             raise ValueError(f"expected as many gains and costs as the {len(self.indices)} indices")
+        if not (np.isfinite(self.gains).all() and np.isfinite(self.costs).all() and (self.costs >= 0).all()):
+            raise ValueError("expected finite gains, and finite costs of at least 0, got others: check the selection")
+        if self.upper_bound is not None:
+            most = self.upper_bound + _ROUNDING * max(abs(self.upper_bound), 1.0)
+            if not (np.isfinite(self.upper_bound) and self.objective <= most):
+                raise ValueError(
+                    f"expected an upper bound of at least {self.objective:g}, what the picks gained, got {self.upper_bound}"
+                )
+        if self.provenance is not None and len(self.provenance) != len(self):
+            raise ValueError(f"expected the provenance of {len(self)} picks, got {len(self.provenance)} rows")
         if self.weights is not None and not (len(self.weights) == len(self) and (self.weights > 0).all()):
             raise ValueError(f"expected a positive weight for each of the {len(self.indices)} indices, got {self.weights}")
         if len(np.unique(self.indices)) < len(self.indices) or not all(0 <= i < self.pool_size for i in self.indices):
@@ -82,6 +102,7 @@ class Selection:
             return None
         return 1.0 if self.upper_bound <= self.objective else self.objective / self.upper_bound
 
+    @checked
     def prefix(self, *, examples: int | None = None, tokens: float | int | None = None) -> "Selection":
         """The first picks: `examples` of them, or as many as cost at most `tokens`. Gives no certificate of its own.
 
@@ -106,6 +127,7 @@ class Selection:
             upper_bound=None,
             weights=None,
             settings=settings,
+            provenance=None if self.provenance is None else self.provenance.select(range(n)),
         )
 
     def of_subset(self, kept: Sequence[int] | Int[np.ndarray, " k"], pool_size: int) -> "Selection":
@@ -122,40 +144,105 @@ class Selection:
             raise ValueError(f"expected the {self.pool_size:,} examples that were selected from, got {len(kept):,}")
         return replace(self, indices=np.asarray(kept)[self.indices], pool_size=pool_size, upper_bound=None)
 
+    @checked
     def to_dataset(self, rows: Dataset) -> Dataset:
-        """The chosen rows, in pick order. Raises `ValueError` unless `rows` are as many as were selected from."""
-        check_rows(rows)
+        """The chosen rows, in pick order.
+
+        Raises `ValueError` unless `rows` are as many as were selected from and, where the selection knows its rows, the
+        picks are the rows that they were.
+        """
         if len(rows) != self.pool_size:
             raise ValueError(f"expected the pool of {self.pool_size:,} rows that was selected from, got {len(rows):,} rows")
+        check_same_rows(rows, self.provenance, self.indices.tolist())
         return rows.select(self.indices.tolist())
 
+    @checked
+    def to_jsonl(self, rows: Dataset, path: str | Path) -> None:
+        """Write the chosen rows to a file, in pick order: each line byte for byte as it was in the file it came from.
+
+        Rows that `load_pool` did not read from a `.jsonl` file are written as JSON. An existing file is replaced as a whole.
+        Raises `ValueError` as `to_dataset`, `OSError` if the file cannot be written.
+        """
+        write_jsonl(self.to_dataset(rows), path)
+
+    @checked
     def save(self, path: str | Path) -> None:
-        """Write a JSON manifest; an existing one is replaced as a whole, never half-written."""
+        """Write a JSON manifest; an existing one is replaced as a whole, never half-written.
+
+        Raises `OSError` if it cannot be written.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **asdict(self)}
+        known = {name: value for name, value in vars(self).items() if name != "provenance"}
+        manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **known}
         manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
-        with replacing(path) as scratch:
-            scratch.write_text(json.dumps(manifest, indent=1, default=plain))
+        if self.provenance is not None:
+            manifest["provenance"] = [{k: v for k, v in row.items() if v is not None} for row in self.provenance]
+        manifest["digest"] = _digest(manifest)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as scratch:
+                scratch.write_text(json.dumps(manifest, indent=1, default=plain))
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "Selection":
-        """Read a manifest. Raises `ValueError` if the file is not one."""
+        """Read a manifest. Raises `ValueError` if the file is not one, was edited, or says what no selection can be."""
         try:
             manifest = json.loads(Path(path).read_text())
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this version reads format {FORMAT}")
-            arrays: dict[str, Any] = {
-                "indices": np.array(manifest["indices"], dtype=np.int64),
-                "gains": np.array(manifest["gains"], dtype=np.float64),
-                "costs": np.array(manifest["costs"], dtype=np.float64),
+            if manifest.pop("digest", None) not in (None, _digest(manifest)):  # older ones have none
+                raise ValueError("it was edited or damaged: its digest is another")
+            arrays: dict[str, Any] = {name: np.array(manifest[name]) for name in ("indices", "gains", "costs")}
+            arrays |= {
+                name: array.astype(float) for name, array in arrays.items() if array.dtype.kind == "i" and name != "indices"
             }
+            if not arrays["indices"].size:
+                arrays["indices"] = arrays["indices"].astype(np.int64)
             if manifest.get("weights") is not None:  # manifests of before there were any have none
                 arrays["weights"] = np.array(manifest["weights"], dtype=np.float64)
+            if manifest.get("provenance") is not None:
+                columns = ("hash", "id", "file", "line")
+                arrays["provenance"] = Dataset.from_dict(
+                    {k: [row.get(k) for row in manifest["provenance"]] for k in columns}
+                )
             rest = {k: manifest[k] for k in ("pool_size", "upper_bound", "evaluations", "seconds", "settings")}
-            return cls(**arrays, **rest)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"expected a manifest written by Selection.save, got {path} ({error})") from error
+            _check_rest(**rest)
+            loaded = cls(**arrays, **rest)
+            for name in ("objective", "certificate"):
+                said, found = manifest[name], getattr(loaded, name)
+                if (said is None) != (found is None) or (
+                    found is not None and abs(said - found) > _ROUNDING * max(abs(found), 1.0)
+                ):
+                    raise ValueError(f"its {name} is {said}, its picks have {found}")
+            return loaded
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            cause = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise ValueError(f"expected a manifest written by Selection.save, got {path} ({cause}): name another") from error
+
+
+def provenance_of(features: TokenFeatures, picks: Sequence[int]) -> Dataset | None:
+    """What the features know of the rows of these picks."""
+    return None if features.provenance is None else features.provenance.select(picks)
+
+
+def _check_rest(pool_size, upper_bound, evaluations, seconds, settings) -> None:
+    for name, value in (("pool_size", pool_size), ("evaluations", evaluations)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} is {value!r}, no whole number")
+    for name, value in (("seconds", seconds), ("upper_bound", upper_bound)):
+        if not (isinstance(value, (int, float)) and 0 <= value < float("inf")) and not (
+            name == "upper_bound" and value is None
+        ):
+            raise ValueError(f"{name} is {value!r}, no finite number of at least 0")
+    if not isinstance(settings, dict):
+        raise ValueError("its settings are no JSON object")
+
+
+def _digest(manifest: dict) -> str:
+    """Of all that a manifest says: who edits it by hand makes another selection of it."""
+    said = json.loads(json.dumps(manifest, default=plain))  # as it will be read again
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _floor_percent(share: float) -> str:

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib.features import Indices, TokenFeatures, check_features
+from fisherlib._door import check_kinds
+from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy import Budget, Selection, check_budget, score_selection
-from fisherlib.text import check_rows
+from fisherlib.text import check_same_rows
 
 
 @runtime_checkable
@@ -52,6 +53,7 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
 
     def contract(order: Callable[..., Indices | Ranking | Selection]) -> Selector:
         own = inspect.signature(order).parameters
+        hints = get_type_hints(Selector.__call__) | get_type_hints(order)
         more = [parameter for name, parameter in own.items() if name not in {p.name for p in common}]
 
         @wraps(order)
@@ -59,8 +61,9 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
             began = time.perf_counter()
             if examples is None and tokens is None and examples_of in options:
                 examples = len(options[examples_of])
-            check_call(rows, features, examples, tokens)
             call = {"examples": examples, "tokens": tokens, "seed": seed}
+            check_kinds({"rows": rows, "features": features} | call | options, hints)
+            check_call(rows, features, examples, tokens)
             found = order(rows, features, **{name: call[name] for name in call if name in own}, **options)
             if isinstance(found, Selection):
                 return found
@@ -84,12 +87,11 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
 
 def check_call(rows: Dataset | None, features: TokenFeatures, examples: int | None, tokens: float | int | None) -> None:
     """Raise `ValueError` for a bad budget, or if `rows`, where given, are not what the features were extracted from."""
-    if rows is not None:
-        check_rows(rows)
-    check_features(features)
     n, costs = len(features), features.lengths.numpy().astype(float)
     if rows is not None and len(rows) != n:
         raise ValueError(f"expected the {n:,} rows that the features are of, got {len(rows):,} rows: give the same dataset")
+    if rows is not None:
+        check_same_rows(rows, features.provenance)
     check_budget(features, costs, examples, tokens)
     if tokens is not None and tokens < (cheapest := costs[costs > 0].min()):
         raise ValueError(f"expected a budget of at least the cheapest example ({cheapest:g}), got {tokens:g}: raise it")

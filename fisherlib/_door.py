@@ -1,0 +1,131 @@
+"""One door: a public function refuses what is not of the kind that its annotations name, before it begins anything."""
+
+import collections.abc
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+
+_Function = TypeVar("_Function", bound=Callable)
+# What to do instead, by what was wanted and what was given. By name: the door comes before all wings.
+_CURES = {
+    ("Dataset", "Pool"): "give pool.train",
+    ("Dataset", "DatasetDict"): "give one of its splits",
+    ("Dataset", "TokenFeatures"): "rows come before their features",
+    ("Dataset", "NoneType"): "give the dataset",
+    ("Dataset", ""): "make one with Dataset.from_list",
+    ("TokenFeatures", "list"): "make them with TokenFeatures.from_list",
+    ("TokenFeatures", "tuple"): "make them with TokenFeatures.from_list",
+    ("TokenFeatures", "ndarray"): "make them with TokenFeatures.from_list",
+    ("TokenFeatures", "str"): "open a folder of them with TokenFeatures.load",
+    ("TokenFeatures", "PosixPath"): "open a folder of them with TokenFeatures.load",
+    ("TokenFeatures", "Dataset"): "rows come before their features",
+    ("TokenFeatures", "Pool"): "extract them with fl.extract_features from pool.train",
+    ("TokenFeatures", "Selection"): "features come before a selection of them",
+    ("TokenFeatures", ""): "extract them with fl.extract_features",
+    ("Selection", "str"): "open the manifest with fl.Selection.load",
+    ("Selection", "PosixPath"): "open the manifest with fl.Selection.load",
+    ("Selection", ""): "make one of picks with fl.score_selection(features, picks)",
+    ("Sequence", "Selection"): "give its indices",
+    ("Model", ""): "load one with fl.load_model",
+    ("Tokenizer", ""): "load the one of the model with fl.load_model",
+}
+_WORDS = {
+    "Dataset": "a datasets.Dataset",
+    "TokenFeatures": "TokenFeatures",
+    "Model": "a causal language model",
+    "Real": "a number",
+    "Integral": "a whole number",
+    "str": "a text",
+    "bool": "True or False",
+    "Path": "a path",
+    "dict": "a dict",
+    "Mapping": "a dict",
+    "Sequence": "a list",
+    "Iterable": "a list",
+    "Callable": "a function",
+    "ndarray": "an array",
+    "dtype": "a torch.dtype",
+    "device": "a torch.device",
+}
+
+
+def checked(function: _Function) -> _Function:
+    """Make `function` refuse arguments of another kind than its annotations name, with a `ValueError` in one line.
+
+    Only the kind is looked at: a number where a number is wanted (of Python or NumPy; True is none), rows where rows are
+    wanted. Sizes, shapes and what a list holds are for the function itself to check.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:  # a missing or an unknown argument: Python's own words name it, and the function
+            return function(*args, **kwargs)
+        several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        check_kinds(
+            {name: value for name, value in bound.arguments.items() if signature.parameters[name].kind not in several},
+            _hints(function),
+        )
+        return function(*args, **kwargs)
+
+    return typing.cast(_Function, call)
+
+
+def check_kinds(arguments: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for the first argument that is not of the kind of its hint; one without a hint may be anything."""
+    for name, value in arguments.items():
+        wanted = _kinds(hints[name]) if name in hints else None
+        if wanted is None or _is_one_of(value, wanted):
+            continue
+        kind = type(value).__name__
+        first = next((k.__name__ for k in wanted if {(k.__name__, kind), (k.__name__, "")} & set(_CURES)), "")
+        cure = _CURES.get((first, kind)) or _CURES.get((first, "")) or f"change {name}="
+        shown = f" {value!r}" if isinstance(value, (str, int, float, complex)) and len(repr(value)) < 60 else ""
+        got = "None" if value is None else f"a {kind}{shown if cure.startswith('change') else ''}"
+        named = [k for k in wanted if k is not type(None) and (k is not Integral or Real not in wanted)]
+        said = list(dict.fromkeys(_WORDS.get(k.__name__, f"a {k.__name__}") for k in named))
+        either = ", ".join(said[:-1]) + " or " + said[-1] if len(said) > 1 else said[0]
+        raise ValueError(f"expected {name}, {either}, got {got}: {cure}")
+
+
+@functools.cache
+def _hints(function: Callable) -> dict[str, Any]:
+    return typing.get_type_hints(function)
+
+
+def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool in kinds or object in kinds
+    if isinstance(value, (str, bytes)) and str not in kinds:  # a text is a sequence too, but never meant as one
+        return False
+    return isinstance(value, kinds) or (
+        collections.abc.Sequence in kinds and hasattr(value, "__array__")
+    )  # as good as a list
+
+
+def _kinds(hint: Any) -> tuple[type, ...] | None:
+    """What a hint allows, as classes for isinstance; None for anything. Numbers of NumPy count as numbers."""
+    if hint is None:
+        return (type(None),)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        parts = [_kinds(part) for part in typing.get_args(hint)]
+        return None if None in parts else tuple(dict.fromkeys(kind for part in parts if part for kind in part))
+    if hasattr(hint, "array_type"):  # of jaxtyping
+        return _kinds(hint.array_type)
+    if hint is float:
+        return (Real,)
+    if hint is int:
+        return (Integral,)
+    origin = typing.get_origin(hint) or hint
+    if origin is collections.abc.Callable:
+        return (collections.abc.Callable,)  # type: ignore[return-value]
+    duck = getattr(origin, "_is_protocol", False) and not getattr(origin, "_is_runtime_protocol", False)
+    return (origin,) if isinstance(origin, type) and origin not in (Any, object) and not duck else None
