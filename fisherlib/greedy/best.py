@@ -16,7 +16,7 @@ from fisherlib.greedy.information import Information
 _SIDE = 64  # picks and others that an exchange is looked for among
 _OTHERS = 256  # others, of the highest gain at first, that are evaluated anew in each round
 _ROUNDS = 32
-_WORTH = 1e-6  # of the objective: an exchange that adds less ends the search
+_WORTH = 1e-4  # of the objective: an exchange that adds less ends the search
 
 
 def improve(information: Information, picks: list[int], kept: int, budget: Budget) -> list[int]:
@@ -55,33 +55,34 @@ def _best_exchange(
     With A_i = X_i V^-1/2, taking i out leaves V - X_i^T X_i, whose log-determinant is lower by -log det(I - A_i A_i^T); and
     then j adds log det(I + A_j A_j^T + C (I - A_i A_i^T)^-1 C^T), where C = A_j A_i^T (Woodbury).
     """
-    whitened = {int(i): _whitened(information, i) for i in picks}
-    losses = np.array([-_log_det(-A @ A.T) for A in whitened.values()])
+    losses = np.zeros(len(picks))
+    for part in information.blocks.parts(picks):
+        A = _whitened(information, picks[part])
+        losses[part] = -_log_det(-A @ A.mT)
     picks = picks[np.argsort(losses, kind="stable")[:_SIDE]]
     others = np.sort(others[np.argsort(-information.exact(others), kind="stable")[:_SIDE]])
-    inside = {int(j): _whitened(information, j) for j in others}
-    best = (-np.inf, -1, -1)
+    information.evaluations += len(picks) * len(others)
+    B = _whitened(information, others)
+    G, best = B @ B.mT, (-np.inf, -1, -1)
     for i in picks.tolist():
-        A = whitened[i]
+        A = _whitened(information, np.array([i]))[0]
         factor, failed = torch.linalg.cholesky_ex(torch.eye(len(A), dtype=A.dtype, device=A.device) - A @ A.T)
         if failed:  # nothing else holds its directions: nobody can replace it
             continue
-        loss = -2 * float(factor.diagonal().log().sum())
-        for j in others[budget.price[others] <= budget.left + budget.price[i]].tolist():
-            B = inside[j]
-            W = torch.linalg.solve_triangular(factor, A @ B.T, upper=False)
-            added = _log_det(B @ B.T + W.T @ W) - loss
-            if added > best[0]:
-                best = (added, i, j)
-    information.evaluations += len(picks) * len(others)
+        W = torch.linalg.solve_triangular(factor, (B @ A.T).mT, upper=False)
+        added = _log_det(G + W.mT @ W) + 2 * float(factor.diagonal().log().sum())
+        added[budget.price[others] > budget.left + budget.price[i]] = -np.inf
+        if (most := float(added.max())) > best[0]:
+            best = (most, i, int(others[added.argmax()]))
     return best
 
 
-def _whitened(information: Information, i: int) -> Float[Tensor, "T d"]:
-    return information.blocks.padded([i], torch.float64)[0] @ information.root
+def _whitened(information: Information, examples: np.ndarray) -> Float[Tensor, "B T d"]:
+    return information.blocks.padded(examples, torch.float64) @ information.root
 
 
-def _log_det(G: Float[Tensor, "T T"]) -> float:
-    """log det(I + G); minus infinity if that is not positive definite."""
-    factor, failed = torch.linalg.cholesky_ex(G + torch.eye(len(G), dtype=G.dtype, device=G.device))
-    return -np.inf if failed else 2 * float(factor.diagonal().log().sum())
+def _log_det(G: Float[Tensor, "B T T"]) -> Float[np.ndarray, " B"]:
+    """log det(I + G) of each; minus infinity where that is not positive definite."""
+    factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[-1], dtype=G.dtype, device=G.device))
+    log_dets = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return torch.where(failed == 0, log_dets, -torch.inf).cpu().numpy()
