@@ -2,7 +2,7 @@
 
 from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import SHAPES, Pool, load_pool
-from fisherlib.text.provenance import SOURCE, check_same_rows, provenance, write_jsonl
+from fisherlib.text.provenance import SOURCE, check_same_rows, provenance
 from fisherlib.text.rows import check_rows
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "encode",
     "load_pool",
     "provenance",
-    "write_jsonl",
 ]

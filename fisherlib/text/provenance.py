@@ -54,7 +54,3 @@ def _present(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _present(v) for name, v in value.items() if v is not None}
     return [_present(v) for v in value] if isinstance(value, list) else value
-
-
-def write_jsonl(rows, path):
-    open(path, "w").write("".join(json.dumps(row) + "\n" for row in rows))
