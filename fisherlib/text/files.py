@@ -98,7 +98,7 @@ def _jsonl(path: Path) -> Dataset:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(_unreadable(path, error)) from error
-    rows = []
+    rows: list[dict] = []
     for number, raw in enumerate(content.split(b"\n"), start=1):  # not splitlines: U+2028 may stand in a string
         where = f"{path} line {number}"
         try:

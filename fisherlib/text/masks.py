@@ -1,13 +1,12 @@
 """Which tokens of a row count: token ids, the response mask, and an audit of both."""
 
 import itertools
-import numbers
-import os.path
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
 import torch
 from datasets import Dataset
 
@@ -77,7 +76,7 @@ def _encode_ids(row: object, number: int) -> Encoded:
     ids = []
     for entry in entries:
         i = entry.item() if isinstance(entry, torch.Tensor) and entry.numel() == 1 else entry
-        if not isinstance(i, numbers.Integral) or isinstance(i, bool) or not 0 <= i <= _LARGEST_ID:
+        if not isinstance(i, int | np.integer) or isinstance(i, bool) or not 0 <= i <= _LARGEST_ID:
             raise ValueError(
                 f"row {number}: expected token ids, whole numbers from 0 to {_LARGEST_ID:,}, got {str(i)[:40]} "
                 f"({type(i).__name__}): encode the row with the tokenizer of the model"
@@ -155,7 +154,8 @@ def _check_template_without_prompt(tokenizer: Tokenizer, turns: list[dict], i: i
     Where the answer's text follows the question at once, as Llama 2's and Mistral's do, there is nothing to ask for.
     """
     answers = [_apply(tokenizer, [*turns[:i], {**turns[i], "content": text}]) for text in "01"]
-    header = os.path.commonprefix(answers)[len(before) :].strip() if answers[0] != answers[1] else ""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*answers, strict=False))
+    header = "".join(one for one, _ in pairs)[len(before) :].strip() if answers[0] != answers[1] else ""
     if header:  # before the text, and so within what counts
         raise ValueError(
             "expected a chat template that writes the header of an answer when asked to (add_generation_prompt), but this "
@@ -217,7 +217,7 @@ class MaskAudit:
         share = self.responses / max(self.tokens, 1)
         empty = f"; {len(self.empty)} rows have none, first {self.empty[:5]}" if self.empty else ""
         control = (
-            f"; the text of {len(self.control)} rows, first {self.control[:5]}, holds control tokens: they are encoded as such"
+            f"; the text of {len(self.control)} rows, first {self.control[:5]}, holds control tokens, encoded as such"
             if self.control
             else ""
         )

@@ -33,7 +33,7 @@ def provenance(rows: Dataset) -> Dataset:
 
 
 def row_hash(row: dict) -> str:
-    """16 hexadecimal digits: of the text columns, as they were before Arrow (which fills absent keys, and makes 1 to 1.0)."""
+    """16 hexadecimal digits: of the text columns, as they were before Arrow, which fills absent keys and makes 1 to 1.0."""
     said = {name: _plain(row[name]) for name in TEXT if row.get(name) is not None}
     return hashlib.sha256(_CANONICAL.encode(said).encode()).hexdigest()[:16]
 
@@ -81,10 +81,10 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
         if line is None:
             row = {name: _sayable(value) for name, value in row.items() if not (source and name == SOURCE)}
             line = json.dumps(row, ensure_ascii=False, default=str)
-        elif _words(row) != _words(json.loads(line)):
+        elif source and _words(row) != _words(json.loads(line)):
             raise ValueError(
                 f"row {number}: expected the text of its line in the file, line {source['line']} of {source['file']}, got "
-                f"another: to write the rows as they are now, leave the lines out with rows.removecolumns_of({SOURCE!r})"
+                f"another: to write the rows as they are now, leave the lines out with rows.remove_columns({SOURCE!r})"
             )
         lines.append(line + "\n")
     for file in files:

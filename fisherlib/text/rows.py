@@ -99,5 +99,5 @@ def half_a_character(text: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return f"expected whole characters, got half of one (the lone surrogate {ascii(text[error.start])})"
+        return f"expected whole characters, got half of one (the lone surrogate {text[error.start]!a})"
     return None

@@ -13,6 +13,8 @@ from datasets import Dataset
 
 import fisherlib as fl
 
+pytestmark = pytest.mark.usefixtures("as_a_user")
+
 U, A = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
 GOOD = {"prompt": "p", "response": "r"}
 

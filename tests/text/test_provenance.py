@@ -11,6 +11,8 @@ import fisherlib as fl
 from fisherlib.text import SOURCE, check_same_rows, provenance, write_jsonl
 from fisherlib.text.provenance import row_hash
 
+pytestmark = pytest.mark.usefixtures("as_a_user")
+
 # What Arrow, or a reader and writer of JSON, would alter on the way.
 LINES = [
     b'{"messages": [{"role": "user", "content": "w?"}, {"role": "assistant", "content": "a", "tool_calls": '

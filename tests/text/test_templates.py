@@ -7,6 +7,8 @@ from datasets import Dataset
 
 import fisherlib as fl
 
+pytestmark = pytest.mark.usefixtures("as_a_user")
+
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 CLAUSE = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 LLAMA2 = (
@@ -22,8 +24,9 @@ GEMMA = (
     "{{ m.content | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 LLAMA3 = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 UNDERSTOOD = {  # template: what counts of one answer, and of two
     "chatml": (CHATML + CLAUSE, "Nobody<|im_end|>", "Nobody<|im_end|>Yes<|im_end|>"),
@@ -121,7 +124,7 @@ def test_control_tokens_in_a_text_are_counted_not_refused(real):
     )
     audit = fl.MaskAudit(rows, tokenizer)
     assert audit.control == [1, 2, 4]
-    note = "the text of 3 rows, first [1, 2, 4], holds control tokens: they are encoded as such"
+    note = "the text of 3 rows, first [1, 2, 4], holds control tokens, encoded as such"
     assert note in repr(audit) and note in audit._repr_html_()
     assert fl.encode(rows, tokenizer)[1].input_ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 4  # it is true
     assert "control" not in repr(fl.MaskAudit(rows.select([0, 3]), tokenizer))
