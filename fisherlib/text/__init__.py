@@ -1,9 +1,9 @@
 """Stage 1, text: pools of examples, which of their tokens count, and the texts behind the defaults."""
 
 from fisherlib.text.masks import Encoded, MaskAudit, encode
-from fisherlib.text.pools import SHAPES, Pool, load_pool
-from fisherlib.text.provenance import SOURCE, check_same_rows, provenance
-from fisherlib.text.rows import check_rows
+from fisherlib.text.pools import Pool, load_pool
+from fisherlib.text.provenance import SOURCE, check_same_rows, provenance, write_jsonl
+from fisherlib.text.rows import SHAPES, check_rows
 
 __all__ = [
     "SHAPES",
@@ -16,4 +16,5 @@ __all__ = [
     "encode",
     "load_pool",
     "provenance",
+    "write_jsonl",
 ]

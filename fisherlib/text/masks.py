@@ -1,15 +1,20 @@
 """Which tokens of a row count: token ids, the response mask, and an audit of both."""
 
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+import torch
 from datasets import Dataset
 
 from fisherlib._files import first_line
 from fisherlib._types import Tokenizer
-from fisherlib.text.rows import check_rows
+from fisherlib.text.rows import check_rows, problem_of
+
+_LARGEST_ID = 2**31 - 1  # no vocabulary is larger; whether a model knows an id is its own affair
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,13 @@ def encode(
     without one, the prompt and the response are joined as they stand (a `system` line is left out) and the response with
     the end-of-text token counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts.
     The first token of a sequence never counts: nothing precedes it to predict it from.
-    Raises `ValueError` if a row exceeds `max_tokens`, if no token of any row counts, or for a `Pool` in place of its rows.
+    Raises `ValueError` for a row that `load_pool` would refuse, ids that are no whole numbers from 0 to 2^31 - 1, a chat
+    template from which the response cannot be told, if a row exceeds `max_tokens`, if no token of any row counts, or for a
+    `Pool` in place of its rows.
     """
     check_rows(rows, ids=True)
     if tokenizer is None:
-        encoded = [Encoded([int(i) for i in row], [True] * len(row)) for row in rows]
+        encoded = [_encode_ids(row, number) for number, row in enumerate(rows)]
     else:
         if not tokenizer.is_fast:
             raise ValueError(
@@ -59,11 +66,35 @@ def encode(
     return encoded
 
 
+def _encode_ids(row: object, number: int) -> Encoded:
+    entries = row.tolist() if hasattr(row, "tolist") else row  # of numpy and torch
+    if isinstance(entries, str | bytes | dict) or not isinstance(entries, Iterable):
+        instead = "give the tokenizer of these rows" if isinstance(row, dict) else "give lists of ids"
+        raise ValueError(
+            f"row {number}: expected a list of token ids without a tokenizer, got {type(row).__name__}: {instead}"
+        )
+    ids = []
+    for entry in entries:
+        i = entry.item() if isinstance(entry, torch.Tensor) and entry.numel() == 1 else entry
+        if not isinstance(i, int | np.integer) or isinstance(i, bool) or not 0 <= i <= _LARGEST_ID:
+            raise ValueError(
+                f"row {number}: expected token ids, whole numbers from 0 to {_LARGEST_ID:,}, got {str(i)[:40]} "
+                f"({type(i).__name__}): encode the row with the tokenizer of the model"
+            )
+        ids.append(int(i))
+    return Encoded(ids, [True] * len(ids))
+
+
 def _encode_row(row: dict, number: int, tokenizer: Tokenizer) -> Encoded:
+    problem = problem_of(row)
+    if tokenizer.chat_template is None and isinstance(row, dict) and row.get("messages") is not None:
+        problem = "expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'"
+    if problem:
+        raise ValueError(f"row {number}: {problem}")
     try:
         text, spans = _render(row, tokenizer)
-    except Exception as error:  # a chat template is a program of its own, and may raise anything
-        raise ValueError(f"row {number}: {first_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from error
     templated = tokenizer.chat_template and not _is_text(row)
     tokens = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
     # A token counts if any character of it is the response's: one that straddles the boundary is not lost.
@@ -82,34 +113,67 @@ def _render(row: dict, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]
         text = row["text"] + (tokenizer.eos_token or "")
         return text, [(0, len(text))]
     if tokenizer.chat_template is None:
-        if row.get("messages") is not None:
-            raise ValueError("expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'")
         text = row["prompt"] + row["response"] + (tokenizer.eos_token or "")
         return text, [(len(row["prompt"]), len(text))]
-    turns = row.get("messages") or [
-        *([{"role": "system", "content": row["system"]}] if row.get("system") else []),
-        {"role": "user", "content": row["prompt"]},
-        {"role": "assistant", "content": row["response"]},
-    ]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    turns = _turns(row)
+    text = _apply(tokenizer, turns)
     spans = []
     for i, turn in enumerate(turns):
         if turn["role"] == "assistant":
-            before = tokenizer.apply_chat_template(turns[:i], tokenize=False, add_generation_prompt=True)
-            through = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
+            before = _apply(tokenizer, turns[:i], add_generation_prompt=True)
+            through = _apply(tokenizer, turns[: i + 1])
             if not (through.startswith(before) and text.startswith(through.rstrip())):
                 raise ValueError(
                     "expected a chat template that renders a conversation turn by turn, but this one rewrites what it wrote "
                     f"before turn {i}: give one exchange per row, or a tokenizer with a plainer template"
                 )
+            if before == _apply(tokenizer, turns[:i]):
+                _check_template_without_prompt(tokenizer, turns, i, before, through)
             spans.append((len(before), len(through.rstrip())))  # the end-of-turn token counts, the newline after it not
     return text, spans
+
+
+def _turns(row: dict) -> list[dict]:
+    return row.get("messages") or [
+        *([{"role": "system", "content": row["system"]}] if row.get("system") else []),
+        {"role": "user", "content": row["prompt"]},
+        {"role": "assistant", "content": row["response"]},
+    ]
+
+
+def _apply(tokenizer: Tokenizer, turns: list[dict], *, add_generation_prompt: bool = False) -> str:
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except Exception as error:  # a chat template is a program of its own, and may raise anything
+        raise ValueError(f"{first_line(error)}: the chat template refuses this conversation; mend it or drop it") from error
+
+
+def _check_template_without_prompt(tokenizer: Tokenizer, turns: list[dict], i: int, before: str, through: str) -> None:
+    """Refuse a template that writes the same with `add_generation_prompt` as without, though its answers have a header.
+
+    Where the answer's text follows the question at once, as Llama 2's and Mistral's do, there is nothing to ask for.
+    """
+    answers = [_apply(tokenizer, [*turns[:i], {**turns[i], "content": text}]) for text in "01"]
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*answers, strict=False))
+    header = "".join(one for one, _ in pairs)[len(before) :].strip() if answers[0] != answers[1] else ""
+    if header:  # before the text, and so within what counts
+        raise ValueError(
+            "expected a chat template that writes the header of an answer when asked to (add_generation_prompt), but this "
+            f"one ignores that, so its {header[:60]!r} would count as response: add the clause to the template"
+        )
+    if not _apply(tokenizer, [*turns[: i + 1], {"role": "user", "content": "0"}]).startswith(through.rstrip()):
+        raise ValueError(
+            "expected a chat template that ends with the last turn, but this one writes more after an answer, such as the "
+            "header of the next, whether asked to (add_generation_prompt) or not, and it would count as response: "
+            "put it under the clause"
+        )
 
 
 class MaskAudit:
     """Which tokens count, shown for a few rows: read it before trusting anything downstream.
 
-    `tokens` and `responses` count all the tokens and the response tokens of `rows`; `empty` lists the rows without any.
+    `tokens` and `responses` count all the tokens and the response tokens of `rows`; `empty` lists the rows without any, and
+    `control` those whose own text holds a control token, like "<|im_end|>", which the tokenizer takes for the real one.
     """
 
     def __init__(self, rows: Dataset, tokenizer: Tokenizer, *, show: int = 2):
@@ -118,6 +182,9 @@ class MaskAudit:
         self.tokens = sum(len(e.input_ids) for e in encoded)
         self.responses = sum(sum(e.is_response) for e in encoded)
         self.empty = [i for i, e in enumerate(encoded) if not any(e.is_response)]
+        specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        pattern = re.compile("|".join(map(re.escape, specials)) or r"(?!)")  # of no tokens: what nothing matches
+        self.control = [i for i, row in enumerate(rows) if any(pattern.search(text) for text in _texts(row))]
         self._shown = encoded[:show]
 
     def __repr__(self) -> str:
@@ -149,4 +216,14 @@ class MaskAudit:
     def _summary(self) -> str:
         share = self.responses / max(self.tokens, 1)
         empty = f"; {len(self.empty)} rows have none, first {self.empty[:5]}" if self.empty else ""
-        return f"{self.responses:,} of {self.tokens:,} tokens count ({share:.0%}){empty}"
+        control = (
+            f"; the text of {len(self.control)} rows, first {self.control[:5]}, holds control tokens, encoded as such"
+            if self.control
+            else ""
+        )
+        return f"{self.responses:,} of {self.tokens:,} tokens count ({share:.0%}){empty}{control}"
+
+
+def _texts(row: dict) -> Iterator[str]:
+    """All that a row says itself, without what a template adds."""
+    return iter([row["text"]] if _is_text(row) else [turn["content"] for turn in _turns(row)])

@@ -2,12 +2,19 @@
 
 import hashlib
 import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
+from fisherlib._files import replacing
+from fisherlib.text.rows import TEXT, check_rows, columns_of
+
 SOURCE = "_source"  # the column that `load_pool` adds: {"file", "line", "text"}, the line as it was, or None
-_TEXT = ("messages", "system", "prompt", "response", "text")
+_CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 
 
 def provenance(rows: Dataset) -> Dataset:
@@ -15,10 +22,9 @@ def provenance(rows: Dataset) -> Dataset:
 
     Other columns do not count: who adds a score to the rows has the same rows. Time O(characters).
     """
-    known = [name for name in (*_TEXT, "id", SOURCE) if name in rows.column_names]
     found: dict[str, list] = {"hash": [], "id": [], "file": [], "line": []}
-    for row in rows.select_columns(known) if known else rows:
-        source = row.get(SOURCE) or {}
+    for row in columns_of(rows, (*TEXT, "id", SOURCE)):
+        source = _source(row) or {}
         found["hash"].append(row_hash(row))
         found["id"].append(None if row.get("id") is None else str(row["id"]))
         found["file"].append(source.get("file"))
@@ -27,9 +33,9 @@ def provenance(rows: Dataset) -> Dataset:
 
 
 def row_hash(row: dict) -> str:
-    """16 hexadecimal digits: of the text columns, without what is null (Arrow fills absent keys with nulls)."""
-    said = {name: _present(row[name]) for name in _TEXT if row.get(name) is not None}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """16 hexadecimal digits: of the text columns, as they were before Arrow, which fills absent keys and makes 1 to 1.0."""
+    said = {name: _plain(row[name]) for name in TEXT if row.get(name) is not None}
+    return hashlib.sha256(_CANONICAL.encode(said).encode()).hexdigest()[:16]
 
 
 def check_same_rows(rows: Dataset, of: Dataset | None, indices: list[int] | None = None) -> None:
@@ -39,18 +45,85 @@ def check_same_rows(rows: Dataset, of: Dataset | None, indices: list[int] | None
     """
     if of is None:
         return
-    there = rows if indices is None else rows.select(indices)
-    known = [name for name in _TEXT if name in rows.column_names]
-    for k, (row, wanted) in enumerate(zip(there.select_columns(known) if known else there, of["hash"], strict=True)):
-        if row_hash(row) != wanted:
-            number = k if indices is None else indices[k]
+    needed = len(of) if indices is None else max(indices, default=-1) + 1
+    if len(rows) < needed or (indices is None and len(rows) > needed):
+        raise ValueError(
+            f"expected the {needed:,} rows that the features are of, got {len(rows):,}: "
+            "give the same dataset, not filtered or joined with another"
+        )
+    found = [row_hash(row) for row in columns_of(rows if indices is None else rows.select(indices), TEXT)]
+    wanted = of["hash"][:]
+    if found != wanted:
+        k = next(k for k, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+        moved = "the same rows in another order, first" if Counter(found) == Counter(wanted) else "another"
+        raise ValueError(
+            f"expected the rows that the features are of, in their order, got {moved} row "
+            f"{k if indices is None else indices[k]}: give the same dataset, not shuffled, filtered or edited"
+        )
+
+
+def write_jsonl(rows: Dataset, path: str | Path) -> None:
+    """Write rows that `load_pool` read as the lines they were, byte for byte; the file is replaced whole or not at all.
+
+    Columns that were added since are not written. A row that has no line (of a dataset, or a `.parquet` file) is written as
+    JSON without `_source`: NaN and infinity as null, and what JSON does not know, a date for one, as text. Raises
+    `ValueError` if the text of a row is not that of its line any more, or the file is the one that the rows are from;
+    `OSError` if it cannot be written.
+    """
+    check_rows(rows)
+    path = Path(path)
+    lines, files = [], set()
+    for number, row in enumerate(columns_of(rows, tuple(rows.column_names))):
+        source = _source(row)
+        line = source["text"] if source else None
+        if source:
+            files.add(source["file"])
+        if line is None:
+            row = {name: _sayable(value) for name, value in row.items() if not (source and name == SOURCE)}
+            line = json.dumps(row, ensure_ascii=False, default=str)
+        elif source and _words(row) != _words(json.loads(line)):
             raise ValueError(
-                f"expected the rows that the features are of, in their order, got another row {number}: "
-                "give the same dataset, not shuffled, filtered or edited"
+                f"row {number}: expected the text of its line in the file, line {source['line']} of {source['file']}, got "
+                f"another: to write the rows as they are now, leave the lines out with rows.remove_columns({SOURCE!r})"
             )
+        lines.append(line + "\n")
+    for file in files:
+        if file is not None and os.path.exists(file) and path.exists() and os.path.samefile(file, path):
+            raise ValueError(f"expected another file than the one the rows are from, got {str(path)!r}: choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as scratch, scratch.open("wb") as out:
+            out.writelines(line.encode() for line in lines)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"could not write {path} ({error.strerror or error}): free some space or choose a file in a writable folder",
+        ) from error
 
 
-def _present(value: Any) -> Any:
+def _source(row: dict) -> dict | None:
+    """Where a row came from, unless its dataset has a column of that name that is not ours."""
+    source = row.get(SOURCE)
+    return source if isinstance(source, dict) and set(source) == {"file", "line", "text"} else None
+
+
+def _words(row: dict) -> list:
+    """The strings of a row that are trained on, which nothing on the way changes unless somebody edits them."""
+    turns = row.get("messages") or []
+    return [[(turn["role"], turn["content"]) for turn in turns], *(row.get(name) for name in TEXT if name != "messages")]
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _present(v) for name, v in value.items() if v is not None}
-    return [_present(v) for v in value] if isinstance(value, list) else value
+        return {name: _plain(v) for name, v in value.items() if v is not None}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sayable(v) for name, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return [_sayable(v) for v in value] if isinstance(value, list) else value

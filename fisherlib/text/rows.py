@@ -1,7 +1,11 @@
-"""What *rows* are: a `datasets.Dataset`. Whatever else is given in its place is refused in one sentence."""
+"""What *rows* are: a `datasets.Dataset`, or dicts, and what each must hold. Anything else is refused in one sentence."""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 from datasets import Dataset
 
+SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
+TEXT = ("messages", "system", "prompt", "response", "text")  # the columns that are looked at
 # By name: this wing imports none of those that come after it.
 _INSTEAD = {
     "Pool": "give pool.train",
@@ -9,6 +13,8 @@ _INSTEAD = {
     "TokenFeatures": "rows come before their features",
     "NoneType": "give the dataset",
 }
+_ASSISTANT = "assistant"
+_ALIASES = {_ASSISTANT, "gpt", "chatgpt", "model", "bot", "chatbot", "ai"}  # of who answers, in other formats
 
 
 def check_rows(rows: object, *, ids: bool = False) -> None:
@@ -17,3 +23,81 @@ def check_rows(rows: object, *, ids: bool = False) -> None:
     if not isinstance(rows, Dataset) and (not ids or kind in _INSTEAD):
         instead = _INSTEAD.get(kind, "make one with Dataset.from_list")
         raise ValueError(f"expected rows, a datasets.Dataset, got a {kind}: {instead}")
+
+
+def columns_of(rows: Dataset, names: Sequence[str]) -> Iterator[dict]:
+    """Each row with some of its columns, those of `names` that there are; in batches, which is faster than row by row."""
+    known = [name for name in names if name in rows.column_names]
+    if not known:
+        yield from ({} for _ in range(len(rows)))
+        return
+    for batch in rows.select_columns(known).with_format(None).iter(1000):
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def problem_of(row: object) -> str | None:
+    """What is wrong with a row, and what to do about it; None for a sound one.
+
+    A `text` beside one of the other shapes is a column like any other.
+    """
+    if not isinstance(row, Mapping):
+        return f"expected a row with columns by name, got {type(row).__name__}: token ids go with tokenizer=None"
+    pair = row.get("response") is not None and row.get("prompt") is not None
+    if row.get("messages") is not None:
+        if pair:
+            return "expected 'messages', or 'prompt' and 'response', got both: leave out the one that is not meant"
+        return _problem_of_turns(row["messages"])
+    if pair:
+        response, prompt = row["response"], row["prompt"]
+        if not isinstance(response, str) or not isinstance(prompt, str):
+            return f"expected strings in 'prompt' and 'response', got {type(prompt).__name__} and {type(response).__name__}"
+        if not isinstance(row.get("system") or "", str):
+            return f"expected a string in 'system', got {type(row['system']).__name__}"
+        for name in ("system", "prompt", "response"):
+            if broken := half_a_character(row.get(name) or ""):
+                return f"{broken} in {name!r}: repair it or drop the row"
+        return None if response.strip() else "expected a non-empty 'response': drop the row or fill it"
+    if row.get("text") is not None:
+        if not isinstance(row["text"], str):
+            return f"expected a string in 'text', got {type(row['text']).__name__}"
+        if broken := half_a_character(row["text"]):
+            return f"{broken} in 'text': repair it or drop the row"
+        return None if row["text"].strip() else "expected a non-empty 'text': drop the row or fill it"
+    return f"{SHAPES}, got {sorted(map(str, row))}: rename your columns"
+
+
+def _problem_of_turns(turns: object) -> str | None:
+    if not (isinstance(turns, list) and turns and all(isinstance(turn, Mapping) and "role" in turn for turn in turns)):
+        return "expected 'messages' to be a list of {'role', 'content'}: repair the row"
+    for number, turn in enumerate(turns):
+        role, content = turn["role"], turn.get("content")
+        if not isinstance(role, str):
+            return f"expected every 'role' in 'messages' to be a string, got {type(role).__name__} in turn {number}: fill it"
+        if role != _ASSISTANT and role.strip().lower() in _ALIASES:
+            return f"expected '{_ASSISTANT}' as the role of who answers, got {role!r} in turn {number}: rename the role"
+        if content is None:
+            return (
+                f"expected every 'content' in 'messages' to be a string, got none in turn {number}: a turn without text "
+                "(a tool call, say) cannot be rendered; give it a text or drop the row"
+            )
+        if not isinstance(content, str):
+            return (
+                "expected every 'content' in 'messages' to be a string, "
+                f"got {type(content).__name__} in turn {number}: join the parts of the turn"
+            )
+        if broken := half_a_character(role) or half_a_character(content):
+            return f"{broken} in turn {number} of 'messages': repair it or drop the row"
+    if not any(turn["role"] == _ASSISTANT and turn["content"].strip() for turn in turns):
+        return "expected an assistant turn with text in 'messages', got none: drop the row or fill it"
+    if turns[0]["role"] == _ASSISTANT:
+        return "expected a turn before the assistant's first in 'messages', got none: add what it answers, or drop the turn"
+    return None
+
+
+def half_a_character(text: str) -> str | None:
+    """Words for a lone surrogate, which JSON can escape (`\\ud800`) but no text holds; None if there is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"expected whole characters, got half of one (the lone surrogate {text[error.start]!a})"
+    return None

@@ -99,7 +99,7 @@ def test_jsonl_keeps_every_column_and_splits_by_document(tmp_path):
     pool = fl.load_pool(write(tmp_path, *rows), test_fraction=0.2, seed=3)
     assert len(pool.train) + len(pool.test) == 50 and len(pool.test) == 10
     assert set(pool.train["document"]).isdisjoint(pool.test["document"])
-    assert set(pool.train.column_names) == {"prompt", "response", "document", "extra"}
+    assert set(pool.train.column_names) == {"prompt", "response", "document", "extra", "_source"}
     assert fl.load_pool(write(tmp_path, *rows), test_fraction=0.2, seed=3).test["extra"] == pool.test["extra"]
 
 
