@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fisherlib._files import replacing
 from fisherlib._quiet import progress_bar
+from fisherlib._signals import interruptible
+from fisherlib.evaluation.judging.cache import Cache
 from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError, Reply
 
 # All wording is our choice: the paper's judge and its prompt were not available to us.
@@ -20,6 +21,10 @@ INSTRUCTION = (
     "B if continuation B is better. If they are equally good, answer: tie."
 )
 QUESTION = "The text:\n{prompt}\n\nContinuation A:\n{a}\n\nContinuation B:\n{b}\n\nWhich continuation is better?"
+_BORDER, _END = "\n\nContinuation B:\n", "\n\nWhich continuation is better?"
+LENGTHS = (
+    "X-Continuation-Lengths"  # a header for judges that are programs, sent only where `shown` would be wrong without it
+)
 # Solved examples show a small model what an answer looks like. Each answer occurs once.
 _SPEECH = "Servant:\nMy lord, the messenger is at the gate.\n\nLord:"
 SHOTS = (
@@ -65,11 +70,19 @@ def messages_of(context: str, a: str, b: str) -> list[dict[str, str]]:
     return [*turns, {"role": "user", "content": QUESTION.format(prompt=context, a=a, b=b)}]
 
 
-def shown(question: str) -> tuple[str, str]:
-    """The texts A and B of the last message that a judge was sent: for judges that are programs."""
+def shown(question: str, lengths: tuple[int, int] | None = None) -> tuple[str, str]:
+    """The texts A and B of the last message that a judge was sent: for judges that are programs.
+
+    `lengths` of the two texts, in characters: without, borders are looked for, and a text that contains one moves it.
+    """
+    question = question.removesuffix(_END)
+    if lengths:
+        before, b = question[: len(question) - lengths[1]], question[len(question) - lengths[1] :]
+        before = before.removesuffix(_BORDER)
+        return before[len(before) - lengths[0] :], b
     _, _, rest = question.rpartition("\n\nContinuation A:\n")
-    a, _, rest = rest.partition("\n\nContinuation B:\n")
-    return a, rest.rpartition("\n\nWhich continuation is better?")[0]
+    a, _, b = rest.partition(_BORDER)
+    return a, b
 
 
 def read_answer(reply: Reply) -> str:
@@ -97,74 +110,67 @@ def judge(
     `repeats` asks the same question again, with other seeds: at `temperature` 0 most judges repeat themselves.
     `cache`: a file that each judgement is appended to as soon as it is there. What it holds is not asked again, whatever
     happened to the last run; a timeout is no judgement and is asked again. A judgement is filed under a hash of the model's
-    name, all messages, temperature and repeat, but not the address: give two models two names.
-    Raises `JudgeError` if the judge cannot be asked, which says how much is kept; `ValueError` for a damaged cache.
+    name, all messages, temperature and repeat, but not the address: give two models two names. After Ctrl-C or SIGTERM, a
+    line says what is kept.
+    Raises `JudgeError` if the judge cannot be asked, which says how much is kept; `ValueError` for a cache that holds
+    anything but judgements (it is left as it was) or that another process judges into; `OSError`, before the first question
+    where it can be known, if it cannot be written.
     Cost: 2 x pairs x repeats requests, one after the other. Source: extension.
     """
-    pairs, known = list(pairs), _read_cache(cache)
+    pairs = list(pairs)
     if repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"expected a temperature of at least 0, got {temperature}: 0 is the judge's first choice")
     rows: list[dict] = []
-    with progress_bar(2 * len(pairs) * repeats, progress) as bar:
+    total = 2 * len(pairs) * repeats
+    with (
+        Cache(cache) as judgements,
+        interruptible(lambda: _kept(rows, total, cache)),
+        progress_bar(total, progress) as bar,
+    ):
         for pair in pairs:
             sides = (pair.first, pair.first_text), (pair.second, pair.second_text)
             for (a, text_a), (b, text_b) in (sides, sides[::-1]):
                 for repeat in range(repeats):
                     messages = messages_of(pair.context, text_a, text_b)
                     key = _key(endpoint.model, messages, temperature, repeat)
-                    cached = key in known
-                    if not cached:
+                    entry = judgements.find(key)
+                    cached = entry is not None
+                    if entry is None:
                         try:
-                            reply = endpoint.ask(messages, temperature=temperature, seed=repeat)
+                            reply = endpoint.ask(
+                                messages, temperature=temperature, seed=repeat, **_borders(messages, text_a, text_b)
+                            )
                         except JudgeError as error:
-                            raise _stopped(error, len(rows), 2 * len(pairs) * repeats, cache) from None
-                        known[key] = {"key": key, "answer": read_answer(reply), "said": reply.text[:200]}
-                        if reply.kind != "timeout":
-                            _append(cache, known[key] | {"model": endpoint.model})
+                            raise JudgeError(f"{error}. {_kept(rows, total, cache)}") from None
+                        entry = {"key": key, "answer": read_answer(reply), "said": reply.text[:200], "model": endpoint.model}
+                        judgements.add(entry, lasting=reply.kind != "timeout")
                     about = {"prompt": pair.prompt, "a": a, "b": b, "length_a": len(text_a), "length_b": len(text_b)}
-                    kept = {name: known[key][name] for name in ("answer", "said")}
+                    kept = {name: entry[name] for name in ("answer", "said")}
                     rows.append(about | kept | {"repeat": repeat, "cached": cached})
                     bar.update()
     columns = ["prompt", "a", "b", "length_a", "length_b", "answer", "said", "repeat", "cached"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _stopped(error: JudgeError, done: int, total: int, cache: str | Path | None) -> JudgeError:
-    kept = (
-        f"all are kept in {Path(cache).name}: call again with this cache to go on"
-        if cache
-        else "none is kept: give a cache="
-    )
-    return JudgeError(f"{error}. {done:,} of {total:,} judgements were done; {kept}")
+def _borders(messages: list[dict[str, str]], a: str, b: str) -> dict:
+    """A header with the lengths of the texts, if one of them contains what looks like a border."""
+    if shown(messages[-1]["content"]) == (a, b):
+        return {}
+    return {"extra_headers": {LENGTHS: f"{len(a)},{len(b)}"}}
+
+
+def _kept(rows: list[dict], total: int, cache: str | Path | None) -> str:
+    done, lost = len(rows), sum(row["answer"] == "timeout" for row in rows)
+    if cache is None:
+        kept = "none is kept: give a cache="
+    else:
+        most = f"all but {lost:,} timeouts" if lost else "all"
+        kept = f"{most} are kept in {Path(cache).name}: call again with this cache to go on"
+    return f"{done:,} of {total:,} judgements were done; {kept}"
 
 
 def _key(model: str, messages: list[dict[str, str]], temperature: float, repeat: int) -> str:
     decides = json.dumps([model, messages, float(temperature), repeat])
     return hashlib.sha256(decides.encode()).hexdigest()[:24]
-
-
-def _read_cache(cache: str | Path | None) -> dict[str, dict]:
-    if cache is None or not Path(cache).exists():
-        return {}
-    whole, _, torn = Path(cache).read_bytes().rpartition(b"\n")  # a run was killed while it wrote: that one is asked again
-    if torn:
-        with replacing(Path(cache)) as scratch:
-            scratch.write_bytes(whole + b"\n" if whole else b"")
-    known = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            known[entry["key"]] = {name: entry[name] for name in ("key", "answer", "said")}
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"{Path(cache).name} line {number}: expected a judgement, got something else: remove or name another cache"
-            ) from None
-    return known
-
-
-def _append(cache: str | Path | None, entry: dict) -> None:
-    if cache is not None:
-        Path(cache).parent.mkdir(parents=True, exist_ok=True)
-        with Path(cache).open("ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-            file.flush()
