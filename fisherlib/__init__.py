@@ -4,7 +4,7 @@
 >>> pool = fl.load_pool("shakespeare")
 >>> model, tokenizer = fl.load_model("smollm2-135m")
 >>> features = fl.extract_features(model, tokenizer, pool.train)      # ragged [M, d]
->>> selection = fl.select(features, tokens=6_000, rule="gain_per_token")
+>>> selection = fl.select(features, tokens=6_000, rule="best")
 >>> subset = selection.to_dataset(pool.train)
 """
 
