@@ -11,6 +11,7 @@
 """
 
 import contextlib
+import faulthandler
 import linecache
 import multiprocessing
 import os
@@ -129,7 +130,12 @@ def _kind_of(error: BaseException, case: Case) -> str:
 def _in_a_process(case: Case, folder: Path) -> Outcome:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=lambda: theirs.send(_here(case, folder)[1:]))
+
+    def work():
+        faulthandler.disable()  # pytest's, which would print the stacks of a process that is meant to die
+        theirs.send(_here(case, folder)[1:])
+
+    process = context.Process(target=work)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
