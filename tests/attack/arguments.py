@@ -383,7 +383,7 @@ def arguments(group: str, calls: Callable[[], dict[str, Call]], share: int) -> I
     for name, (function, given, kinds, instead) in calls().items():
         for argument in given:
             kind = kinds.get(argument) or KINDS[argument]
-            if argument == "rows" and "features" not in given:
+            if argument == "rows" and "features" not in given and argument not in kinds:
                 kind = ANY_ROWS
             drawn = random.Random(f"{name} {argument}").sample(list(values()), share)
             for value in values():

@@ -249,13 +249,13 @@ class Hostile(BaseHTTPRequestHandler):
 
 
 def dripping(where: str, handler: Hostile) -> None:
-    """A byte every tenth of a second, for some seconds: each is in time, and the whole is not."""
+    """A byte every tenth of a second, for longer than the limit of a case: each is in time, and the whole is not."""
     body = json.dumps(reply()).encode()
     data = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
     if where == "body":
         handler.wfile.write(data + b"\r\n")
         data = body
-    for byte in data[:60]:
+    for byte in data[:150]:
         handler.wfile.write(bytes([byte]))
         handler.wfile.flush()
         time.sleep(0.1)
@@ -338,7 +338,7 @@ def lost(way: str, folder: Path) -> bool:
 
 
 def replies() -> Iterator[Case]:
-    case = partial(Case, "judge replies", limit=3.0)
+    case = partial(Case, "judge replies", limit=8.0)
     for way in WAYS:
         if way.startswith(("body", "choice", "message", "content", "said", "raw")):  # a reply of that kind stops no run
             yield case(way, partial(lost, way), "right")
