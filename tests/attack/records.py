@@ -251,7 +251,7 @@ class Hostile(BaseHTTPRequestHandler):
 def dripping(where: str, handler: Hostile) -> None:
     """A byte every tenth of a second, for longer than the limit of a case: each is in time, and the whole is not."""
     body = json.dumps(reply()).encode()
-    data = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
+    data = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nX-Padding: {'x' * 150}\r\n".encode()
     if where == "body":
         handler.wfile.write(data + b"\r\n")
         data = body
