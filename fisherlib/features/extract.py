@@ -69,8 +69,9 @@ def extract_features(
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
     last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
-    written, about 2 GB/s; from a damaged shard on it is computed again. (`TokenFeatures.load` opens a folder without reading
-    it.) The result is mapped from the folder; memory is bounded by a shard, beside the token ids. `provenance` of the result says where each row came from, if `rows` is a dataset.
+    written, about 2 GB/s; from a damaged shard on it is computed again. (`TokenFeatures.load` opens a folder without
+    reading it.) The result is mapped from the folder; memory is bounded by a shard, beside the token ids. `provenance` of
+    the result says where each row came from, if `rows` is a dataset.
     If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
     that the logits are always a product of one matrix with what is returned.
     Raises `ValueError` for a model whose logits are no linear function of its head's input (soft-capping), rows that
