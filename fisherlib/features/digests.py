@@ -2,7 +2,7 @@
 
 `info.json` has them as `digests`: one of offsets.npy and of rows.parquet, and of each of `shards`, the examples from `begin`
 to `end`, one for each .bin file. They are CRC-32: they find damage (a flipped bit, a lost block, two files that changed
-places), not forgery. CRC-32 reads 2.4 GB/s on one core of ours, BLAKE2b 0.45 GB/s.
+places), not forgery. One core of ours sums 2.4 GB/s with CRC-32, 0.45 GB/s with BLAKE2b.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from jaxtyping import Int
 from torch import Tensor
 
-_AT_ONCE = 2**22  # bytes: what is in the cache of the processor when it is summed is there when it is written
+_AT_ONCE = 2**20  # bytes: what is in the cache of the processor when it is summed is there when it is written
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def _shards(info: dict) -> list[dict]:
 
 def _read(path: Path, begin: int, end: int) -> str:
     """The checksum of a part of a file, or of what is there of it."""
-    digest = of(b"")
-    with path.open("rb") as file:
+    digest, part = of(b""), memoryview(bytearray(_AT_ONCE))
+    with path.open("rb", buffering=0) as file:
         file.seek(begin)
-        while begin < end and (part := file.read(min(_AT_ONCE, end - begin))):
-            digest = of(part, digest)
-            begin += len(part)
+        while begin < end and (count := file.readinto(part[: end - begin])):
+            digest = of(part[:count], digest)
+            begin += count
     return digest

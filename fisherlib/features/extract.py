@@ -69,7 +69,7 @@ def extract_features(
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
     last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
-    written, about 2 GB/s; from a damaged shard on it is computed again. (`TokenFeatures.load` opens a folder without
+    written, about 1 GB/s; from a damaged shard on it is computed again. (`TokenFeatures.load` opens a folder without
     reading it.) The result is mapped from the folder; memory is bounded by a shard, beside the token ids. `provenance` of
     the result says where each row came from, if `rows` is a dataset.
     If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
@@ -115,7 +115,7 @@ def extract_features(
             scale = info["source"].get("logit_scale") or head_scale(model, encoded)  # one for all shards, to the last bit
             info["source"]["logit_scale"] = scale
             writer = feature_folder.Writer(folder, info, offsets, of)
-            with progress_bar(len(encoded), progress, info["done"]) as bar, interruptible(lambda: _kept(writer)):
+            with progress_bar(len(encoded), progress, info["done"]) as bar, interruptible(lambda: _kept(folder)):
                 for start, stop in shards:
                     writer.append(_columns(model, encoded[start:stop], scale, bar, start, **settings), stop - start)
     features = TokenFeatures.load(folder)
@@ -126,9 +126,10 @@ def extract_features(
     return dataclasses.replace(features, provenance=of)  # of the rows that were given: an older folder knows of none
 
 
-def _kept(writer: feature_folder.Writer) -> str:
-    done, N = writer.info["done"], writer.info["examples"]
-    return f"{done:,} of {N:,} examples are in {writer.folder}: call extract_features again with the same out_dir to go on"
+def _kept(folder: Path) -> str:
+    info = feature_folder.read_info(folder)  # what is on the disk: a signal may come between it and what the writer knows
+    done, N = info["done"], info["examples"]
+    return f"{done:,} of {N:,} examples are in {folder}: call extract_features again with the same out_dir to go on"
 
 
 def _columns(

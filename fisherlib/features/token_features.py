@@ -164,7 +164,7 @@ class TokenFeatures:
         """Open a folder that `save` or `extract_features` wrote. Its files are memory-mapped, not read.
 
         Sizes, and the offsets, are always compared with what was written. `verify` reads all else too and compares it, at
-        about 2 GB/s and the speed of the disk: for a folder that was copied, or whose disk is not trusted.
+        about 1 GB/s if the disk is no slower: for a folder that was copied, or whose disk is not trusted.
         Raises `ValueError` if a file is missing, of the wrong size or not what was written, if the extraction is not
         complete yet, or with `verify` for a folder of an older version, which has nothing to compare with.
         """

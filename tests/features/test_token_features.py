@@ -41,7 +41,7 @@ def test_another_number_of_them_is_refused():
 
 
 @pytest.mark.parametrize("block", [torch.ones(2, 0), torch.ones(2, 3, dtype=torch.complex64)])
-def test_values_are_real_and_have_a_width(block):
+def test_values_are_real_and_have_a_width(block, as_a_user):
     with pytest.raises(ValueError, match="expected values .* of real numbers with d of at least 1, got"):
         fl.TokenFeatures.from_list([block])
 
