@@ -60,12 +60,17 @@ def held_out_nll(
 
     `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `precision` as in
     `fl.extract_features`. Raises `ValueError` for rows that are longer than the model's context, or without any response
-    token.
+    token, for token ids outside its vocabulary, and for a loss that is NaN or infinite: the message names the first row.
     """
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     values = per_token(model, encoded, nll, tokens_per_batch=tokens_per_batch, precision=precision, progress=progress)
     # Torch's sums, as from the first: NumPy's add in another order, and committed results hold every digit.
     sums = np.array([float(torch.from_numpy(v).sum()) for v in values])
+    if not np.isfinite(sums).all():
+        bad = int(np.flatnonzero(~np.isfinite(sums))[0])
+        raise ValueError(
+            f"row {bad}: expected a finite loss, got {sums[bad]}: the model has diverged, tune it with a lower learning rate"
+        )
     return HeldOut(sums, np.array([float(len(v)) for v in values]), np.concatenate(values))
 
 
@@ -81,6 +86,8 @@ def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_00
     the seeds of training or of a random selection. Examples without tokens are left out.
     Raises `ValueError` if the two were not measured on the same two or more examples, or a loss is not finite.
     """
+    if seed < 0 or resamples < 1:
+        raise ValueError(f"expected at least 1 resample and a seed of at least 0, got {resamples} and {seed}")
     if not np.array_equal(first.tokens, second.tokens):
         raise ValueError("expected two measurements of the same held-out examples: evaluate both on the same rows")
 

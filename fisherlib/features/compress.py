@@ -19,18 +19,23 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
     Gaussian projection of variance 1 / dim, which keeps lengths and angles in expectation and needs no pass of its own.
     A gain of features in fewer dimensions is another gain: select with these, then ask `certify(features, selection)` what
     the picks are worth in full. Time O(M d^2 + d^3) for "pca", O(M d dim) for "random".
-    Raises `ValueError` for a width that is not from 1 to d - 1 and for an unknown method.
+    Raises `ValueError` for a width that is not from 1 to d - 1, for an unknown method, and for features that are not finite.
     """
     check_features(features)
+    features.check_whole()
     d = features.dim
     if not 1 <= dim < d:
         raise ValueError(f"expected a width from 1 to {d - 1:,}, less than that of the features, got {dim:,}")
+    if seed < 0:
+        raise ValueError(f"expected a seed of at least 0, got {seed}")
     if method == "pca":
         moment = torch.zeros(d, d, dtype=torch.float64, device=features.values.device)
         for begin in range(0, len(features.values), _ROWS):
             X = features.values[begin : begin + _ROWS].double()
             moment.addmm_(X.T, X)
             features.release()
+        if not torch.isfinite(moment).all():
+            raise ValueError("expected finite features, got NaN or infinity: extract the features again")
         Q = torch.linalg.eigh(moment).eigenvectors[:, -dim:].flip(1)
     elif method == "random":
         Q = torch.from_numpy(np.random.default_rng(seed).normal(scale=dim**-0.5, size=(d, dim)))
@@ -43,4 +48,4 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
         features.release()
     columns = {name: getattr(features, name) for name in ("trace_weights", "nll", "labels")}
     info = {**features.info, "compressed": {"method": method, "from": d, "to": dim}}
-    return TokenFeatures(values, features.offsets, **columns, info=info)
+    return TokenFeatures(values, features.offsets, **columns, info=info, provenance=features.provenance)

@@ -4,7 +4,9 @@ FisherSFT linearises a language model at its last layer: with the head `Theta` [
 a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2). This module collects those vectors.
 """
 
+import dataclasses
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fisherlib._quiet import progress_bar
+from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.token_features import TokenFeatures
 from fisherlib.model import (
+    all_finite,
     at_responses,
     batches,
+    check_run,
     context_length,
     evaluating,
     head_scale,
@@ -30,7 +35,7 @@ from fisherlib.model import (
     output_head,
     working_precision,
 )
-from fisherlib.text import Encoded, encode
+from fisherlib.text import Encoded, encode, provenance
 
 _COLUMNS = {"trace_weights": torch.float32, "nll": torch.float32, "labels": torch.int64}
 _SHARD_BYTES, _SHARD_EXAMPLES = 2**26, 1024  # what an interrupted extraction loses at most
@@ -62,46 +67,87 @@ def extract_features(
     which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a bar in a
     terminal only. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
-    or a run that may be interrupted. Called again with the same arguments it goes on after the last whole shard, or just
-    opens what is complete. The result is mapped from the folder; memory is bounded by a shard, beside the token ids.
+    or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
+    last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
+    written, about 1 GB/s; from a damaged shard on it is computed again. (`TokenFeatures.load` opens a folder without
+    reading it.) The result is mapped from the folder; memory is bounded by a shard, beside the token ids. `provenance` of
+    the result says where each row came from, if `rows` is a dataset.
     If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
     that the logits are always a product of one matrix with what is returned.
     Raises `ValueError` for a model whose logits are no linear function of its head's input (soft-capping), rows that
-    are longer than the model's context, rows without any response token, or an `out_dir` that holds something else or
-    that another process is writing to; `OSError` if the disk is full or cannot be written to (what is done is kept).
+    are longer than the model's context, token ids outside its vocabulary, rows without any response token, features that
+    are not finite or that `dtype` cannot hold, or an `out_dir` that holds something else or that another process is writing
+    to; `OSError` if the disk is full or cannot be written to (what is done is kept).
     Time: one forward pass over all tokens. Source: paper, section 2; the per-token statistics are an extension.
     """
-    if not dtype.is_floating_point:
-        raise ValueError(f"expected a floating-point dtype to store features in, got {dtype}")
+    if dtype not in feature_folder.FLOATS:
+        raise ValueError(
+            f"expected features of one of the dtypes bfloat16, float16, float32, float64, got {dtype}: change dtype="
+        )
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    check_run(model, encoded, tokens_per_batch=tokens_per_batch, precision=precision, padding_side=padding_side)
     precision = working_precision(precision, model.device)  # what a folder remembers must not depend on where it is read
-    source = _source(model, tokenizer, encoded, precision)
-    settings = {"tokens_per_batch": tokens_per_batch, "precision": precision, "padding_side": padding_side, "dtype": dtype}
+    source, of = _source(model, tokenizer, encoded, precision), provenance(rows) if isinstance(rows, Dataset) else None
+    settings: dict[str, Any] = {
+        "tokens_per_batch": tokens_per_batch,
+        "precision": precision,
+        "padding_side": padding_side,
+        "dtype": dtype,
+    }
     if out_dir is None:
         scale = head_scale(model, encoded)
-        with progress_bar(len(encoded), progress) as bar:
+        lost = "nothing is kept: give out_dir=, a folder, to go on from there next time"
+        with progress_bar(len(encoded), progress) as bar, interruptible(lambda: lost):
             columns: dict[str, Any] = _columns(model, encoded, scale, bar, **settings)
-        return TokenFeatures(**columns, offsets=_offsets(encoded), info=source | {"logit_scale": scale})
+        return TokenFeatures(**columns, offsets=_offsets(encoded), info=source | {"logit_scale": scale}, provenance=of)
     folder, offsets = Path(out_dir), _offsets(encoded)
     wanted = feature_folder.describe(dtype, _dim(model), offsets, _COLUMNS, source)
-    if feature_folder.find(folder, wanted, offsets)["done"] < len(encoded):
+    info = feature_folder.find(folder, wanted, offsets)
+    if info["done"] < len(encoded) or feature_folder.whole(folder, info, offsets) < len(encoded):
         with feature_folder.locked(folder):
             info = feature_folder.find(folder, wanted, offsets)  # again: only under the lock does it stay as it is
-            shards = [shard for shard in _shards(offsets, info["dim"] * dtype.itemsize) if shard[1] > info["done"]]
+            whole = feature_folder.whole(folder, info, offsets)
+            shards = [shard for shard in _shards(offsets, info["dim"] * dtype.itemsize) if shard[1] > whole]
+            if whole < info["done"]:
+                again = "a file is not what was written, computing again from there"
+                print(f"fisherlib: {folder}, example {whole:,}: {again}", file=sys.stderr)
             info["done"] = shards[0][0] if shards else len(encoded)  # a shard that is there in part is computed again
             scale = info["source"].get("logit_scale") or head_scale(model, encoded)  # one for all shards, to the last bit
             info["source"]["logit_scale"] = scale
-            writer = feature_folder.Writer(folder, info, offsets)
-            with progress_bar(len(encoded), progress, info["done"]) as bar:
+            writer = feature_folder.Writer(folder, info, offsets, of)
+            with progress_bar(len(encoded), progress, info["done"]) as bar, interruptible(lambda: _kept(folder)):
                 for start, stop in shards:
-                    writer.append(_columns(model, encoded[start:stop], scale, bar, **settings), stop - start)
-    return TokenFeatures.load(folder)
+                    writer.append(_columns(model, encoded[start:stop], scale, bar, start, **settings), stop - start)
+    features = TokenFeatures.load(folder)
+    if not torch.equal(features.offsets, offsets):
+        raise ValueError(
+            f"expected the offsets of these rows in {folder}/offsets.npy, got others: it is damaged, extract again elsewhere"
+        )
+    return dataclasses.replace(features, provenance=of)  # of the rows that were given: an older folder knows of none
+
+
+def _kept(folder: Path) -> str:
+    info = feature_folder.read_info(folder)  # what is on the disk: a signal may come between it and what the writer knows
+    done, N = info["done"], info["examples"]
+    return f"{done:,} of {N:,} examples are in {folder}: call extract_features again with the same out_dir to go on"
 
 
 def _columns(
-    model: Model, encoded: Sequence[Encoded], scale: float, bar: tqdm, *, tokens_per_batch, precision, padding_side, dtype
+    model: Model,
+    encoded: Sequence[Encoded],
+    scale: float,
+    bar: tqdm,
+    first: int = 0,
+    *,
+    tokens_per_batch,
+    precision,
+    padding_side,
+    dtype,
 ) -> dict[str, Tensor]:
-    """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M]."""
+    """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M].
+
+    `first`: the number of the first row, for messages. Raises `ValueError` for what is not finite.
+    """
     offsets, head = _offsets(encoded), model.get_output_embeddings()
     M = int(offsets[-1])
     columns = {name: torch.empty(M, dtype=kind) for name, kind in _COLUMNS.items()}
@@ -114,10 +160,28 @@ def _columns(
             if head.bias is not None:
                 x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
             rows = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in indices])
-            for name, part in {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}.items():
-                columns[name][rows] = part.to(columns[name].dtype).cpu()
+            batch_columns = {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}
+            for name, part in batch_columns.items():
+                stored = part.to(columns[name].dtype).cpu()
+                if not all_finite(stored):
+                    bad = int(torch.nonzero(~stored.reshape(len(stored), -1).isfinite().all(1))[0])
+                    owner = int(torch.searchsorted(offsets, rows[bad], right=True)) - 1
+                    raise ValueError(_not_finite(first + owner, name, part[bad], dtype))
+                columns[name][rows] = stored
             bar.update(len(indices))
     return columns
+
+
+def _not_finite(row: int, name: str, computed: Tensor, dtype: torch.dtype) -> str:
+    """Why a token cannot be stored, as a message: the model's own NaN, or a number that the dtype cannot hold."""
+    if torch.isfinite(computed).all():
+        largest = float(computed.abs().max())
+        return (
+            f"row {row}: expected features within {dtype} (up to {torch.finfo(dtype).max:,.0f}), got {largest:,.0f}: "
+            "give dtype=torch.bfloat16 or torch.float32"
+        )
+    what = "features" if name == "values" else name
+    return f"row {row}: expected finite {what}, got NaN or infinity: the model has diverged, or give precision='float32'"
 
 
 def _offsets(encoded: Sequence[Encoded]) -> Int[Tensor, " N_plus_1"]:

@@ -37,6 +37,7 @@ def logits_in_blocks(
 
     Raises `ValueError` for features that are not finite.
     """
+    features.check_whole()
     step = max(_LOGITS_AT_ONCE // len(head), 1)
     for begin in range(0, len(features.values), step):
         tokens = slice(begin, min(begin + step, len(features.values)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -27,6 +28,9 @@ class TokenFeatures:
     `values` [M, d]; `offsets` [N+1]; per token, where known: `trace_weights` [M] (`1 - ||p||^2`, the trace of the
     softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
     they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
+    `provenance` [N]: of each example's row the `hash`, `id`, `file` and `line`, where the rows were a dataset.
+    Raises `ValueError` for values of width 0 or complex ones, offsets that do not rise from 0 to M, and columns of another
+    length.
 
     >>> features = fl.TokenFeatures.from_list([torch.ones(2, 3), torch.zeros(0, 3), torch.ones(4, 3)])
     >>> features
@@ -44,14 +48,26 @@ class TokenFeatures:
     labels: Int[Tensor, " M"] | None = None
     info: dict = field(default_factory=dict)
     maps: list[mmap.mmap] = field(default_factory=list, repr=False)
+    provenance: Dataset | None = field(default=None, repr=False)
 
     def __post_init__(self):
         rows, steps = len(self.values), self.offsets.diff()
+        if self.values.ndim != 2 or self.values.shape[1] == 0 or self.values.is_complex():
+            shape = list(self.values.shape)
+            raise ValueError(
+                f"expected values [M, d] of real numbers with d of at least 1, got {self.values.dtype} of shape {shape}: "
+                "check the features"
+            )
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
         for name in COLUMNS:
             if (column := getattr(self, name)) is not None and len(column) != rows:
                 raise ValueError(f"expected one of {name} for each of {rows:,} tokens, got {len(column):,}")
+        if self.provenance is not None and len(self.provenance) != len(self):
+            raise ValueError(
+                f"expected provenance of each of {len(self):,} examples, got that of {len(self.provenance):,}: "
+                "give fisherlib.text.provenance of the same rows"
+            )
 
     @classmethod
     def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
@@ -86,6 +102,7 @@ class TokenFeatures:
 
     def column(self, name: str) -> Tensor:
         """`trace_weights`, `nll` or `labels` [M]. Raises `ValueError` where it is not known."""
+        self.check_whole()
         column = getattr(self, name)
         if column is None:
             raise ValueError(f"expected features with {name}, got none: extract them with extract_features")
@@ -95,12 +112,14 @@ class TokenFeatures:
         """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
         if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
             raise IndexError(f"example {bad[0]} of {len(self)}")
+        self.check_whole()
         spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
         rows = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
         lengths = torch.tensor([0, *(len(span) for span in spans)])
         per_token: dict[str, Any] = {name: None if (t := getattr(self, name)) is None else t[rows] for name in COLUMNS}
         info = {name: value for name, value in self.info.items() if name != "rows"}  # the fingerprint is of other rows
-        return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info)
+        of = None if self.provenance is None else self.provenance.select([int(i) for i in indices])
+        return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info, provenance=of)
 
     def sum(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
         """Of one number for each token, such as `nll`: the sum over each example's tokens, in float64; 0 without tokens.
@@ -123,6 +142,7 @@ class TokenFeatures:
         Raises `ValueError` if the folder exists, `OSError` if the disk is full or cannot be written to.
         """
         folder = Path(folder)
+        self.check_whole()
         if folder.exists():
             raise ValueError(f"expected a folder that does not exist yet, got {folder}: remove it or choose another")
         columns = {name: column for name in ("values", *COLUMNS) if (column := getattr(self, name)) is not None}
@@ -132,20 +152,33 @@ class TokenFeatures:
             folder.parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
-            feature_folder.Writer(scratch, info, self.offsets).append(columns, len(self))
+            writer = feature_folder.Writer(scratch, info, self.offsets, self.provenance, shown=folder)
+            writer.append(columns, len(self))
             scratch.chmod(0o755)  # the temporary folder was private
             os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "TokenFeatures":
+    def load(cls, folder: str | Path, *, verify: bool = False) -> "TokenFeatures":
         """Open a folder that `save` or `extract_features` wrote. Its files are memory-mapped, not read.
 
-        Raises `ValueError` if a file is missing or of the wrong size, or if the extraction is not complete yet.
+        Sizes, and the offsets, are always compared with what was written. `verify` reads all else too and compares it, at
+        about 1 GB/s if the disk is no slower: for a folder that was copied, or whose disk is not trusted.
+        Raises `ValueError` if a file is missing, of the wrong size or not what was written, if the extraction is not
+        complete yet, or with `verify` for a folder of an older version, which has nothing to compare with.
         """
-        tensors, maps, info = feature_folder.open_folder(Path(folder))
-        return cls(**tensors, info=info["source"], maps=maps)
+        tensors, rows, maps, info = feature_folder.open_folder(Path(folder), verify=verify)
+        return cls(**tensors, info=info["source"], maps=maps, provenance=rows)
+
+    def check_whole(self) -> None:
+        """Raise `ValueError` if a file that the values are mapped from was cut since: call it before a pass over them.
+
+        The system ends a process that reads a mapped page which its file no longer has (SIGBUS), without a word. This asks
+        for the sizes of the open files only, some microseconds. It cannot help against a file that is cut during the pass,
+        nor see bytes that changed: for these `load(folder, verify=True)`. Values in memory are always whole.
+        """
+        feature_folder.check_maps(self.maps)
 
     provenance = None
 

@@ -1,8 +1,10 @@
 """Between 1 and 2, running a language model: load it, run it over rows, read its head, let it write."""
 
 from fisherlib.model.forward import (
+    all_finite,
     at_responses,
     batches,
+    check_run,
     context_length,
     evaluating,
     is_first_choice,
@@ -15,8 +17,10 @@ from fisherlib.model.head import head_matrix, head_scale, mixes, output_head, wo
 from fisherlib.model.load import load_model
 
 __all__ = [
+    "all_finite",
     "at_responses",
     "batches",
+    "check_run",
     "context_length",
     "continuations",
     "evaluating",

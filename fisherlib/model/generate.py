@@ -1,12 +1,14 @@
 """Continuations of held-out prompts: what a reader, or a judge, sees of a model."""
 
+import math
+
 import torch
 from datasets import Dataset
 
 from fisherlib._device import is_accelerator
 from fisherlib._quiet import progress_bar
 from fisherlib._types import Model, Tokenizer
-from fisherlib.model.forward import batches, context_length, evaluating
+from fisherlib.model.forward import batches, check_run, context_length, evaluating
 from fisherlib.text import Encoded, encode
 
 
@@ -43,13 +45,17 @@ def continuations(
 
     Ends at the end of the turn, as the model was trained to, or after `max_new_tokens`. `temperature` 0 takes the most
     likely token each time; all settings are our choice. The same `seed`, rows and batches give the same texts, and the
-    generator of the caller is left as it was. Raises `ValueError` for rows without a prompt or too long for the model.
+    generator of the caller is left as it was. Raises `ValueError` for rows without a prompt or too long for the model, and
+    for token ids outside its vocabulary.
     Cost: `max_new_tokens` forward passes over each batch, with the keys and values of the past kept.
     """
-    if max_new_tokens < 1 or not temperature >= 0:
+    if max_new_tokens < 1 or not 0 <= temperature < math.inf:
         raise ValueError(
-            f"expected max_new_tokens of at least 1 and temperature of at least 0, got {max_new_tokens}, {temperature}"
+            "expected max_new_tokens of at least 1 and a finite temperature of at least 0, "
+            f"got {max_new_tokens} and {temperature}"
         )
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"expected a seed from 0 to 2^63 - 1, got {seed}")
     prompts = prompt_ids(rows, tokenizer)
     longest, context = max(map(len, prompts)) + max_new_tokens, context_length(model)
     if context is not None and longest > context:
@@ -57,6 +63,7 @@ def continuations(
             f"expected prompt and continuation within {context:,} tokens (the model's context), got {longest:,}"
         )
     encoded = [Encoded(ids, [False] * len(ids)) for ids in prompts]
+    check_run(model, encoded, tokens_per_batch=tokens_per_batch)
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     )

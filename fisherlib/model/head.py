@@ -36,7 +36,8 @@ def output_head(model: Model) -> torch.nn.Linear:
 def head_scale(model: Model, encoded: Sequence[Encoded]) -> float:
     """The factor between `head(x)` and the model's logits (1 for most models), checked on a real example.
 
-    Raises `ValueError` if no factor fits: then the logits are not linear in `x`, and the theory does not apply.
+    Raises `ValueError` if no factor fits: then the logits are not linear in `x`, and the theory does not apply. Also for
+    logits that are NaN or infinite.
     """
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     if cap:
@@ -55,6 +56,8 @@ def head_scale(model: Model, encoded: Sequence[Encoded]) -> float:
             product = head(captured[0]).cpu().double()
     finally:
         hook.remove()
+    if not torch.isfinite(logits).all():
+        raise ValueError("expected finite logits, got NaN or infinity: the model has diverged, load another one")
     scale = float((logits * product).sum() / (product * product).sum())
     error = float((logits - scale * product).abs().max() / logits.abs().max())
     if not error < 2e-2:  # also catches NaN; bfloat16 weights round to 2^-8

@@ -6,6 +6,7 @@ from fisherlib._files import first_line
 from fisherlib._quiet import quiet_transformers
 from fisherlib._types import Model, Tokenizer
 from fisherlib.assets import MODELS, fetch
+from fisherlib.model.forward import all_finite
 
 
 def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> tuple[Model, Tokenizer]:
@@ -14,7 +15,9 @@ def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> 
     `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep
     float32 for fine-tuning (what runs a model computes in bfloat16 over them where the device has units for it).
     Returns `(model, tokenizer)`, the model in eval mode on the CPU.
-    Raises `ValueError` if it is no causal LM or cannot be loaded, `AssetError` if the shipped model cannot be fetched.
+    Raises `ValueError` if it is no causal LM or cannot be loaded, if some of its weights are missing, of another shape than
+    its config says, or not finite, or if it needs code of its own, which is never run; `AssetError` if the shipped model
+    cannot be fetched.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -29,16 +32,41 @@ def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> 
         raise ValueError(f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path")
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
             if config.architectures and not causal.intersection(config.architectures):
                 raise ValueError(f"its architecture is {config.architectures[0]}")
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, KeyError, ValueError) as error:
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=getattr(torch, dtype),
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            _check_weights(model, found)
+        except Exception as error:  # files of others: transformers, torch and safetensors raise many kinds
+            own_code = "trust_remote_code" in str(error)  # what transformers says to do cannot be done here
+            cause = "it needs code of its own, which is not run here" if own_code else first_line(error)
             raise ValueError(
-                f"expected a causal language model, could not load {name!r} ({first_line(error)}): "
+                f"expected a causal language model, could not load {name!r} ({cause}): "
                 f"give a folder that holds one, an id that is reachable from here, or one of {MODELS}"
             ) from error
     model.config._name_or_path = name  # what was asked for, not where it happens to be cached
     return model.eval(), tokenizer
+
+
+def _check_weights(model: Model, found: dict) -> None:
+    """Raise `ValueError` unless every weight came out of the files, as it should be: transformers draws what is missing.
+
+    A head that is tied to the embeddings is not missing: transformers has taken it from the list.
+    """
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"its files lack {len(missing):,} of the weights that its config says, like {missing[0]}")
+    if found["mismatched_keys"]:
+        weight, there, wanted = min(found["mismatched_keys"])
+        raise ValueError(f"{weight} has shape {list(there)} in its files, {list(wanted)} by its config")
+    for weight, tensor in model.named_parameters():  # tied ones once
+        if not all_finite(tensor):
+            raise ValueError(f"{weight} has NaN or infinity as {str(tensor.dtype).removeprefix('torch.')}")

@@ -1,6 +1,7 @@
 """Fine-tuning of the model on a selection, with `transformers.Trainer`."""
 
 import copy
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from jaxtyping import Float
 
 from fisherlib._quiet import hidden
 from fisherlib._types import Model, Tokenizer
-from fisherlib.model import at_responses, context_length, pad
+from fisherlib.model import all_finite, at_responses, check_run, context_length, pad
 from fisherlib.text import encode
 from fisherlib.training.steps import Order, ask, batch_of, equal_token_steps, weighted
 
@@ -75,13 +76,14 @@ def fine_tune(
     and the decay are the same. Not with `weights`.
     Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, for weights that are not one
     finite number of at least 0 for each row, with one above 0 for a row with response tokens, for an order without a number
-    of steps or with weights, or if it gives rows without response tokens.
+    of steps or with weights, or if it gives rows without response tokens; for token ids outside the vocabulary; and, with
+    the step, as soon as a loss or a gradient is NaN or infinite.
     """
     from transformers import Trainer, TrainingArguments, set_seed
 
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
-    if epochs < 1:
-        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    check_run(model, encoded, precision=precision)
+    _check_numbers(epochs, learning_rate, tokens_per_step, lora_rank, seed)
     if order is not None and weights is not None:
         raise ValueError("expected weights or an order, got both: an order decides how often a row is seen")
     if weights is not None:
@@ -110,6 +112,12 @@ def fine_tune(
             per_token = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
             return (inputs["weights"].repeat_interleave(inputs["predicts"].sum(1)) * per_token).mean()
 
+        def log(self, logs, *args, **kwargs):  # once a step
+            for name, number in (("loss", logs.get("loss", 0.0)), ("norm of the gradient", logs.get("grad_norm", 0.0))):
+                if not math.isfinite(number):
+                    raise ValueError(_diverged(self.state.global_step, self.state.max_steps, name, number, learning_rate))
+            super().log(logs, *args, **kwargs)
+
     quiet = hidden(progress)
     began = time.perf_counter()
     tuned = copy.deepcopy(model).float().train()
@@ -127,6 +135,7 @@ def fine_tune(
             learning_rate=learning_rate,
             lr_scheduler_type="linear",
             logging_steps=1,
+            logging_nan_inf_filter=False,  # it would put the mean of the losses before in the place of a NaN
             save_strategy="no",
             report_to=[],
             disable_tqdm=quiet,
@@ -145,6 +154,9 @@ def fine_tune(
         trainer.train()
     if lora_rank is not None:
         tuned = adapted.merge_and_unload().requires_grad_(True)
+    if lost := next((name for name, weight in tuned.named_parameters() if not all_finite(weight)), None):
+        steps_taken = trainer.state.global_step
+        raise ValueError(_diverged(steps_taken, steps_taken, f"weight {lost}", "NaN or infinity", learning_rate))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return FineTuned(
         model=tuned.eval(),
@@ -153,3 +165,23 @@ def fine_tune(
         all_tokens=sum(len(e.input_ids) for e in seen),
         seconds=time.perf_counter() - began,
     )
+
+
+def _check_numbers(epochs: int, learning_rate: float, tokens_per_step: int, lora_rank: int | None, seed: int) -> None:
+    """Raise `ValueError` for a number that no training could be run with."""
+    if epochs < 1:
+        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"expected a positive, finite learning_rate, got {learning_rate}: held_out_nll gives losses alone")
+    if tokens_per_step < 1:
+        raise ValueError(f"expected tokens_per_step of at least 1, got {tokens_per_step}")
+    if lora_rank is not None and lora_rank < 1:
+        raise ValueError(f"expected a lora_rank of at least 1, got {lora_rank}: None trains the weights themselves")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"expected a seed from 0 to {2**32 - 1:,}, got {seed}")
+
+
+def _diverged(step: int, steps: int, what: str, number: float | str, learning_rate: float) -> str:
+    """That a number of training is not finite, as a message."""
+    cure = "lower it" if step > 1 else "lower it, or load the model again: it may be damaged itself"
+    return f"step {step} of {steps}: expected a finite {what}, got {number} with learning_rate={learning_rate:g}: {cure}"

@@ -61,10 +61,16 @@ class HeadFrame:
 
 
 def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int = 64) -> HeadFrame:
-    """The frame of a pool: its most frequent labels and its first principal axes. Raises `ValueError` without labels."""
+    """The frame of a pool: its most frequent labels and its first principal axes.
+
+    Raises `ValueError` without labels, or for less than two classes or one dimension.
+    """
     from sklearn.decomposition import PCA
 
     check_features(features)
+    features.check_whole()
+    if classes < 2 or dimensions < 1:
+        raise ValueError(f"expected at least 2 classes and 1 dimension, got {classes} and {dimensions}")
     if features.labels is None:
         raise ValueError("expected features with labels: extract them with extract_features")
     frequent, counts = np.unique(features.labels.cpu().numpy(), return_counts=True)
@@ -106,11 +112,13 @@ def fit_heads(
     The pool fixes what all heads share: the `classes` most frequent label tokens (tokens of other labels are left out) and
     the whitened principal `dimensions`. The fit is scikit-learn's ridge-penalised multinomial logistic regression
     (penalty ridge / 2 * ||Theta||^2 on the summed loss; the default is our choice, the best of 1, 3, 10, 30 and 100 for
-    *uniform* picks). Raises `ValueError` without labels or with too few of them.
+    *uniform* picks). Raises `ValueError` without labels or with too few of them, and for a ridge that is not positive.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
+    if not 0 < ridge < np.inf:
+        raise ValueError(f"expected a positive, finite ridge, got {ridge}")
     frame = head_frame(features, classes=classes, dimensions=dimensions)
     heads = []
     for indices in selections:

@@ -1,7 +1,10 @@
 """Held-out loss whatever the batch, and intervals that cover what they should."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 
 import fisherlib as fl
 from fisherlib.evaluation.held_out import HeldOut
@@ -51,3 +54,12 @@ def test_what_cannot_be_judged_is_an_error_and_no_tie():
 def test_only_the_same_examples_can_be_compared():
     with pytest.raises(ValueError, match="the same held-out examples"):
         fl.paired_difference(HeldOut(np.ones(3), np.ones(3)), HeldOut(np.ones(3), np.array([1.0, 1.0, 2.0])))
+
+
+def test_a_loss_that_is_not_finite_names_the_first_row(tiny, ids):
+    broken = copy.deepcopy(tiny)
+    with torch.no_grad():
+        broken.model.embed_tokens.weight[ids[5][3]] = torch.nan
+    bad = min(i for i, row in enumerate(ids) if ids[5][3] in row[:-1])
+    with pytest.raises(ValueError, match=f"^row {bad}: expected a finite loss, got nan: the model has diverged"):
+        fl.held_out_nll(broken, None, ids)

@@ -1,5 +1,7 @@
 """A feature is the head's input, one position before its label, whatever the batch."""
 
+import copy
+
 import pytest
 import torch
 from datasets import Dataset
@@ -174,3 +176,37 @@ def test_a_column_that_is_not_known_is_asked_for_by_name(name):
     with pytest.raises(ValueError, match=f"expected features with {name}, got none: extract them"):
         features.column(name)
     assert fl.TokenFeatures.from_list([torch.eye(2)], nll=torch.ones(2)).column("nll").tolist() == [1, 1]
+
+
+def test_what_the_dtype_cannot_hold_is_an_error_of_the_first_shard(tiny, ids, tmp_path):
+    model = copy.deepcopy(tiny)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1e6)
+        model.lm_head.weight.mul_(1e-6)
+    assert torch.isfinite(fl.extract_features(model, None, ids, **EXACT).values).all()
+    for out_dir in (None, tmp_path / "f"):
+        with pytest.raises(
+            ValueError, match=r"^row 2: expected features within torch.float16 \(up to 65,504\), got .*bfloat16"
+        ):
+            fl.extract_features(model, None, ids, dtype=torch.float16, out_dir=out_dir, **EXACT)
+
+
+def test_features_that_are_not_finite_are_an_error_that_names_the_row(tiny, ids, monkeypatch, tmp_path):
+    broken = copy.deepcopy(tiny)
+    with torch.no_grad():
+        broken.model.embed_tokens.weight[ids[5][3]] = torch.nan  # one token
+    bad = min(i for i, row in enumerate(ids) if ids[5][3] in row[:-1])
+    monkeypatch.setattr(F, "_SHARD_EXAMPLES", 3)
+    for out_dir in (None, tmp_path / "f"):
+        with pytest.raises(ValueError, match=f"^row {bad}: expected finite features, got NaN or infinity: the model has"):
+            fl.extract_features(broken, None, ids, out_dir=out_dir, tokens_per_batch=1, **EXACT)
+    with torch.no_grad():
+        broken.lm_head.weight[3] = torch.nan
+    with pytest.raises(ValueError, match="expected finite logits, got NaN or infinity: the model has diverged"):
+        fl.extract_features(broken, None, ids, **EXACT)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int32, torch.complex64])
+def test_a_dtype_that_no_folder_holds_is_refused_in_memory_too(tiny, ids, kind):
+    with pytest.raises(ValueError, match=f"one of the dtypes bfloat16, float16, float32, float64, got {kind}"):
+        fl.extract_features(tiny, None, ids, dtype=kind)

@@ -1,12 +1,17 @@
 """Sums and means of what tokens have, over each example."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
+from fisherlib.text import provenance
 
 KINDS = [torch.float32, torch.float64]
 
@@ -33,3 +38,55 @@ def test_another_number_of_them_is_refused():
     with pytest.raises(ValueError, match="expected a number for each of 2 tokens, got shape \\(3,\\)"):
         features.sum(np.ones(3))
     assert features.mean(torch.tensor([1.0, 3.0])).tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("block", [torch.ones(2, 0), torch.ones(2, 3, dtype=torch.complex64)])
+def test_values_are_real_and_have_a_width(block, as_a_user):
+    with pytest.raises(ValueError, match="expected values .* of real numbers with d of at least 1, got"):
+        fl.TokenFeatures.from_list([block])
+
+
+ROWS = Dataset.from_list([{"prompt": p, "response": "b", "id": i} for i, p in enumerate("cabc")])
+
+
+@pytest.fixture
+def traced():
+    return fl.TokenFeatures.from_list([torch.randn(2, 3) for _ in ROWS], provenance=provenance(ROWS))
+
+
+def test_where_rows_come_from_stays_with_them(traced, tmp_path):
+    assert traced.subset([3, 0, 3]).provenance["id"] == ["3", "0", "3"]
+    assert len(traced.subset([]).provenance) == 0
+    traced.subset(np.array([2, 1])).save(tmp_path / "f")
+    loaded = fl.TokenFeatures.load(tmp_path / "f")
+    assert loaded.provenance.to_list() == traced.provenance.select([2, 1]).to_list()
+    for same in (fl.compress(traced, 2), copy.deepcopy(traced), pickle.loads(pickle.dumps(traced))):
+        assert same.provenance.to_list() == traced.provenance.to_list()
+    assert "provenance" not in repr(traced)
+
+
+def test_features_of_no_dataset_have_no_provenance(tiny, ids, tmp_path):
+    assert fl.TokenFeatures.from_list([torch.ones(1, 2)]).provenance is None
+    features = fl.extract_features(tiny, None, ids, progress=False)
+    assert features.provenance is None
+    features.save(tmp_path / "f")
+    assert fl.TokenFeatures.load(tmp_path / "f").provenance is None and not (tmp_path / "f" / "rows.parquet").exists()
+
+
+def test_provenance_is_of_every_example():
+    with pytest.raises(ValueError, match="expected provenance of each of 1 examples, got that of 4"):
+        fl.TokenFeatures.from_list([torch.ones(1, 2)], provenance=provenance(ROWS))
+
+
+@pytest.mark.parametrize("method", ["pca", "random"])
+def test_compress_refuses_what_it_cannot_use(method):
+    features = fl.TokenFeatures.from_list([torch.randn(4, 3)])
+    for dim in (0, 3, -1):
+        with pytest.raises(ValueError, match=f"a width from 1 to 2, less than that of the features, got {dim}"):
+            fl.compress(features, dim, method=method)
+    with pytest.raises(ValueError, match="expected a seed of at least 0, got -1"):
+        fl.compress(features, 2, method=method, seed=-1)
+    features.values[1, 1] = torch.nan
+    if method == "pca":
+        with pytest.raises(ValueError, match="expected finite features, got NaN or infinity"):
+            fl.compress(features, 2)

@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 import fisherlib as fl
-from fisherlib.model import evaluating, nll, per_token
+from fisherlib.model import all_finite, continuations, evaluating, nll, per_token
 from fisherlib.text import encode
 
 SETTINGS = {"tokens_per_batch": 20, "precision": "float32", "progress": False}
@@ -84,3 +85,71 @@ def test_auto_is_the_precision_that_the_device_has_units_for(tiny, ids, units, m
     other = "float32" if units else "bfloat16"
     with pytest.raises(ValueError, match=f"{named} there, {other} here"):
         fl.extract_features(tiny, None, ids, out_dir=tmp_path, precision=other)
+
+
+DOORS = {
+    "extract_features": lambda model, rows: fl.extract_features(model, None, rows),
+    "fine_tune": lambda model, rows: fl.fine_tune(model, None, rows),
+    "held_out_nll": lambda model, rows: fl.held_out_nll(model, None, rows),
+    "per_token": scored,
+}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_ids_outside_the_vocabulary_are_named_before_the_model_runs(tiny, door, monkeypatch):
+    monkeypatch.setattr(type(tiny), "forward", lambda *_, **__: pytest.fail("the model was run"))
+    for ids, shown in (([1, 97], "97"), ([5, -1, 3], "-1"), ([2**40, 2], "1,099,511,627,776")):
+        with pytest.raises(
+            ValueError, match=f"^row 2: expected token ids from 0 to 96 .*, got {shown}: give the tokenizer of"
+        ):
+            door(tiny, [[], [96, 0], ids])
+
+
+class OtherTokenizer:
+    """What knows more tokens than the model."""
+
+    is_fast, chat_template, eos_token, eos_token_id = True, None, "", 1
+
+    def __init__(self, *ids):
+        self.ids = list(ids)
+
+    def __call__(self, text, **_):
+        return {"input_ids": self.ids, "offset_mapping": [(0, 1), (1, 2)]}
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_the_model_runs(tiny):
+    rows = Dataset.from_list([{"prompt": "a", "response": "b"}])
+    with pytest.raises(ValueError, match="row 0: expected token ids from 0 to 96 .*, got 500"):
+        fl.held_out_nll(tiny, OtherTokenizer(5, 500), rows)
+    with pytest.raises(ValueError, match="row 0: expected token ids from 0 to 96 .*, got 500"):
+        continuations(tiny, OtherTokenizer(500, 5), rows)
+
+
+@pytest.mark.parametrize("setting", [{"seed": -1}, {"temperature": np.inf}, {"max_new_tokens": 0}, {"tokens_per_batch": 0}])
+def test_generation_refuses_numbers_that_are_none(tiny, setting):
+    rows = Dataset.from_list([{"prompt": "a", "response": "b"}])
+    with pytest.raises(ValueError, match="^expected .*, got"):
+        continuations(tiny, OtherTokenizer(5, 7), rows, **setting)
+
+
+@pytest.mark.parametrize("door", ["extract_features", "held_out_nll"])
+@pytest.mark.parametrize("tokens", [0, -1])
+def test_a_batch_holds_a_token(tiny, ids, door, tokens):
+    with pytest.raises(ValueError, match=f"expected tokens_per_batch of at least 1, got {tokens}"):
+        getattr(fl, door)(tiny, None, ids, tokens_per_batch=tokens)
+
+
+def test_settings_are_checked_where_the_model_need_not_run(tiny, ids, tmp_path):
+    fl.extract_features(tiny, None, ids, out_dir=tmp_path)
+    with pytest.raises(ValueError, match="padding_side 'left' or 'right', got 'up'"):
+        fl.extract_features(tiny, None, ids, out_dir=tmp_path, padding_side="up")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_one_number_that_is_not_finite_is_found(kind):
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        tensor = torch.randn(5, 7).to(kind)
+        assert all_finite(tensor)
+        tensor[3, 2] = bad
+        assert not all_finite(tensor)
+    assert all_finite(torch.empty(0, 3)) and all_finite(torch.ones(2, dtype=torch.int64))

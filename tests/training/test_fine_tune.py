@@ -1,4 +1,6 @@
-"""Response-only loss, equal steps, an untouched original, a head at its optimum."""
+"""Response-only loss, equal steps, an untouched original, and nothing that diverged goes unsaid."""
+
+import copy
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from datasets import Dataset
 
 import fisherlib as fl
 from fisherlib.text.masks import Encoded
+from fisherlib.training import ClusterOrder
 from fisherlib.training.steps import equal_token_steps
 
 
@@ -151,3 +154,67 @@ def test_a_weighted_loss_is_the_weighted_mean_over_tokens_and_two_is_twice(tiny)
 def test_weights_that_are_refused(tiny, weights, message):
     with pytest.raises(ValueError, match=message):
         fl.fine_tune(tiny, None, [[3, 4], [5, 6, 7], [8]], weights=np.array(weights))
+
+
+def in_clusters(n):
+    return ClusterOrder(np.arange(n) % 2, examples_per_step=2)
+
+
+WAYS = {
+    "plain": {},
+    "weights": {"weights": [1.0, 2.0, 0.5, 1.0, 1.0]},
+    "low rank": {"lora_rank": 2},
+    "order": {"order": in_clusters(5), "steps_per_epoch": 4},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_training_that_diverges_stops_with_the_step(tiny, way):
+    rows = rows_of(9, 5, 7, 8, 6)
+    with pytest.raises(
+        ValueError, match=r"^step [23] of \d+: expected a finite .*, got (nan|inf) with learning_rate=1e\+30: lower"
+    ):
+        fl.fine_tune(tiny, None, rows, epochs=3, **{**WEIGHED, "learning_rate": 1e30} | WAYS[way])
+
+
+def test_a_model_that_is_broken_stops_at_the_first_step(tiny):
+    broken = copy.deepcopy(tiny)
+    with torch.no_grad():
+        broken.lm_head.weight[3] = torch.nan
+    with pytest.raises(ValueError, match="step 1 of .*expected a finite loss, got nan.*load the model again"):
+        fl.fine_tune(broken, None, rows_of(9, 5), **WEIGHED)
+
+
+def test_a_weight_that_the_last_step_broke_is_found(tiny, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def breaks(self, *arguments, **options):
+        result = step(self, *arguments, **options)
+        with torch.no_grad():
+            self.param_groups[0]["params"][-1].view(-1)[0] = torch.inf
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaks)
+    with pytest.raises(
+        ValueError, match="^step 1 of 1: expected a finite weight .*, got NaN or infinity with learning_rate=0.01"
+    ):
+        fl.fine_tune(tiny, None, rows_of(9, 5), **{**WEIGHED, "steps_per_epoch": 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"learning_rate": rate}, "a positive, finite learning_rate, got") for rate in (0.0, -1e-3, np.nan, np.inf)),
+        ({"epochs": 0}, "at least 1 epoch, got 0"),
+        ({"steps_per_epoch": 0}, "1 to 2 steps, .*got 0"),
+        ({"steps_per_epoch": 3}, "1 to 2 steps, .*got 3"),
+        ({"steps_per_epoch": 0, "order": in_clusters(2)}, "steps_per_epoch of at least 1 beside an order, got 0"),
+        ({"lora_rank": 0}, "a lora_rank of at least 1, got 0"),
+        ({"seed": -1}, "a seed from 0 to .*, got -1"),
+        ({"seed": 2**32}, "a seed from 0 to"),
+        ({"precision": "int8"}, "precision 'auto', 'bfloat16' or 'float32', got 'int8'"),
+    ],
+)
+def test_numbers_that_are_refused(tiny, options, message):
+    with pytest.raises(ValueError, match=f"expected {message}"):
+        fl.fine_tune(tiny, None, rows_of(9, 5), **options)

@@ -93,3 +93,17 @@ def test_few_tokens_of_many_classes_warn_of_nothing(recwarn):
     features = fl.TokenFeatures.from_list(blocks, labels=torch.arange(40) % 20)
     fl.fit_heads(features, [[0]], classes=20, dimensions=4)  # 10 tokens
     assert not [str(warning.message) for warning in recwarn]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ridge": 0.0}, "a positive, finite ridge, got 0"),
+        ({"ridge": np.nan}, "a positive, finite ridge"),
+        ({"classes": 1}, "at least 2 classes and 1 dimension, got 1 and 64"),
+        ({"dimensions": 0}, "at least 2 classes and 1 dimension, got 200 and 0"),
+    ],
+)
+def test_numbers_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"expected {message}"):
+        fl.fit_heads(labelled(), [[0, 1, 2]], **options)
