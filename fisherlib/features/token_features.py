@@ -180,11 +180,6 @@ class TokenFeatures:
         """
         feature_folder.check_maps(self.maps)
 
-    provenance = None
-
-    def check_whole(self):
-        pass
-
     def release(self) -> None:
         """Give the memory of what has been read of a mapped file back to the system; values in memory stay where they are.
 
