@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.evaluation.statistics import Interval, percentile_bootstrap
 from fisherlib.features import TokenFeatures
@@ -41,6 +42,7 @@ class HeldOut:
         return f"HeldOut({self.nll:.4f} nats per token, {len(self.tokens):,} examples, {self.tokens.sum():,.0f} tokens)"
 
 
+@checked
 def held_out_nll(
     model: Model,
     tokenizer: Tokenizer | None,
@@ -74,6 +76,7 @@ def held_out_nll(
     return HeldOut(sums, np.array([float(len(v)) for v in values]), np.concatenate(values))
 
 
+@checked
 def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_000, seed: int = 0) -> Interval:
     """NLL per token of `first` minus `second`, resampling held-out examples (percentile bootstrap, `scipy.stats`).
 

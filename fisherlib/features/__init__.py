@@ -3,13 +3,12 @@
 from fisherlib.features.compress import compress
 from fisherlib.features.extract import extract_features
 from fisherlib.features.logits import Matrix, check_head, logits_in_blocks
-from fisherlib.features.token_features import Indices, TokenFeatures, check_features
+from fisherlib.features.token_features import Indices, TokenFeatures
 
 __all__ = [
     "Indices",
     "Matrix",
     "TokenFeatures",
-    "check_features",
     "check_head",
     "compress",
     "extract_features",

@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 
-from fisherlib.features.token_features import TokenFeatures, check_features
+from fisherlib._door import checked
+from fisherlib.features.token_features import TokenFeatures
 
 _ROWS = 2**14  # projected at a time
 
 
+@checked
 def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: int = 0) -> TokenFeatures:
     """Features of width `dim` < d, in memory (where the features are), in float32, with the per-token columns kept.
 
@@ -21,7 +23,6 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
     the picks are worth in full. Time O(M d^2 + d^3) for "pca", O(M d dim) for "random".
     Raises `ValueError` for a width that is not from 1 to d - 1, for an unknown method, and for features that are not finite.
     """
-    check_features(features)
     features.check_whole()
     d = features.dim
     if not 1 <= dim < d:

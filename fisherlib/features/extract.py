@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fisherlib._door import checked
 from fisherlib._quiet import progress_bar
 from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
@@ -42,6 +43,7 @@ _SHARD_BYTES, _SHARD_EXAMPLES = 2**26, 1024  # what an interrupted extraction lo
 _LOGIT_ELEMENTS = 2**26  # logits computed at once: 256 MB in float32, whatever the length of a batch
 
 
+@checked
 def extract_features(
     model: Model,
     tokenizer: Tokenizer | None,

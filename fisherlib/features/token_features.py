@@ -15,6 +15,7 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fisherlib._door import checked
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.folder import COLUMNS
 
@@ -70,6 +71,7 @@ class TokenFeatures:
             )
 
     @classmethod
+    @checked
     def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
         """From one `[T_i, d]` tensor or array per example (empty ones allowed). Raises `ValueError` if the widths differ."""
         blocks = [torch.as_tensor(block) for block in blocks]
@@ -108,6 +110,7 @@ class TokenFeatures:
             raise ValueError(f"expected features with {name}, got none: extract them with extract_features")
         return column
 
+    @checked
     def subset(self, indices: Indices) -> "TokenFeatures":
         """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
         if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
@@ -121,6 +124,7 @@ class TokenFeatures:
         of = None if self.provenance is None else self.provenance.select([int(i) for i in indices])
         return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info, provenance=of)
 
+    @checked
     def sum(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
         """Of one number for each token, such as `nll`: the sum over each example's tokens, in float64; 0 without tokens.
 
@@ -132,10 +136,12 @@ class TokenFeatures:
         owner = np.repeat(np.arange(len(self)), self.lengths.numpy())
         return np.bincount(owner, x, len(self))
 
+    @checked
     def mean(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
         """The same as a mean over each example's tokens; 0 without tokens."""
         return self.sum(x) / np.maximum(self.lengths.numpy(), 1)
 
+    @checked
     def save(self, folder: str | Path) -> None:
         """Write a new folder, in the format of `fisherlib.features.folder`; complete or absent, never half-written.
 
@@ -160,6 +166,7 @@ class TokenFeatures:
             shutil.rmtree(scratch, ignore_errors=True)
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path, *, verify: bool = False) -> "TokenFeatures":
         """Open a folder that `save` or `extract_features` wrote. Its files are memory-mapped, not read.
 
@@ -190,21 +197,3 @@ class TokenFeatures:
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"maps": []}  # a copy (pickle, deepcopy) holds the values themselves
-
-
-def check_features(features: object) -> None:
-    """Raise `ValueError` unless `features` are `TokenFeatures`."""
-    if not isinstance(features, TokenFeatures):
-        kind = type(features).__name__
-        instead = {
-            "list": "make them with TokenFeatures.from_list",
-            "tuple": "make them with TokenFeatures.from_list",
-            "ndarray": "make them with TokenFeatures.from_list",
-            "str": "open a folder of them with TokenFeatures.load",
-            "PosixPath": "open a folder of them with TokenFeatures.load",
-            "Dataset": "rows come before their features",
-            "Pool": "extract them with fl.extract_features from pool.train",
-            "Selection": "features come before a selection of them",
-        }
-        how = instead.get(kind, "extract them with fl.extract_features")
-        raise ValueError(f"expected features, TokenFeatures, got a {kind}: {how}")

@@ -130,6 +130,7 @@ class Selection:
             provenance=None if self.provenance is None else self.provenance.select(range(n)),
         )
 
+    @checked
     def of_subset(self, kept: Sequence[int] | Int[np.ndarray, " k"], pool_size: int) -> "Selection":
         """The same picks in the pool of `pool_size` examples that `kept` are of, if this selection is among these.
 

@@ -6,12 +6,14 @@ import torch
 from datasets import Dataset
 
 from fisherlib._device import is_accelerator
+from fisherlib._door import checked
 from fisherlib._quiet import progress_bar
 from fisherlib._types import Model, Tokenizer
 from fisherlib.model.forward import batches, check_run, context_length, evaluating
 from fisherlib.text import Encoded, encode
 
 
+@checked
 def prompt_ids(rows: Dataset, tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of each row up to its (last) response: the very tokens that precede it in training.
 
@@ -30,6 +32,7 @@ def prompt_ids(rows: Dataset, tokenizer: Tokenizer) -> list[list[int]]:
     return prompts
 
 
+@checked
 def continuations(
     model: Model,
     tokenizer: Tokenizer,

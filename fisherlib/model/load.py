@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib._quiet import quiet_transformers
 from fisherlib._types import Model, Tokenizer
@@ -9,6 +10,7 @@ from fisherlib.assets import MODELS, fetch
 from fisherlib.model.forward import all_finite
 
 
+@checked
 def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> tuple[Model, Tokenizer]:
     """Load a causal language model and its tokenizer.
 

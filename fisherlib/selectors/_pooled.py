@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from fisherlib.features import TokenFeatures, check_features
+from fisherlib.features import TokenFeatures
 
 _AT_ONCE = 2**22  # numbers that are read at once: mapped features may be larger than memory
 
@@ -26,7 +26,6 @@ def pooled(
 
     Time O(M d), memory O(n d). Raises `ValueError` if no example has tokens, or if features are not finite.
     """
-    check_features(features)
     if pooling not in ("mean", "sum", "last"):
         raise ValueError(f"expected pooling to be one of ('mean', 'sum', 'last'), got {pooling!r}")
     lengths = features.lengths.numpy()
@@ -64,7 +63,6 @@ def mean_nll(features: TokenFeatures) -> Float[np.ndarray, " n"]:
 
     Raises `ValueError` for features without `nll`, or with values that are not finite.
     """
-    check_features(features)
     if features.nll is None:
         raise ValueError("expected features with nll, got none: extract them with fl.extract_features")
     lengths = features.lengths.numpy()

@@ -5,6 +5,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, per_token
@@ -55,6 +56,7 @@ def ask_llm(
     return Ranking(np.argsort(-scores, kind="stable"), {"question": asked})
 
 
+@checked
 def ask_llm_scores(
     rows: Dataset | None,
     model: Model,

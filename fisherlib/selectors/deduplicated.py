@@ -9,6 +9,7 @@ from datasets import Dataset
 from datasketch import MinHash, MinHashLSH
 from jaxtyping import Int
 
+from fisherlib._door import checked
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Budget, Selection
 from fisherlib.selectors._contract import Ranking, selector
@@ -68,6 +69,7 @@ def deduplicated(
     return replace(chosen, seconds=removal + chosen.seconds, settings=settings)
 
 
+@checked
 def near_duplicates(
     rows: Dataset | None, threshold: float = 0.8, seed: int = 0, *, shingle: int = 5
 ) -> Int[np.ndarray, " N"]:

@@ -5,6 +5,7 @@ from datasets import Dataset
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
 
+from fisherlib._door import checked
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import centred
@@ -27,6 +28,7 @@ def density(rows: Dataset | None, features: TokenFeatures, *, seed: int, bandwid
     return ids[np.argsort(-keys, kind="stable")]
 
 
+@checked
 def density_scores(features: TokenFeatures, *, bandwidth: float | None = None, seed: int = 0) -> Float[np.ndarray, " N"]:
     """Kernel density of each example: the sum over all z of exp(-||x - z||^2 / 2 h^2), itself included; NaN without tokens.
 

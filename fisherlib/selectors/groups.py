@@ -3,10 +3,12 @@
 import numpy as np
 from jaxtyping import Int
 
+from fisherlib._door import checked
 from fisherlib.features import TokenFeatures
 from fisherlib.selectors._pooled import centred, clusters
 
 
+@checked
 def cluster_labels(features: TokenFeatures, n_clusters: int = 8, *, seed: int = 0) -> Int[np.ndarray, " N"]:
     """The k-means cluster of each example by its centred mean token vector, -1 without tokens: those of `in_clusters`.
 

@@ -6,6 +6,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float, Int
 
+from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, nll, per_token
@@ -41,6 +42,7 @@ def ifd(
     return Ranking(order, {"ratio": ratio})
 
 
+@checked
 def ifd_scores(
     rows: Dataset | None,
     model: Model,
@@ -129,6 +131,7 @@ def _mean_nll(features: TokenFeatures, rows: list[Encoded]) -> Float[np.ndarray,
     return np.array([mean(part.numpy()) for part in parts])
 
 
+@checked
 def ifd_warm_up(
     features: TokenFeatures,
     *,

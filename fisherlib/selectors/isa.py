@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
+from fisherlib._door import checked
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import centred, principal
@@ -40,6 +41,7 @@ def isa(
     return ids[np.argsort(-keys, kind="stable")]
 
 
+@checked
 def isa_entropies(features: TokenFeatures, *, dimensions: int = 8, seed: int = 0) -> Float[np.ndarray, " N"]:
     """H = -sum_k r_k log r_k of each example's posterior in a mixture of two Gaussians, in [0, log 2]; NaN without tokens.
 

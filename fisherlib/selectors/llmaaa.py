@@ -6,6 +6,7 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
+from fisherlib._door import checked
 from fisherlib.features import Matrix, TokenFeatures, check_head, logits_in_blocks
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._pooled import centred, clusters, round_robin
@@ -68,6 +69,7 @@ def _nearest_distinct(X: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]
     return np.array(picks)
 
 
+@checked
 def llmaaa_scores(
     features: TokenFeatures, head: Matrix | None, *, doubt: str = "entropy", reduction: str = "mean"
 ) -> Float[np.ndarray, " N"]:

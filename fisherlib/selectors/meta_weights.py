@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib.features import Matrix, TokenFeatures, check_features, check_head, logits_in_blocks
+from fisherlib._door import checked
+from fisherlib.features import Matrix, TokenFeatures, check_head, logits_in_blocks
 
 
+@checked
 def meta_weights(
     features: TokenFeatures, target: TokenFeatures | None, head: Matrix, *, loss: str = "sum"
 ) -> Float[np.ndarray, " N"]:
@@ -47,8 +49,6 @@ def meta_gradients(
     """
     if loss not in ("sum", "mean"):
         raise ValueError(f"expected loss to be one of ('sum', 'mean'), got {loss!r}")
-    if target is not None:
-        check_features(target)
     if target is None or not len(target.values):
         raise ValueError(
             f"expected a target, features of held-out examples with tokens, got {target}: extract them with the same model"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
 
+from fisherlib._door import checked
+
 
 @dataclass(frozen=True)
 class Plateau:
@@ -20,6 +22,7 @@ class Plateau:
         return self.a - self.b * np.exp(-self.c * np.asarray(n, dtype=float))
 
 
+@checked
 def fit_plateau(sizes: Sequence[float | int] | np.ndarray, performance: Sequence[float | int] | np.ndarray) -> Plateau:
     """The least-squares `Plateau` of performance against the number of examples (or tokens), rising or falling.
 

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Float
 
+from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, is_first_choice, per_token
@@ -70,6 +71,7 @@ def slearn(
     return Ranking(order, {"seed": used, "how": how, "threshold": threshold, "ungraded": ungraded})
 
 
+@checked
 def slearn_kept(scores: Float[np.ndarray, " N"], threshold: float = 1.0) -> Bool[np.ndarray, " N"]:
     """Which examples the paper keeps: those that score below `threshold`. The others are dropped, the ungraded too.
 
@@ -81,6 +83,7 @@ def slearn_kept(scores: Float[np.ndarray, " N"], threshold: float = 1.0) -> Bool
     return scores < threshold
 
 
+@checked
 def slearn_scores(
     rows: Dataset | None,
     model: Model,
@@ -126,6 +129,7 @@ class Graded:
         return f"Graded({len(known):,} of {len(self.scores):,} answers graded{average})"
 
 
+@checked
 def slearn_grades(
     rows: Dataset | None,
     model: Model,

@@ -5,6 +5,7 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
+from fisherlib._door import checked
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.selectors._contract import selector
 from fisherlib.selectors._pooled import centred, clusters, mean_nll, principal, round_robin
@@ -37,6 +38,7 @@ def sparft(
     return ids[order]
 
 
+@checked
 def sparft_clusters(
     features: TokenFeatures,
     *,

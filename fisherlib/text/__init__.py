@@ -3,7 +3,7 @@
 from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import SOURCE, check_same_rows, provenance, write_jsonl
-from fisherlib.text.rows import SHAPES, check_rows
+from fisherlib.text.rows import SHAPES
 
 __all__ = [
     "SHAPES",
@@ -11,7 +11,6 @@ __all__ = [
     "Encoded",
     "MaskAudit",
     "Pool",
-    "check_rows",
     "check_same_rows",
     "encode",
     "load_pool",

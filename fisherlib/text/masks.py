@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib._types import Tokenizer
-from fisherlib.text.rows import check_rows, problem_of
+from fisherlib.text.rows import problem_of
 
 _LARGEST_ID = 2**31 - 1  # no vocabulary is larger; whether a model knows an id is its own affair
 
@@ -25,6 +26,7 @@ class Encoded:
     is_response: list[bool]
 
 
+@checked
 def encode(
     rows: Dataset | Sequence[Sequence[int]], tokenizer: Tokenizer | None, *, max_tokens: int | None = None
 ) -> list[Encoded]:
@@ -41,7 +43,6 @@ def encode(
     template from which the response cannot be told, if a row exceeds `max_tokens`, if no token of any row counts, or for a
     `Pool` in place of its rows.
     """
-    check_rows(rows, ids=True)
     if tokenizer is None:
         encoded = [_encode_ids(row, number) for number, row in enumerate(rows)]
     else:
@@ -176,6 +177,7 @@ class MaskAudit:
     `control` those whose own text holds a control token, like "<|im_end|>", which the tokenizer takes for the real one.
     """
 
+    @checked
     def __init__(self, rows: Dataset, tokenizer: Tokenizer, *, show: int = 2):
         self._tokenizer = tokenizer
         encoded = encode(rows, tokenizer)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
 
+from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib.text import files, shakespeare
 from fisherlib.text.rows import TEXT, columns_of, problem_of
@@ -34,6 +35,7 @@ class Pool:
         return f"Pool({self.name!r}: {train:,} training and {test:,} test examples{set_aside if self.split else ''})"
 
 
+@checked
 def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: float | int = 0.1, seed: int = 0) -> Pool:
     """Load a pool of examples and split it.
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from datasets import Dataset
 
+from fisherlib._door import checked
 from fisherlib._files import replacing
-from fisherlib.text.rows import TEXT, check_rows, columns_of
+from fisherlib.text.rows import TEXT, columns_of
 
 SOURCE = "_source"  # the column that `load_pool` adds: {"file", "line", "text"}, the line as it was, or None
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 
 
+@checked
 def provenance(rows: Dataset) -> Dataset:
     """For each row: `hash` of what is trained on, its `id` (if there is such a column), and `file` and `line`, if known.
 
@@ -62,6 +64,7 @@ def check_same_rows(rows: Dataset, of: Dataset | None, indices: list[int] | None
         )
 
 
+@checked
 def write_jsonl(rows: Dataset, path: str | Path) -> None:
     """Write rows that `load_pool` read as the lines they were, byte for byte; the file is replaced whole or not at all.
 
@@ -70,7 +73,6 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
     `ValueError` if the text of a row is not that of its line any more, or the file is the one that the rows are from;
     `OSError` if it cannot be written.
     """
-    check_rows(rows)
     path = Path(path)
     lines, files = [], set()
     for number, row in enumerate(columns_of(rows, tuple(rows.column_names))):

@@ -6,23 +6,8 @@ from datasets import Dataset
 
 SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
 TEXT = ("messages", "system", "prompt", "response", "text")  # the columns that are looked at
-# By name: this wing imports none of those that come after it.
-_INSTEAD = {
-    "Pool": "give pool.train",
-    "DatasetDict": "give one of its splits",
-    "TokenFeatures": "rows come before their features",
-    "NoneType": "give the dataset",
-}
 _ASSISTANT = "assistant"
 _ALIASES = {_ASSISTANT, "gpt", "chatgpt", "model", "bot", "chatbot", "ai"}  # of who answers, in other formats
-
-
-def check_rows(rows: object, *, ids: bool = False) -> None:
-    """Raise `ValueError` unless `rows` is a `datasets.Dataset`; with `ids`, lists (of token ids) will do too."""
-    kind = type(rows).__name__
-    if not isinstance(rows, Dataset) and (not ids or kind in _INSTEAD):
-        instead = _INSTEAD.get(kind, "make one with Dataset.from_list")
-        raise ValueError(f"expected rows, a datasets.Dataset, got a {kind}: {instead}")
 
 
 def columns_of(rows: Dataset, names: Sequence[str]) -> Iterator[dict]:

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._door import checked
 from fisherlib._quiet import hidden
 from fisherlib._types import Model, Tokenizer
 from fisherlib.model import all_finite, at_responses, check_run, context_length, pad
@@ -36,6 +37,7 @@ class FineTuned:
         )
 
 
+@checked
 def fine_tune(
     model: Model,
     tokenizer: Tokenizer | None,

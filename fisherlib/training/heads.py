@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from fisherlib._door import checked
 from fisherlib.evaluation import HeldOut
-from fisherlib.features import Indices, TokenFeatures, check_features
+from fisherlib.features import Indices, TokenFeatures
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,6 @@ def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int =
     """
     from sklearn.decomposition import PCA
 
-    check_features(features)
     features.check_whole()
     if classes < 2 or dimensions < 1:
         raise ValueError(f"expected at least 2 classes and 1 dimension, got {classes} and {dimensions}")
@@ -99,6 +99,7 @@ class Head:
         return HeldOut(np.bincount(tokens.owner, nll, len(features)), counts.astype(float))
 
 
+@checked
 def fit_heads(
     features: TokenFeatures,
     selections: Sequence[Indices],

@@ -160,14 +160,19 @@ def test_a_selection_knows_its_rows_and_refuses_others(tmp_path):
         loaded = fl.Selection.load(tmp_path / "s.json")
         assert list(loaded.provenance["id"]) == [f"r{i}" for i in selection.indices]
         assert loaded.to_dataset(ROWS)["id"] == selection.to_dataset(ROWS)["id"]
-        with pytest.raises(ValueError, match="expected the rows that the features are of, in their order, got another row"):
+        with pytest.raises(
+            ValueError,
+            match="expected the rows that the features are of, in their order, got (another|the same rows in another order)",
+        ):
             loaded.to_dataset(ROWS.shuffle(seed=3))
     assert json.loads((tmp_path / "s.json").read_text())["provenance"][0]["id"] == f"r{selection.indices[0]}"
 
 
 @pytest.mark.parametrize("select", [fl.recipe, fl.selectors.uniform, fl.selectors.deduplicated], ids=lambda s: s.title)
 def test_selectors_refuse_rows_in_another_order(select):
-    with pytest.raises(ValueError, match="got another row 0: give the same dataset, not shuffled, filtered or edited"):
+    with pytest.raises(
+        ValueError, match="got the same rows in another order, first row 0: give the same dataset, not shuffled"
+    ):
         select(ROWS.shuffle(seed=3), with_rows(), examples=4)
     more = ROWS.add_column("score", list(range(12)))  # who adds a column has the same rows
     assert len(select(more, with_rows(), examples=4)) == 4

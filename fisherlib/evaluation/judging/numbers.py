@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from fisherlib._door import checked
+
 
 class CharacterModel:
     """A character n-gram model with Witten-Bell smoothing: how expected is a text, in nats per character?
@@ -22,6 +24,7 @@ class CharacterModel:
 
     unknown = "\0"
 
+    @checked
     def __init__(self, texts: Sequence[str], *, order: int = 5):
         if order < 1 or not any(texts):
             raise ValueError(f"expected an order of at least 1 and some text, got order {order} and {len(texts)} texts")
@@ -45,6 +48,7 @@ class CharacterModel:
             p = (seen[c] + len(seen) * p) / (self._totals[h] + len(seen))
         return p
 
+    @checked
     def nats(self, text: str) -> float:
         """Mean surprise per character; NaN for an empty text, which has none."""
         known = set(self.alphabet)
@@ -59,6 +63,7 @@ class DomainClassifier:
     `train` and `test` hold the texts of each domain. Classes count equally, however many texts they have.
     """
 
+    @checked
     def __init__(self, train: Mapping[str, Sequence[str]], test: Mapping[str, Sequence[str]], *, seed: int = 0):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -95,18 +100,21 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(w[i : i + n]) for i in range(len(w) - n + 1)]
 
 
+@checked
 def distinct(texts: Sequence[str], n: int = 2) -> float:
     """Different n-grams over all n-grams of all the texts: 1 never repeats, NaN without any. Longer texts have less."""
     found = [gram for text in texts for gram in ngrams(text, n)]
     return len(set(found)) / len(found) if found else float("nan")
 
 
+@checked
 def self_repetition(text: str, n: int = 2) -> float:
     """The share of a text's n-grams that it said before; 0 for a text without any."""
     found = ngrams(text, n)
     return 1 - len(set(found)) / len(found) if found else 0.0
 
 
+@checked
 def copied(text: str, sources: Sequence[str], n: int = 3) -> float:
     """The share of a text's n-grams that occur in the sources; 0 for a text without any."""
     there = {gram for source in sources for gram in ngrams(source, n)}
@@ -114,6 +122,7 @@ def copied(text: str, sources: Sequence[str], n: int = 3) -> float:
     return sum(gram in there for gram in found) / len(found) if found else 0.0
 
 
+@checked
 def longest_copy(text: str, sources: Sequence[str]) -> int:
     """The most words in a row that the text shares with one of the sources."""
     n = 0

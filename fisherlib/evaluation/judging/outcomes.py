@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from fisherlib._door import checked
 from fisherlib.evaluation.judging.pairwise import DECIDED, LOST
 from fisherlib.evaluation.statistics import Interval, resample
 
@@ -23,11 +24,13 @@ class Share(Interval):
     null, words, form = 0.5, ("below", "above"), ".0%"
 
 
+@checked
 def counts(table: pd.DataFrame) -> dict[str, int]:
     """How often each answer was given, those that count and those that do not."""
     return {answer: int((table["answer"] == answer).sum()) for answer in (*DECIDED, *LOST)}
 
 
+@checked
 def scores(table: pd.DataFrame) -> pd.DataFrame:
     """`score` of `first` against `second` at each `prompt`: 1 won, 0 lost, the mean of its two orders and all repeats.
 
@@ -53,24 +56,28 @@ def scores(table: pd.DataFrame) -> pd.DataFrame:
     return each.groupby(keys, as_index=False)[["score", "consistent"]].mean()
 
 
+@checked
 def position_bias(table: pd.DataFrame, *, seed: int = 0) -> Share:
     """The share of A among the answers A and B. Both orders are asked, so a judge that looks at the texts gives one half."""
     picked = table[table["answer"].isin(["A", "B"])]
     return share(picked["prompt"], picked["answer"] == "A", seed=seed)
 
 
+@checked
 def length_bias(table: pd.DataFrame, *, seed: int = 0) -> Share:
     """The share of the longer text among the answers A and B, where the lengths differ. One half: length does not matter."""
     picked = table[table["answer"].isin(["A", "B"]) & (table["length_a"] != table["length_b"])]
     return share(picked["prompt"], (picked["answer"] == "A") == (picked["length_a"] > picked["length_b"]), seed=seed)
 
 
+@checked
 def order_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
     """The share of questions whose two orders name the same arm, or both a tie."""
     both = scores(table)
     return share(both["prompt"], both["consistent"], seed=seed)
 
 
+@checked
 def self_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
     """The share of questions that got the same answer each time. Raises `ValueError` unless they were asked repeatedly."""
     if table["repeat"].nunique() < 2:
@@ -81,6 +88,7 @@ def self_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
     return share(same["prompt"], same["nunique"] == 1, seed=seed)
 
 
+@checked
 def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -> dict[str, Share]:
     """How often each other arm wins against one, ties half. Raises `ValueError` for an arm that was not judged."""
     arms = set(table["a"])
@@ -96,6 +104,7 @@ def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -
     return rates
 
 
+@checked
 def share(prompts: Many, values: Many, *, resamples: int = 2000, seed: int = 0) -> Share:
     """The mean of `values` with an interval from resampling `prompts`, each with all its values."""
     values = np.asarray(values, dtype=float)
@@ -111,6 +120,7 @@ def share(prompts: Many, values: Many, *, resamples: int = 2000, seed: int = 0) 
 # --- Bradley-Terry ---------------------------------------------------------------------------------------------------
 
 
+@checked
 def bradley_terry(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Maximum-likelihood scores s with P(i beats j) = 1 / (1 + exp(s_j - s_i)), sum zero; a tie is half a win.
 
@@ -136,6 +146,7 @@ def bradley_terry(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) 
     return pd.DataFrame({"score": fitted, "low": low, "high": high, "ridge": not _reaches_all(total)}, index=arms)
 
 
+@checked
 def bradley_terry_scores(wins: Float[np.ndarray, "K K"]) -> Float[np.ndarray, " K"]:
     """The scores for `wins[i, j]`, how often i beat j, by damped Newton steps; see `bradley_terry`."""
     K = len(wins)

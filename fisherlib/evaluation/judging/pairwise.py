@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fisherlib._door import checked
 from fisherlib._quiet import progress_bar
 from fisherlib._signals import interruptible
 from fisherlib.evaluation.judging.cache import Cache
@@ -49,6 +50,7 @@ class Pair:
     second_text: str
 
 
+@checked
 def all_pairs(texts: Mapping[str, Sequence[str]], contexts: Sequence[str]) -> list[Pair]:
     """Every two arms at every prompt. `texts[arm]` has a text for each of `contexts`; raises `ValueError` if not."""
     for arm, said in texts.items():
@@ -94,6 +96,7 @@ def read_answer(reply: Reply) -> str:
     return "refused" if _REFUSAL.match(reply.text.replace("’", "'")) else "malformed"
 
 
+@checked
 def judge(
     pairs: Iterable[Pair],
     endpoint: Endpoint,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from fisherlib import assets
 from fisherlib._device import computes_bfloat16, resolve
+from fisherlib._door import checked
 from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError
 from fisherlib.evaluation.judging.pairwise import LENGTHS, shown
 
@@ -33,6 +34,7 @@ _PASSWORD = re.compile(r"://[^/\s]*@")
 
 
 @contextlib.contextmanager
+@checked
 def local_server(
     model: str | Path = "smollm2-135m",
     *,
@@ -136,6 +138,7 @@ def _stop(child: subprocess.Popen) -> None:
 
 
 @contextlib.contextmanager
+@checked
 def rule_server(rule: Callable[[str, str], str], name: str, **options) -> Iterator[Endpoint]:
     """A judge that is a rule: `rule(a, b)` is what it says of the two texts. It tests the judging, not the texts.
 
