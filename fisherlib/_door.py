@@ -1,15 +1,18 @@
 """One door: a public function refuses what is not of the kind that its annotations name, before it begins anything."""
 
 import collections.abc
+import dataclasses
 import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
 _Function = TypeVar("_Function", bound=Callable)
 # What to do instead, by what was wanted and what was given. By name: the door comes before all wings.
@@ -84,6 +87,7 @@ def check_kinds(arguments: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         wanted = _kinds(hints[name]) if name in hints else None
         if wanted is None or _is_one_of(value, wanted):
+            _check_value(name, value, wanted or ())
             continue
         kind = type(value).__name__
         first = next((k.__name__ for k in wanted if {(k.__name__, kind), (k.__name__, "")} & set(_CURES)), "")
@@ -96,6 +100,28 @@ def check_kinds(arguments: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         raise ValueError(f"expected {name}, {either}, got {got}: {cure}")
 
 
+def check_fields(made: Any) -> None:
+    """The same for the fields of a dataclass, to begin its `__post_init__` with."""
+    check_kinds({field.name: getattr(made, field.name) for field in dataclasses.fields(made)}, _hints(type(made)))
+
+
+def numbers(values: Any, name: str) -> Float[np.ndarray, "..."]:
+    """A list of numbers in float64. Raises `ValueError` if they are none."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected {name} to be numbers, got others ({error}): check {name}=") from error
+
+
+def _check_value(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    """What is wrong with any seed, and with any path, whoever gets it."""
+    if name == "seed" and value is not None and not 0 <= value < 2**32:
+        raise ValueError(f"expected seed from 0 to {2**32 - 1:,}, got {value}: change seed=")
+    whole = Path in kinds and isinstance(value, (str, Path))
+    if whole and ("\0" in str(value) or any(len(part.encode()) > 255 for part in Path(value).parts)):
+        raise ValueError(f"expected {name}, a path that a disk can hold, got {str(value)[:40]!r}: change {name}=")
+
+
 @functools.cache
 def _hints(function: Callable) -> dict[str, Any]:
     return typing.get_type_hints(function)
@@ -106,9 +132,9 @@ def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
         return bool in kinds or object in kinds
     if isinstance(value, (str, bytes)) and str not in kinds:  # a text is a sequence too, but never meant as one
         return False
-    return isinstance(value, kinds) or (
-        collections.abc.Sequence in kinds and hasattr(value, "__array__")
-    )  # as good as a list
+    if isinstance(value, kinds):
+        return True
+    return collections.abc.Sequence in kinds and getattr(value, "ndim", 0) > 0  # an array is as good as a list
 
 
 def _kinds(hint: Any) -> tuple[type, ...] | None:

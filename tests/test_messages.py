@@ -136,7 +136,7 @@ ROW_DOORS = {
     "fine_tune": lambda rows, model: fl.fine_tune(model, None, rows),
     "held_out_nll": lambda rows, model: fl.held_out_nll(model, None, rows),
     "prompt_ids": lambda rows, model: fl.judging.prompt_ids(rows, None),
-    "continuations": lambda rows, model: fl.judging.continuations(model, None, rows),
+    "continuations": lambda rows, model: fl.judging.continuations(model, AsksAnything(), rows),
     "near_duplicates": lambda rows, model: fl.selectors.near_duplicates(rows),
     "ask_llm_scores": lambda rows, model: fl.selectors.ask_llm_scores(rows, model, AsksAnything()),
     "ifd_scores": lambda rows, model: fl.selectors.ifd_scores(rows, model, None),
@@ -161,6 +161,8 @@ FEATURE_DOORS = {
 
 class AsksAnything:
     """A tokenizer that tells yes from no."""
+
+    is_fast = True
 
     def __call__(self, text, add_special_tokens):
         return {"input_ids": [ord(text.strip()[0])]}
@@ -223,7 +225,7 @@ WRONG_KIND = {
     "stochastic": ("0.1", "expected stochastic, a number, got a str '0.1': change stochastic="),
     "memory": ("4GB", "expected memory, a number, got a str '4GB': change memory="),
     "prior": ("small", "expected prior, a number, a Tensor or an array, got a str 'small': change prior="),
-    "costs": (["a", "b", "c"], "expected one number as the cost of each example .*: check the costs"),
+    "costs": (["a", "b", "c"], "expected costs to be numbers, got others .*: check costs="),
     "start": ([1, 2], "expected start, a Selection, got a list: make one of picks with fl.score_selection"),
     "device": (3.5, "expected device, a text or a torch.device, got a float 3.5: change device="),
 }

@@ -33,6 +33,7 @@ class HeldOut:
         return float(self.nll_sums.sum() / self.tokens.sum())
 
     @classmethod
+    @checked
     def from_features(cls, features: TokenFeatures) -> "HeldOut":
         """Of the model that the features were extracted from: no further forward pass is needed."""
         nll, tokens = features.column("nll"), features.lengths.double().numpy()

@@ -27,8 +27,6 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
     d = features.dim
     if not 1 <= dim < d:
         raise ValueError(f"expected a width from 1 to {d - 1:,}, less than that of the features, got {dim:,}")
-    if seed < 0:
-        raise ValueError(f"expected a seed of at least 0, got {seed}")
     if method == "pca":
         moment = torch.zeros(d, d, dtype=torch.float64, device=features.values.device)
         for begin in range(0, len(features.values), _ROWS):

@@ -17,6 +17,7 @@ import io
 import json
 import mmap
 import os
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def read_info(folder: Path) -> dict:
         if not isinstance(info["source"], dict):
             raise ValueError("its source is no JSON object")
         digests.check(info)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         cause = f"no {error} in info.json" if isinstance(error, KeyError) else first_line(error)
         raise ValueError(f"expected a folder of token features, got {folder} ({cause}): extract again elsewhere") from error
     return info
@@ -298,7 +299,7 @@ def _read_offsets(folder: Path, info: dict) -> Int[Tensor, " N_plus_1"]:
         if offsets[0] != 0 or offsets[-1] != info["tokens"] or (np.diff(offsets) < 0).any():
             raise ValueError("they do not rise from 0 to that number")
         digests.compare(info, "offsets.npy", data)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:  # the header is Python, and read as such
         what = f"expected offsets of {info['examples']:,} examples and {info['tokens']:,} tokens in {path}"
         raise ValueError(f"{what} ({first_line(error)}): it is damaged, extract again elsewhere") from error
     return torch.from_numpy(offsets)

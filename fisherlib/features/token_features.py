@@ -15,7 +15,7 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fisherlib._door import checked
+from fisherlib._door import check_fields, checked
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.folder import COLUMNS
 
@@ -52,6 +52,7 @@ class TokenFeatures:
     provenance: Dataset | None = field(default=None, repr=False)
 
     def __post_init__(self):
+        check_fields(self)
         rows, steps = len(self.values), self.offsets.diff()
         if self.values.ndim != 2 or self.values.shape[1] == 0 or self.values.is_complex():
             shape = list(self.values.shape)
@@ -62,8 +63,8 @@ class TokenFeatures:
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
         for name in COLUMNS:
-            if (column := getattr(self, name)) is not None and len(column) != rows:
-                raise ValueError(f"expected one of {name} for each of {rows:,} tokens, got {len(column):,}")
+            if (column := getattr(self, name)) is not None and column.shape != (rows,):
+                raise ValueError(f"expected one of {name} for each of {rows:,} tokens, got shape {tuple(column.shape)}")
         if self.provenance is not None and len(self.provenance) != len(self):
             raise ValueError(
                 f"expected provenance of each of {len(self):,} examples, got that of {len(self.provenance):,}: "
@@ -102,8 +103,11 @@ class TokenFeatures:
     def dim(self) -> int:
         return self.values.shape[1]
 
+    @checked
     def column(self, name: str) -> Tensor:
         """`trace_weights`, `nll` or `labels` [M]. Raises `ValueError` where it is not known."""
+        if name not in COLUMNS:
+            raise ValueError(f"expected one of the columns {COLUMNS}, got {name!r}")
         self.check_whole()
         column = getattr(self, name)
         if column is None:
@@ -113,6 +117,9 @@ class TokenFeatures:
     @checked
     def subset(self, indices: Indices) -> "TokenFeatures":
         """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
+        given = np.asarray(indices)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(f"expected indices as whole numbers, got {given.dtype}: use np.flatnonzero for a mask")
         if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
             raise IndexError(f"example {bad[0]} of {len(self)}")
         self.check_whole()

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 from jaxtyping import Float
 
+from fisherlib._door import numbers
 from fisherlib.features import TokenFeatures
 
 
@@ -14,10 +15,7 @@ def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray,
     lengths = features.lengths.numpy().astype(float)
     if costs is None:
         return lengths
-    try:
-        costs = np.asarray(costs, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"expected one number as the cost of each example ({error}): check the costs") from error
+    costs = numbers(costs, "costs")
     if costs.shape != lengths.shape:
         raise ValueError(f"expected one cost for each of {len(lengths):,} examples, got shape {costs.shape}")
     if not np.isfinite(costs).all() or (costs < 0).any() or (costs[lengths > 0] == 0).any():

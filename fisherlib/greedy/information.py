@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fisherlib._device import computes_bfloat16
+from fisherlib._door import numbers
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.blocks import Blocks, pad
 
@@ -269,10 +270,8 @@ def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
-    try:
-        matrix = torch.as_tensor(prior, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"expected a positive number or a matrix [{d}, {d}] as prior, got {prior!r}") from error
+    matrix = prior if isinstance(prior, Tensor) else torch.tensor(numbers(prior, "prior"))
+    matrix = matrix.detach().to("cpu", torch.float64)
     if matrix.ndim == 0:
         matrix = matrix * torch.eye(d, dtype=torch.float64)
     if matrix.shape != (d, d):

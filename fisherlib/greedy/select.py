@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fisherlib._door import checked
+from fisherlib._door import checked, numbers
 from fisherlib._quiet import hidden
 from fisherlib._signals import interruptible
 from fisherlib.features import TokenFeatures
@@ -105,6 +105,8 @@ def select(
     began = time.perf_counter()
     features.check_whole()
     costs = costs_of(features, costs)
+    if isinstance(prior, np.ndarray):
+        prior = numbers(prior, "prior")
     check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
     room = None if memory is None else int(memory * 1e9)
     settings = {

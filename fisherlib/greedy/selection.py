@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Int
 
-from fisherlib._door import checked
+from fisherlib._door import check_fields, checked
 from fisherlib._files import explained, first_line, plain, replacing
 from fisherlib.features import TokenFeatures
 from fisherlib.text import check_same_rows, write_jsonl
@@ -53,6 +53,10 @@ class Selection:
     provenance: Dataset | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
+        check_fields(self)
+        for name, value in (("pool_size", self.pool_size), ("evaluations", self.evaluations), ("seconds", self.seconds)):
+            if not 0 <= value < np.inf:
+                raise ValueError(f"expected {name} of at least 0, and finite, got {value}")
         for name in self._arrays():
             array = np.array(getattr(self, name))  # a copy
             array.setflags(write=False)  # frozen means frozen, and a prefix must not be a door into its parent
@@ -173,6 +177,8 @@ class Selection:
         Raises `OSError` if it cannot be written.
         """
         path = Path(path)
+        if not path.name:
+            raise ValueError(f"expected a file to write the manifest to, got {str(path)!r}: name one in it")
         known = {name: value for name, value in vars(self).items() if name != "provenance"}
         manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **known}
         manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
@@ -208,7 +214,6 @@ class Selection:
                     {k: [row.get(k) for row in manifest["provenance"]] for k in columns}
                 )
             rest = {k: manifest[k] for k in ("pool_size", "upper_bound", "evaluations", "seconds", "settings")}
-            _check_rest(**rest)
             loaded = cls(**arrays, **rest)
             for name in ("objective", "certificate"):
                 said, found = manifest[name], getattr(loaded, name)
@@ -225,19 +230,6 @@ class Selection:
 def provenance_of(features: TokenFeatures, picks: Sequence[int]) -> Dataset | None:
     """What the features know of the rows of these picks."""
     return None if features.provenance is None else features.provenance.select(picks)
-
-
-def _check_rest(pool_size, upper_bound, evaluations, seconds, settings) -> None:
-    for name, value in (("pool_size", pool_size), ("evaluations", evaluations)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{name} is {value!r}, no whole number")
-    for name, value in (("seconds", seconds), ("upper_bound", upper_bound)):
-        if not (isinstance(value, (int, float)) and 0 <= value < float("inf")) and not (
-            name == "upper_bound" and value is None
-        ):
-            raise ValueError(f"{name} is {value!r}, no finite number of at least 0")
-    if not isinstance(settings, dict):
-        raise ValueError("its settings are no JSON object")
 
 
 def _digest(manifest: dict) -> str:

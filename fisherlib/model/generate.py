@@ -67,6 +67,7 @@ def continuations(
         )
     encoded = [Encoded(ids, [False] * len(ids)) for ids in prompts]
     check_run(model, encoded, tokens_per_batch=tokens_per_batch)
+    temperature = float(temperature)  # transformers takes none of NumPy's
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     )

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fisherlib._device import computes_bfloat16
+from fisherlib._door import checked
 from fisherlib._types import Model
 from fisherlib.text import Encoded
 
@@ -68,6 +69,7 @@ def head_scale(model: Model, encoded: Sequence[Encoded]) -> float:
     return 1.0 if abs(scale - 1) < 1e-3 else scale
 
 
+@checked
 def head_matrix(model: Model) -> Float[Tensor, "V d"]:
     """Theta: the logits at a token are Theta x, where x is its row of `fl.extract_features`. With a bias, [W, b].
 

@@ -1,5 +1,6 @@
 """Loading a causal language model and its tokenizer."""
 
+import re
 from pathlib import Path
 
 from fisherlib._door import checked
@@ -66,9 +67,18 @@ def _check_weights(model: Model, found: dict) -> None:
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ValueError(f"its files lack {len(missing):,} of the weights that its config says, like {missing[0]}")
+    expected = {_numberless(name) for name in model.state_dict()}
+    if beyond := sorted(name for name in found["unexpected_keys"] if _numberless(name) in expected):
+        raise ValueError(f"its files hold layers that its config does not count, like {beyond[0]}")
+    if getattr(model.config.get_text_config(), "num_hidden_layers", 1) < 1:
+        raise ValueError("its config counts no layers")
     if found["mismatched_keys"]:
         weight, there, wanted = min(found["mismatched_keys"])
         raise ValueError(f"{weight} has shape {list(there)} in its files, {list(wanted)} by its config")
     for weight, tensor in model.named_parameters():  # tied ones once
         if not all_finite(tensor):
             raise ValueError(f"{weight} has NaN or infinity as {str(tensor.dtype).removeprefix('torch.')}")
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+", "#", name)

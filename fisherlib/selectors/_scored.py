@@ -6,6 +6,7 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Float
 
+from fisherlib._door import numbers
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 
@@ -42,7 +43,7 @@ def scores_for(
 
 def check_scores(features: TokenFeatures, scores: object, *, gaps: bool = False) -> Float[np.ndarray, " N"]:
     """The scores as float64. With `gaps`, NaN may stand for no score, but not for all examples with tokens."""
-    scores = np.asarray(scores, dtype=float)
+    scores = numbers(scores, "scores")
     if scores.shape != (len(features),):
         got = f"{len(scores):,}" if scores.ndim == 1 else f"an array of shape {scores.shape}"
         raise ValueError(f"expected a score for each of {len(features):,} examples, got {got}: check scores=")

@@ -28,6 +28,7 @@ def meta_weights(
     return useful / useful.sum() if useful.any() else useful
 
 
+@checked
 def meta_gradients(
     features: TokenFeatures, target: TokenFeatures | None, head: Matrix, *, loss: str = "sum"
 ) -> Float[np.ndarray, " N"]:

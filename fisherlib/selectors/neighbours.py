@@ -50,6 +50,8 @@ def semhash(rows: Dataset | None, features: TokenFeatures, *, seed: int, thresho
     bad budget.
     """
     _needs("semhash")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"expected a threshold from 0 to 1, a cosine, got {threshold}: change threshold=")
     from semhash import SemHash
 
     ids, X = centred(features)

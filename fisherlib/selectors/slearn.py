@@ -174,6 +174,7 @@ def slearn_grades(
     return Graded(np.array([read_grade(reply) for reply in replies]), list(answers), replies)
 
 
+@checked
 def read_grade(reply: str) -> float:
     """The grade in [0, 1] if the last line of the reply is one, "Grade: 7", "7" or "7/10"; otherwise NaN.
 

@@ -178,7 +178,7 @@ class MaskAudit:
     """
 
     @checked
-    def __init__(self, rows: Dataset, tokenizer: Tokenizer, *, show: int = 2):
+    def __init__(self, rows: Dataset | Sequence[dict], tokenizer: Tokenizer, *, show: int = 2):
         self._tokenizer = tokenizer
         encoded = encode(rows, tokenizer)
         self.tokens = sum(len(e.input_ids) for e in encoded)

@@ -12,10 +12,10 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib._door import checked
+from fisherlib._door import checked, numbers
 from fisherlib._quiet import hidden
 from fisherlib._types import Model, Tokenizer
-from fisherlib.model import all_finite, at_responses, check_run, context_length, pad
+from fisherlib.model import all_finite, at_responses, check_run, context_length, output_head, pad
 from fisherlib.text import encode
 from fisherlib.training.steps import Order, ask, batch_of, equal_token_steps, weighted
 
@@ -85,11 +85,15 @@ def fine_tune(
 
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     check_run(model, encoded, precision=precision)
-    _check_numbers(epochs, learning_rate, tokens_per_step, lora_rank, seed)
+    seed = int(seed)  # transformers takes none of NumPy's
+    _check_numbers(epochs, learning_rate, tokens_per_step)
+    width = output_head(model).weight.shape[1]
+    if lora_rank is not None and not 1 <= lora_rank <= width:
+        raise ValueError(f"expected a lora_rank from 1 to {width:,}, got {lora_rank}: None trains the weights themselves")
     if order is not None and weights is not None:
         raise ValueError("expected weights or an order, got both: an order decides how often a row is seen")
     if weights is not None:
-        encoded = weighted(encoded, np.asarray(weights, dtype=float))
+        encoded = weighted(encoded, numbers(weights, "weights"))
     if order is None:
         steps = equal_token_steps(encoded, tokens_per_step, seed, steps_per_epoch)
         seen = encoded * epochs
@@ -169,7 +173,7 @@ def fine_tune(
     )
 
 
-def _check_numbers(epochs: int, learning_rate: float, tokens_per_step: int, lora_rank: int | None, seed: int) -> None:
+def _check_numbers(epochs: int, learning_rate: float, tokens_per_step: int) -> None:
     """Raise `ValueError` for a number that no training could be run with."""
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}")
@@ -177,10 +181,6 @@ def _check_numbers(epochs: int, learning_rate: float, tokens_per_step: int, lora
         raise ValueError(f"expected a positive, finite learning_rate, got {learning_rate}: held_out_nll gives losses alone")
     if tokens_per_step < 1:
         raise ValueError(f"expected tokens_per_step of at least 1, got {tokens_per_step}")
-    if lora_rank is not None and lora_rank < 1:
-        raise ValueError(f"expected a lora_rank of at least 1, got {lora_rank}: None trains the weights themselves")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"expected a seed from 0 to {2**32 - 1:,}, got {seed}")
 
 
 def _diverged(step: int, steps: int, what: str, number: float | str, learning_rate: float) -> str:

@@ -105,7 +105,7 @@ SELECTION = Kind("a Selection")
 NUMBERS = Kind("None")  # one for each of 12
 INDICES = Kind("[1, 2]|(0, 1)", "[]|{}|''")
 GROUPS = Kind("None", "'abc'|'3'|''")
-METHOD = Kind("", "a function|a model|a tokenizer")  # they can be called
+METHOD = Kind()
 
 
 def each(arguments: str, kind: Kind) -> dict[str, Kind]:
@@ -236,7 +236,7 @@ def functions() -> dict[str, Call]:
             arrays
             | {"pool_size": 12, "upper_bound": None, "evaluations": 0, "seconds": 0.0, "settings": {}, "weights": None},
             {"indices": Kind(), "gains": array, "costs": array, "pool_size": Kind("", "10**30"), "settings": Kind("{}")}
-            | {"upper_bound": Kind("None|0|1|1.5|numpy 1|numpy 0.5", LARGE), "evaluations": Kind("0|1|numpy 1", NUMBER)}
+            | {"upper_bound": Kind("None", LARGE), "evaluations": Kind("0|1|numpy 1", NUMBER)}
             | {"seconds": Kind("0|1|1.5|numpy 1|numpy 0.5", NUMBER), "weights": Kind("None", "numpy ones")},
         ),
         "Selection.prefix": Call(chosen.prefix, {"examples": 2, "tokens": None}, {}, either),
@@ -305,7 +305,7 @@ def ways_to_choose() -> dict[str, Call]:
         "uniform_in_clusters": {"n_clusters": 2},
     }
     special = {
-        "rows": MAYBE_ROWS, "start": Kind("1|numpy 1|0", ""), "like": Kind("None|a function", "a model|a tokenizer"),
+        "rows": MAYBE_ROWS, "start": Kind("1|numpy 1|0", ""), "like": Kind("None"),
         "target": Kind("None|features"), "scores": Kind(),
     }  # fmt: skip
     budget = {"rows": rows, "features": features, "examples": 3, "tokens": None, "seed": 0}
@@ -387,6 +387,8 @@ def arguments(group: str, calls: Callable[[], dict[str, Call]], share: int) -> I
                 kind = ANY_ROWS
             drawn = random.Random(f"{name} {argument}").sample(list(values()), share)
             for value in values():
+                if argument in ("like", "then") and value in ("a function", "a model", "a tokenizer"):
+                    continue  # what can be called is the caller's own, and so is what it raises
                 if value in drawn or value in names(kind.right):
                     changed = given | {argument: values()[value]}
                     if argument in instead:

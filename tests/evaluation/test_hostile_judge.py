@@ -403,12 +403,10 @@ def test_a_cache_that_cannot_be_written_is_found_before_a_question_is_asked(tmp_
         judged(tmp_path, lambda a, b: asked.append(a) or "A")
     with pytest.raises(ValueError, match="expected cache= to be a file"):
         judged("/dev/null", lambda a, b: asked.append(a) or "A")
-    for path, word in (
-        (tmp_path / "file" / "cache.jsonl", "cannot (read|write)"),
-        (tmp_path / ("x" * 300), "cannot (read|write)"),
-    ):
-        with pytest.raises(OSError, match=f"{word} the cache .*name another place, and call again"):
-            judged(path, lambda a, b: asked.append(a) or "A")
+    with pytest.raises(OSError, match="cannot (read|write) the cache .*name another place, and call again"):
+        judged(tmp_path / "file" / "cache.jsonl", lambda a, b: asked.append(a) or "A")
+    with pytest.raises(ValueError, match="expected cache, a path that a disk can hold"):
+        judged(tmp_path / ("x" * 300), lambda a, b: asked.append(a) or "A")
 
     def full(file, data):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -84,7 +84,7 @@ def test_compress_refuses_what_it_cannot_use(method):
     for dim in (0, 3, -1):
         with pytest.raises(ValueError, match=f"a width from 1 to 2, less than that of the features, got {dim}"):
             fl.compress(features, dim, method=method)
-    with pytest.raises(ValueError, match="expected a seed of at least 0, got -1"):
+    with pytest.raises(ValueError, match="expected seed from 0 to 4,294,967,295, got -1"):
         fl.compress(features, 2, method=method, seed=-1)
     features.values[1, 1] = torch.nan
     if method == "pca":

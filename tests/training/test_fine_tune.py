@@ -209,9 +209,9 @@ def test_a_weight_that_the_last_step_broke_is_found(tiny, monkeypatch):
         ({"steps_per_epoch": 0}, "1 to 2 steps, .*got 0"),
         ({"steps_per_epoch": 3}, "1 to 2 steps, .*got 3"),
         ({"steps_per_epoch": 0, "order": in_clusters(2)}, "steps_per_epoch of at least 1 beside an order, got 0"),
-        ({"lora_rank": 0}, "a lora_rank of at least 1, got 0"),
-        ({"seed": -1}, "a seed from 0 to .*, got -1"),
-        ({"seed": 2**32}, "a seed from 0 to"),
+        ({"lora_rank": 0}, "a lora_rank from 1 to .*, got 0"),
+        ({"seed": -1}, "seed from 0 to .*, got -1"),
+        ({"seed": 2**32}, "seed from 0 to"),
         ({"precision": "int8"}, "precision 'auto', 'bfloat16' or 'float32', got 'int8'"),
     ],
 )

@@ -12,6 +12,8 @@ from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from fisherlib._door import check_fields, check_kinds
+
 MODEL_VARIABLE = "FISHERLIB_JUDGE_MODEL"  # the switch: without it, an OPENAI_API_KEY that lies around is not used
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DAY = 86_400.0
@@ -61,6 +63,8 @@ class Endpoint:
 
     def __post_init__(self, key: str):
         object.__setattr__(self, "_key", lambda: key)  # a function, so that no vars() holds it
+        check_fields(self)
+        check_kinds({"key": key}, {"key": str})
         _check_url(self.base_url)
         if not self.model:
             raise ValueError("expected the name of a model to ask, got an empty one")

@@ -121,6 +121,8 @@ def judge(
     Cost: 2 x pairs x repeats requests, one after the other. Source: extension.
     """
     pairs = list(pairs)
+    if strangers := [pair for pair in pairs if not isinstance(pair, Pair)]:
+        raise ValueError(f"expected pairs, judging.Pair, got a {type(strangers[0]).__name__} among them: see all_pairs")
     if repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
     if not 0 <= temperature < float("inf"):
