@@ -42,6 +42,7 @@ _WORDS = {
     "Dataset": "a datasets.Dataset",
     "TokenFeatures": "TokenFeatures",
     "Model": "a causal language model",
+    "Tokenizer": "a tokenizer",
     "Real": "a number",
     "Integral": "a whole number",
     "str": "a text",
@@ -93,7 +94,8 @@ def check_kinds(arguments: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         first = next((k.__name__ for k in wanted if {(k.__name__, kind), (k.__name__, "")} & set(_CURES)), "")
         cure = _CURES.get((first, kind)) or _CURES.get((first, "")) or f"change {name}="
         shown = f" {value!r}" if isinstance(value, (str, int, float, complex)) and len(repr(value)) < 60 else ""
-        got = "None" if value is None else f"a {kind}{shown if cure.startswith('change') else ''}"
+        article = "an" if kind[0] in "aeiouAEIOU" else "a"
+        got = "None" if value is None else f"{article} {kind}{shown if cure.startswith('change') else ''}"
         named = [k for k in wanted if k is not type(None) and (k is not Integral or Real not in wanted)]
         said = list(dict.fromkeys(_WORDS.get(k.__name__, f"a {k.__name__}") for k in named))
         either = ", ".join(said[:-1]) + " or " + said[-1] if len(said) > 1 else said[0]
@@ -102,7 +104,8 @@ def check_kinds(arguments: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
 
 def check_fields(made: Any) -> None:
     """The same for the fields of a dataclass, to begin its `__post_init__` with."""
-    check_kinds({field.name: getattr(made, field.name) for field in dataclasses.fields(made)}, _hints(type(made)))
+    cls: Any = type(made)
+    check_kinds({field.name: getattr(made, field.name) for field in dataclasses.fields(made)}, _hints(cls))
 
 
 def numbers(values: Any, name: str) -> Float[np.ndarray, "..."]:
@@ -123,7 +126,7 @@ def _check_value(name: str, value: Any, kinds: tuple[type, ...]) -> None:
 
 
 @functools.cache
-def _hints(function: Callable) -> dict[str, Any]:
+def _hints(function: Any) -> dict[str, Any]:
     return typing.get_type_hints(function)
 
 
@@ -152,6 +155,6 @@ def _kinds(hint: Any) -> tuple[type, ...] | None:
         return (Integral,)
     origin = typing.get_origin(hint) or hint
     if origin is collections.abc.Callable:
-        return (collections.abc.Callable,)  # type: ignore[return-value]
+        return (collections.abc.Callable,)
     duck = getattr(origin, "_is_protocol", False) and not getattr(origin, "_is_runtime_protocol", False)
     return (origin,) if isinstance(origin, type) and origin not in (Any, object) and not duck else None

@@ -25,6 +25,7 @@ EXPLAINED = {
     "could not import 'skmatter": 1,
     "needs the history of the repository": 1,
     "needs node": 1,
+    "needs a small file system of its own": 2,
     "reads /proc": 2,
 }
 _skipped: list[str] = []

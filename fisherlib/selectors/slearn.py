@@ -132,8 +132,8 @@ class Graded:
 @checked
 def slearn_grades(
     rows: Dataset | None,
-    model: Model,
-    tokenizer: Tokenizer,
+    model: Model | None,
+    tokenizer: Tokenizer | None,
     *,
     answers: list[str] | None = None,
     grader: Callable[[str, str, str], str] | None = None,
@@ -159,9 +159,12 @@ def slearn_grades(
     if missing := [name for name in ("{question}", "{reference}", "{answer}") if name not in grading]:
         raise ValueError(f"expected {missing[0]} in the grading: it marks a place of text")
     asked = exchanges(rows)
+    if (model is None or tokenizer is None) and (answers is None or grader is None):
+        raise ValueError("expected model and tokenizer, got none: only with answers= and a grader= they are not needed")
+    writer: tuple[Any, Any] = (model, tokenizer)
     settings: dict[str, Any] = {"temperature": 0.0, "tokens_per_batch": tokens_per_batch, "progress": progress}
     if answers is None:
-        answers = continuations(model, tokenizer, rows, max_new_tokens=answer_tokens, **settings)
+        answers = continuations(*writer, rows, max_new_tokens=answer_tokens, **settings)
     if len(answers) != len(asked):
         raise ValueError(f"expected an answer to each of {len(asked):,} prompts, got {len(answers):,}: check answers=")
     triples = [(question, reference, answer) for (question, reference), answer in zip(asked, answers, strict=True)]
@@ -170,7 +173,7 @@ def slearn_grades(
     else:
         # The response is a stand-in, which says where the grader's turn begins.
         graded = Dataset.from_list([{"prompt": _filled(grading, *triple) + "\n", "response": "0"} for triple in triples])
-        replies = continuations(model, tokenizer, graded, max_new_tokens=reply_tokens, **settings)
+        replies = continuations(*writer, graded, max_new_tokens=reply_tokens, **settings)
     return Graded(np.array([read_grade(reply) for reply in replies]), list(answers), replies)
 
 

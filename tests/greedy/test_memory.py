@@ -1,6 +1,7 @@
 """The memory plan says what a selection holds, line by line, and asks for no copy of the pool to say so."""
 
 import mmap
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,17 @@ from fisherlib.greedy.race import Race
 from tests.pretend import accelerator
 
 
+def one_byte():
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x")
+        file.flush()
+        return mmap.mmap(file.fileno(), 1)
+
+
 def make_pool(n: int, d: int, longest: int, dtype=torch.float32, mapped: bool = False) -> fl.TokenFeatures:
     rng = np.random.default_rng(n)
     features = fl.TokenFeatures.from_list([torch.tensor(rng.normal(size=(t, d))) for t in rng.integers(0, longest + 1, n)])
-    maps = [mmap.mmap(-1, 1)] if mapped else []
+    maps = [one_byte()] if mapped else []
     trace_weights = torch.rand(len(features.values), generator=torch.Generator().manual_seed(0))
     return replace(features, values=features.values.to(dtype), trace_weights=trace_weights, maps=maps)
 

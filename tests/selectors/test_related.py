@@ -574,7 +574,10 @@ def test_what_llmaaa_refuses():
         (lambda: meta_weights(features, features, theta, loss="max"), "expected loss to be one of"),
         (lambda: meta_weights(features, bare(3, d=3), theta), "expected features of width 4"),
         (lambda: llmaaa_scores(fl.TokenFeatures(features.values * np.nan, features.offsets), theta), "finite features"),
-        (lambda: head_matrix(SimpleNamespace(get_output_embeddings=lambda: None)), "a linear output head, got NoneType"),
+        (
+            lambda: head_matrix(SimpleNamespace(get_output_embeddings=lambda: None, config=None)),
+            "a linear output head, got NoneType",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()
