@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+INTERRUPTED = 128 + signal.SIGINT  # 130
 TERMINATED = 128 + signal.SIGTERM  # 143, the exit status that shells and schedulers know
 
 

@@ -2,6 +2,9 @@
 
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 
 import nbformat
@@ -134,6 +137,34 @@ def test_a_cell_that_never_ends_is_stopped_and_named(tmp_path):
     assert [cell.metadata.papermill.status for cell in cells[1:]] == ["completed", "failed", "pending"]
     with pytest.raises(ProcessLookupError):  # no kernel goes on
         os.kill(int(cells[1].outputs[0].text), 0)
+
+
+ENDED = """
+import sys
+from fisherlib.course import notebook
+notebook.run(sys.argv[1], sys.argv[2], progress=False, minutes=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_run_that_is_ended_by_a_scheduler_keeps_its_cells_and_no_kernel(number, status, tmp_path):
+    pid = tmp_path / "pid"
+    begin = f"import os, pathlib\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
+    nbformat.write(small(begin, "import time\ntime.sleep(100)", RECORD), tmp_path / "n.ipynb")
+    command = [sys.executable, "-c", ENDED, tmp_path / "n.ipynb", tmp_path / "o.ipynb"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        until = time.monotonic() + 120
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(1)  # into the cell that sleeps
+        run.send_signal(number)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == status and f"the cells that ended are in {tmp_path / 'o.ipynb'}" in said
+    cells = nbformat.read(tmp_path / "o.ipynb", as_version=4).cells
+    assert cells[1].metadata.papermill.status == "completed"
+    with pytest.raises(ProcessLookupError):  # no kernel goes on
+        os.kill(int(pid.read_text()), 0)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fisherlib._signals import INTERRUPTED
 from fisherlib.course.notebook.committed import build
 from fisherlib.course.notebook.runner import NOTEBOOKS, need_clone, run
 
@@ -84,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
                 build(path)
     except (ValueError, TimeoutError, RuntimeError) as error:
         sys.exit(f"fisherlib: {error}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except PapermillExecutionError as error:
         sys.exit(f"fisherlib: cell {error.exec_count} failed with {error.ename}: {error.evalue}")
 

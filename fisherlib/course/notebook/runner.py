@@ -4,6 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
+from fisherlib._signals import interruptible
 from fisherlib.assets import IN_CLONE, ROOT
 from fisherlib.course.notebook.lesson import results
 
@@ -38,7 +39,7 @@ def run(
 
     Raises `ValueError` for an unknown parameter, naming the nearest, and for a profile outside a clone; papermill's error if
     a cell fails; `TimeoutError` if the time is up and `RuntimeError` if the kernel died, both naming the cell, or if it did
-    not start.
+    not start; `SystemExit(143)` after SIGTERM.
     """
     if profile is not None:
         need_clone()
@@ -67,17 +68,18 @@ def run(
             raise ValueError(f"{notebook.name} has no parameter {name!r}: {hint}It has {', '.join(declared)}")
         values[name] = value
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        str(notebook),
-        str(output),
-        parameters=values,
-        kernel_name="python3",
-        cwd=None if cwd is None else str(cwd),
-        progress_bar=progress,
-        engine_name=ENGINE,
-        minutes=minutes,
-        start_timeout=_START,
-        log_output=False,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # not the transport warning of every kernel start
-    )
+    with interruptible(lambda: f"the cells that ended are in {output}; the same call begins anew"):
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters=values,
+            kernel_name="python3",
+            cwd=None if cwd is None else str(cwd),
+            progress_bar=progress,
+            engine_name=ENGINE,
+            minutes=minutes,
+            start_timeout=_START,
+            log_output=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # not the transport warning of every kernel start
+        )
     return results(output)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fisherlib._signals import INTERRUPTED, interruptible
 from fisherlib.assets import AssetError
 from fisherlib.course.study.plans import PLANS, Part
 from fisherlib.course.study.profiles import PROFILES
@@ -50,14 +51,17 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{restored:,} rows were committed already", flush=True)
     tables, began = [], time.perf_counter()
     try:
-        for settings, rows in parts:
-            left = None if options.seconds is None else max(options.seconds - (time.perf_counter() - began), 0)
-            table = run_rows(rows, settings, options.folder, seconds=left)
-            if options.profile in PLANS:  # whose settings differ from row to row
-                own = dataclasses.asdict(settings)
-                differs = {name: own[name] for name in ("epochs", "learning_rate")}
-                table = table.assign(sizes=json.dumps(own["sizes"]), **differs)
-            tables.append(table)
+        with interruptible(lambda: f"all rows that ended are kept in {options.folder}: the same command goes on from there"):
+            for settings, rows in parts:
+                left = None if options.seconds is None else max(options.seconds - (time.perf_counter() - began), 0)
+                table = run_rows(rows, settings, options.folder, seconds=left)
+                if options.profile in PLANS:  # whose settings differ from row to row
+                    own = dataclasses.asdict(settings)
+                    differs = {name: own[name] for name in ("epochs", "learning_rate")}
+                    table = table.assign(sizes=json.dumps(own["sizes"]), **differs)
+                tables.append(table)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except (AssetError, ValueError) as error:
         sys.exit(f"fisherlib: {error}")
     table = pd.concat(tables, ignore_index=True)

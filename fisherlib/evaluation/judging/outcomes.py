@@ -30,7 +30,6 @@ def counts(table: pd.DataFrame) -> dict[str, int]:
     return {answer: int((table["answer"] == answer).sum()) for answer in (*DECIDED, *LOST)}
 
 
-@checked
 def scores(table: pd.DataFrame) -> pd.DataFrame:
     """`score` of `first` against `second` at each `prompt`: 1 won, 0 lost, the mean of its two orders and all repeats.
 
