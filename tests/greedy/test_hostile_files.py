@@ -52,7 +52,7 @@ def edited(selection, path, changes, digest=False):
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_a_manifest_that_says_what_no_selection_can_be(name, tmp_path):
+def test_a_manifest_that_says_what_no_selection_can_be(name, tmp_path, as_a_user):
     changes, message = EDITS[name]
     selection = fl.select(FEATURES, examples=3)
     with pytest.raises(ValueError, match=f"expected a manifest written by Selection.save, got .*{message}.*: name another"):
