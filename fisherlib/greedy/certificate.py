@@ -1,6 +1,7 @@
 """How good a selection is: an upper bound on what any selection within the budget could reach."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from fisherlib._door import checked
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy.checks import check_weighting
+from fisherlib.greedy.checks import check_weighting, costs_of
 from fisherlib.greedy.engine import replay
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.one_token import OneToken
@@ -22,16 +23,18 @@ def certify(
     features: TokenFeatures,
     selection: Selection,
     *,
+    costs: Sequence[float] | Float[np.ndarray, " N"] | None = None,
     prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
     weighting: str = "none",
     device: str | torch.device = "auto",
 ) -> Selection:
     """The same picks with their gains and their certificate on `features`: what another method's picks are worth here.
 
-    For picks that were made with compressed features, or at random, or by anyone. The certificate is for the costs of the
-    selection and its budget (its settings' budget, or what it spent). Float64 throughout: O(M d^2 + n d^3).
-    Raises `ValueError` if the selection is from a pool of another size, or cost more than its budget, of which no
-    certificate can speak. Source: extension.
+    For picks that were made with compressed features, or at random, or by anyone. `costs` [N]: what
+    the examples cost, if that is not their response tokens: of all, since the bound is over all that could have been picked.
+    The budget is that of the selection's settings, or its number of examples. Float64 throughout: O(M d^2 + n d^3).
+    Raises `ValueError` if the selection is from a pool of another size, was paid with other costs, or cost more than its
+    budget, of which no certificate can speak. Source: extension.
     """
     features.check_whole()
     if selection.pool_size != len(features):
@@ -44,8 +47,9 @@ def certify(
     picks = selection.indices.tolist()
     gains = replay(state, picks, state.add)
     by_tokens = "tokens" in selection.settings.get("budget", {})
-    price = features.lengths.numpy().astype(float) if by_tokens else np.ones(len(features))
-    price[picks] = selection.costs if by_tokens else 1.0
+    price = costs_of(features, costs) if by_tokens else np.ones(len(features))
+    if by_tokens and not np.allclose(price[picks], selection.costs):
+        raise ValueError("expected the costs that the picks were paid with, got others: give costs=, those of all examples")
     budget = float(selection.settings["budget"]["tokens"]) if by_tokens else float(len(picks))
     if (spent := float(price[picks].sum())) > budget * (1 + TIE):
         raise ValueError(

@@ -119,9 +119,10 @@ class Selection:
         spent = self.costs.cumsum()
         if examples is not None and not 0 < examples <= len(self):
             raise ValueError(f"expected 1 to {len(self)} examples, got {examples}: select more first")
-        if tokens is not None and not (len(self) and spent[0] <= tokens <= spent[-1]):
+        most = 0.0 if tokens is None else tokens * (1 + 1e-9)  # as in `select`: costs like 0.1 do not add up exactly
+        if tokens is not None and not (len(self) and spent[0] <= most and tokens <= spent[-1] * (1 + 1e-9)):
             raise ValueError(f"expected {spent[:1].sum():g} to {spent[-1:].sum():g} tokens, got {tokens}: select more first")
-        n = examples if examples is not None else int((spent <= tokens).sum())
+        n = examples if examples is not None else int((spent <= most).sum())
         settings = {**self.settings, "prefix_of": len(self)}
         return replace(
             self,

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from jaxtyping import Shaped
+from torch import Tensor
 
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Budget
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors.groups import cluster_labels
 
-Labels = Sequence[Any] | Shaped[np.ndarray, " N"]
+Labels = Sequence[Any] | Shaped[np.ndarray, " N"] | Shaped[Tensor, " N"]
 
 
 @selector("quotas")
@@ -76,8 +77,8 @@ def labels_of(rows: Dataset | None, groups: str | Labels | None, features: Token
         if rows is None or groups not in rows.column_names:
             names = "no rows" if rows is None else f"the columns {rows.column_names}"
             raise ValueError(f"expected groups to be a column of the rows, got {groups!r} and {names}: name another")
-        groups = rows[groups]
-    labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+        groups = rows.with_format(None)[groups]
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(labels) != len(features):
         raise ValueError(f"expected a label for each of {len(features):,} examples, got {len(labels):,}: change groups=")
     return labels

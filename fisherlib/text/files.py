@@ -76,7 +76,7 @@ def _parquet(path: Path) -> Dataset:
     if SOURCE in rows.column_names:
         _check_source(rows[0][SOURCE] if len(rows) else None, str(path))
         rows = rows.remove_columns(SOURCE)
-    sources = [{"file": str(path), "line": number, "text": None} for number in range(1, len(rows) + 1)]
+    sources = [{"file": os.path.abspath(path), "line": number, "text": None} for number in range(1, len(rows) + 1)]
     kind = {"file": Value("string"), "line": Value("int64"), "text": Value("string")}  # as in the rows of a .jsonl file
     return rows.add_column(SOURCE, sources, feature=kind)
 
@@ -117,7 +117,7 @@ def _jsonl(path: Path) -> Dataset:
         _check_source(row.pop(SOURCE, None), where)
         if problem := problem_of(row):
             raise ValueError(f"{where}: {problem}")
-        rows.append(row | {SOURCE: {"file": str(path), "line": number, "text": line}})
+        rows.append(row | {SOURCE: {"file": os.path.abspath(path), "line": number, "text": line}})
     if not rows:
         raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
     columns = dict.fromkeys(name for row in rows for name in row if name != SOURCE)

@@ -162,3 +162,42 @@ def test_in_tiny_pools_it_gathers_no_less_than_chance_on_average():
         for rule in below:
             below[rule] += fl.select(features, tokens=tokens, rule=rule).objective < chance
     assert below["best"] == 0 < below["gain_per_token"]
+
+
+@pytest.mark.parametrize("rule", ["gain", "best"])
+@pytest.mark.parametrize("tokens", [0.3, 0.8, 1.2, 1.7])
+def test_costs_that_do_not_add_up_to_the_last_bit(rule, tokens, tmp_path):
+    features, costs = make_pool("random", 0, 30, 4, 3), [0.1] * 30
+    made = fl.select(features, tokens=tokens, costs=costs, rule=rule, checkpoint=tmp_path / "c.json")
+    again = fl.select(features, tokens=tokens, costs=costs, rule=rule, checkpoint=tmp_path / "c.json")
+    assert again.indices.tolist() == made.indices.tolist() and len(made) == round(tokens * 10)
+    assert len(made.prefix(tokens=tokens)) == len(made)
+
+
+@pytest.mark.parametrize("rule", ["gain", "best"])
+def test_files_of_others_beside_a_checkpoint_stay(rule, tmp_path):
+    features = make_pool("random", 0, 30, 4, 3)
+    mine = tmp_path / "c.json.gain"
+    mine.write_text("mine")
+    if rule == "best":  # it would keep a part of its work there
+        with pytest.raises(ValueError, match="expected a manifest written by Selection.save"):
+            fl.select(features, tokens=9, rule=rule, checkpoint=tmp_path / "c.json")
+    else:
+        fl.select(features, tokens=9, rule=rule, checkpoint=tmp_path / "c.json")
+    assert mine.read_text() == "mine"
+
+
+def test_what_the_best_costs_is_counted():
+    features = make_pool("random", 0, 60, 4, 3)
+    parts = [fl.select(features, tokens=20, rule=rule).evaluations for rule in ("gain", "gain_per_token")]
+    assert fl.select(features, tokens=20, rule="best").evaluations > sum(parts)
+
+
+def test_a_certificate_is_for_the_costs_of_all_examples():
+    features = fl.TokenFeatures.from_list([0.3 * torch.ones(1, 3), 5 * torch.eye(3).repeat(2, 1), torch.ones(2, 3)])
+    costs = [1.0, 1.0, 1.0]
+    poor = fl.Selection(np.array([0]), np.array([0.1]), np.array([1.0]), 3, settings={"budget": {"tokens": 1}})
+    best = fl.select(features, tokens=1, costs=costs)
+    assert fl.certify(features, poor, costs=costs).upper_bound >= best.objective * (1 - POORER)
+    with pytest.raises(ValueError, match="expected the costs that the picks were paid with, got others: give costs="):
+        fl.certify(features, best)

@@ -152,3 +152,13 @@ def test_another_mix_is_refused(mix):
     rows, features = pool()
     with pytest.raises(ValueError, match="'keep', 'fisher' or a number from 0 to 1, got"):
         fl.recipe(rows, features, tokens=50, mix=mix)
+
+
+def test_labels_may_be_tensors_and_columns_of_any_format():
+    features = fl.TokenFeatures.from_list([torch.ones(2, 3)] * 6)
+    kinds = [0, 0, 0, 1, 1, 2]
+    rows = Dataset.from_dict({"text": list("abcdef"), "kind": kinds}).with_format("torch")
+    wanted = fl.selectors.quotas(None, features, groups=kinds, tokens=8)
+    for groups, of in ((torch.tensor(kinds), None), (np.array(kinds), None), ("kind", rows)):
+        found = fl.selectors.quotas(of, features, groups=groups, tokens=8)
+        assert found.indices.tolist() == wanted.indices.tolist() and found.settings["shares"] == wanted.settings["shares"]

@@ -206,3 +206,14 @@ def test_a_format_of_the_dataset_alters_nothing():
     of = provenance(rows)
     check_same_rows(rows.with_format("torch"), of)
     assert provenance(rows.with_format("numpy")).to_list() == of.to_list() and of["id"][:] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_file_is_known_from_another_folder_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "my.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 3)
+    rows = fl.load_pool("my.jsonl", test_fraction=0).train.select([0])
+    monkeypatch.chdir(tmp_path / "sub")
+    with pytest.raises(ValueError, match="expected another file than the one the rows are from"):
+        write_jsonl(rows, "../my.jsonl")
+    assert len((tmp_path / "my.jsonl").read_text().splitlines()) == 3
