@@ -90,8 +90,8 @@ def paired_difference(first: HeldOut, second: HeldOut, *, resamples: int = 10_00
     the seeds of training or of a random selection. Examples without tokens are left out.
     Raises `ValueError` if the two were not measured on the same two or more examples, or a loss is not finite.
     """
-    if seed < 0 or resamples < 1:
-        raise ValueError(f"expected at least 1 resample and a seed of at least 0, got {resamples} and {seed}")
+    if resamples < 1:
+        raise ValueError(f"expected at least 1 resample, got {resamples}: change resamples=")
     if not np.array_equal(first.tokens, second.tokens):
         raise ValueError("expected two measurements of the same held-out examples: evaluate both on the same rows")
 

@@ -34,6 +34,7 @@ class Checkpoint:
             _try_to_write(self.path)
         self.settings = settings if path is None else settings | fingerprints(features, costs, start)
         self._pool_size, self._saved_at = len(features), time.perf_counter()
+        self._kept = 0  # picks on the disk
 
     def exists(self) -> bool:
         return self.path is not None and self.path.exists()
@@ -55,6 +56,7 @@ class Checkpoint:
         made = saved.settings | {"pool_size": saved.pool_size}
         if different := [name for name in sorted(asked | made) if asked.get(name) != made.get(name)]:
             raise ValueError(f"expected a checkpoint of this call, got another {different[0]} in {self.path}: remove it")
+        self._kept = len(saved)
         return saved
 
     def check(self, saved: Selection, gains: list[float], costs: np.ndarray) -> None:
@@ -67,23 +69,23 @@ class Checkpoint:
         if self.path is not None and time.perf_counter() - self._saved_at > SAVE_EVERY:
             self.save(so_far())
 
-    def save(self, selection: Selection) -> bool:
-        """Whether it is on the disk now. A disk that is full by now is no reason to lose what is in memory: it warns."""
+    def save(self, selection: Selection) -> None:
+        """Write it down. A disk that is full by now is no reason to lose what is in memory: it warns."""
         if self.path is None:
-            return False
+            return
         self._saved_at = time.perf_counter()
         try:
             selection.save(self.path)
         except OSError as error:
             warnings.warn(f"the checkpoint is not up to date: {first_line(error)}", stacklevel=2)
-            return False
-        return True
+        else:
+            self._kept = len(selection)
 
     def kept(self, picks: list[int]) -> str:
         """For who was interrupted: what is kept, and how to go on."""
         if self.path is None:
             return f"none of {len(picks):,} picks is kept: give checkpoint="
-        return f"{len(picks):,} picks are kept in {self.path}: the same call goes on from there"
+        return f"{self._kept:,} of {len(picks):,} picks are kept in {self.path}: the same call goes on from there"
 
 
 def _try_to_write(path: Path) -> None:

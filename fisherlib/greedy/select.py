@@ -74,9 +74,10 @@ def select(
     *What to choose.* Give exactly one budget: `examples`, or `tokens` (in units of `costs` [N], by default each example's
     response tokens; picking goes on with what still fits). `rule`: "gain" picks the largest gain, "gain_per_token" the
     largest gain / cost, and "best", for token budgets, takes the better of the two and improves it by exchanges: it never
-    gathers less than either, and at least 31 % of the most that the budget can buy (`fisherlib.greedy.best`), in three times
-    the time. `weighting`: "trace" multiplies each token's x x^T by 1 - ||p||^2 (extension). `prior`: sigma0^2, or a matrix
-    V0 [d, d] of what is already known. `start`: an earlier selection to continue; its picks count towards the budget.
+    gathers less than either, and at least 31 % of the most that the budget can buy (`fisherlib.greedy.best`), for the price
+    of both and of the exchanges. `weighting`: "trace" multiplies each token's x x^T by 1 - ||p||^2 (extension). `prior`:
+    sigma0^2, or a matrix V0 [d, d] of what is already known. `start`: an earlier selection to continue; its picks count
+    towards the budget.
 
     *How to compute.* `device`: "auto" (CUDA where there is one, else the CPU) or the name of any device that PyTorch knows
     and that has float64. `dtype` of the screening: "bfloat16", "float32", "float64" (no screening) or "auto", the quickest

@@ -201,10 +201,25 @@ def test_a_scheduler_that_ends_it_is_as_ctrl_c(number, status, tmp_path):
     program = textwrap.dedent(STOPPED.format(signal=int(number)))
     ended = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=120)
     assert ended.returncode == status
-    assert f"picks are kept in {path}: the same call goes on from there" in ended.stderr
-    assert len(fl.Selection.load(path)) in (9, 10)
+    n = len(fl.Selection.load(path))
+    assert n in (9, 10) and f"{n} of {n} picks are kept in {path}: the same call goes on from there" in ended.stderr
     without = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert without.returncode == status and "none of 9 picks is kept: give checkpoint=" in without.stderr
+
+
+def test_what_a_full_disk_did_not_keep_is_not_called_kept(tmp_path, monkeypatch, capsys):
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    def stopping(self, left):
+        raise KeyboardInterrupt
+
+    fl.select(FEATURES, examples=3, checkpoint=tmp_path / "c.json")
+    monkeypatch.setattr(fl.Selection, "save", full)
+    monkeypatch.setattr("fisherlib.greedy.race.Race.next", stopping)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="not up to date"):
+        fl.select(FEATURES, examples=3, start=None, checkpoint=tmp_path / "new.json")
+    assert "0 of 0 picks are kept in" in capsys.readouterr().err
 
 
 def test_who_handles_sigterm_goes_on_doing_so():
