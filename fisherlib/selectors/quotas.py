@@ -79,8 +79,9 @@ def labels_of(rows: Dataset | None, groups: str | Labels | None, features: Token
             raise ValueError(f"expected groups to be a column of the rows, got {groups!r} and {names}: name another")
         groups = rows.with_format(None)[groups]
     labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
-    if len(labels) != len(features):
-        raise ValueError(f"expected a label for each of {len(features):,} examples, got {len(labels):,}: change groups=")
+    found = len(labels) if isinstance(labels, list) else 1  # a tensor of one number is no list of one
+    if found != len(features) or not isinstance(labels, list):
+        raise ValueError(f"expected a label for each of {len(features):,} examples, got {found:,}: change groups=")
     return labels
 
 

@@ -154,7 +154,7 @@ def test_another_mix_is_refused(mix):
         fl.recipe(rows, features, tokens=50, mix=mix)
 
 
-def test_labels_may_be_tensors_and_columns_of_any_format():
+def test_labels_may_be_tensors_and_columns_of_any_format(as_a_user):
     features = fl.TokenFeatures.from_list([torch.ones(2, 3)] * 6)
     kinds = [0, 0, 0, 1, 1, 2]
     rows = Dataset.from_dict({"text": list("abcdef"), "kind": kinds}).with_format("torch")
@@ -162,3 +162,5 @@ def test_labels_may_be_tensors_and_columns_of_any_format():
     for groups, of in ((torch.tensor(kinds), None), (np.array(kinds), None), ("kind", rows)):
         found = fl.selectors.quotas(of, features, groups=groups, tokens=8)
         assert found.indices.tolist() == wanted.indices.tolist() and found.settings["shares"] == wanted.settings["shares"]
+    with pytest.raises(ValueError, match="expected a label for each of 6 examples, got 1: change groups="):
+        fl.selectors.quotas(None, features, groups=torch.tensor(1), tokens=8)
