@@ -12,7 +12,10 @@ def replacing(path: Path, *, alone: bool = False, durable: bool = False) -> Iter
 
     `alone`: no other process writes to this path, so the scratch file has one name, and what a killed run left of it is
     written over. `durable`: on the disk before it takes the place, so that a power cut leaves the old file or the new one.
+    Raises `ValueError` for a path without a name, like "".
     """
+    if not path.name:
+        raise ValueError(f"expected a file to write to, got {str(path)!r}: name one in it")
     scratch = path.with_name(f"{path.name}.new" if alone else f".{path.name}.{os.getpid()}")
     try:
         yield scratch
@@ -41,5 +44,5 @@ def first_line(error: BaseException) -> str:
 
 
 def plain(value: object) -> object:
-    """For json: numbers of numpy and torch as numbers, anything else (a path, say) as text."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """For json: numbers and arrays of numpy and torch as numbers and lists, anything else (a path, say) as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

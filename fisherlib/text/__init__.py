@@ -2,8 +2,8 @@
 
 from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import Pool, load_pool
-from fisherlib.text.provenance import SOURCE, check_same_rows, provenance, write_jsonl
-from fisherlib.text.rows import SHAPES
+from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
+from fisherlib.text.rows import SHAPES, SOURCE, as_stored
 
 __all__ = [
     "SHAPES",
@@ -11,6 +11,7 @@ __all__ = [
     "Encoded",
     "MaskAudit",
     "Pool",
+    "as_stored",
     "check_same_rows",
     "encode",
     "load_pool",

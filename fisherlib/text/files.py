@@ -10,8 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, Value
 
 from fisherlib._files import first_line
-from fisherlib.text.provenance import SOURCE
-from fisherlib.text.rows import SHAPES, half_a_character, problem_of
+from fisherlib.text.rows import SHAPES, SOURCE, half_a_character, problem_of
 
 _DEEPEST = 32  # levels of JSON; Arrow's own limit is 64, and the recursion of `datasets` ends earlier
 _TABLE = "python -c \"import pandas; pandas.read_csv('{0}', {2}dtype=str, keep_default_na=False).to_json('{1}', "
@@ -71,6 +70,7 @@ def _fill(command: str, path: Path) -> str:
 def _parquet(path: Path) -> Dataset:
     try:
         rows = Dataset.from_parquet(str(path))
+        rows.data.table.validate(full=True)  # text that is not UTF-8 would end whoever reads it
     except Exception as error:  # pyarrow and datasets raise many kinds; each means that the file cannot be read
         raise ValueError(f"expected a parquet file, could not read {str(path)!r} ({first_line(error)})") from error
     if SOURCE in rows.column_names:

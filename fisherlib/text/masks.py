@@ -13,7 +13,7 @@ from datasets import Dataset
 from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib._types import Tokenizer
-from fisherlib.text.rows import problem_of
+from fisherlib.text.rows import as_stored, problem_of
 
 _LARGEST_ID = 2**31 - 1  # no vocabulary is larger; whether a model knows an id is its own affair
 
@@ -43,6 +43,7 @@ def encode(
     template from which the response cannot be told, if a row exceeds `max_tokens`, if no token of any row counts, or for a
     `Pool` in place of its rows.
     """
+    rows = as_stored(rows)
     if tokenizer is None:
         encoded = [_encode_ids(row, number) for number, row in enumerate(rows)]
     else:
@@ -71,6 +72,8 @@ def _encode_ids(row: object, number: int) -> Encoded:
     entries = row.tolist() if hasattr(row, "tolist") else row  # of numpy and torch
     if isinstance(entries, str | bytes | dict) or not isinstance(entries, Iterable):
         instead = "give the tokenizer of these rows" if isinstance(row, dict) else "give lists of ids"
+        if isinstance(row, dict) and "input_ids" in row:
+            instead = "give the column of ids, rows['input_ids']"
         raise ValueError(
             f"row {number}: expected a list of token ids without a tokenizer, got {type(row).__name__}: {instead}"
         )
@@ -179,7 +182,7 @@ class MaskAudit:
 
     @checked
     def __init__(self, rows: Dataset | Sequence[dict], tokenizer: Tokenizer, *, show: int = 2):
-        self._tokenizer = tokenizer
+        self._tokenizer, rows = tokenizer, as_stored(rows)
         encoded = encode(rows, tokenizer)
         self.tokens = sum(len(e.input_ids) for e in encoded)
         self.responses = sum(sum(e.is_response) for e in encoded)

@@ -6,15 +6,16 @@ counted: the response of a pair, the assistant turns of a conversation, every to
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
 
-from fisherlib._door import checked
+from fisherlib._door import check_fields, checked
 from fisherlib._files import first_line
 from fisherlib.text import files, shakespeare
-from fisherlib.text.rows import TEXT, columns_of, problem_of
+from fisherlib.text.rows import TEXT, as_stored, columns_of, problem_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Pool:
     train: Dataset
     test: Dataset
     split: bool = False
+
+    def __post_init__(self):
+        check_fields(self)
 
     def __repr__(self) -> str:
         train, test = len(self.train), len(self.test)
@@ -43,19 +47,20 @@ def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: fl
     `.parquet` file, a `datasets.Dataset`, or a dataset id. A dataset that has a test split keeps it; otherwise
     `test_fraction` of the *documents* (column `document`; without one, of the distinct rows) becomes the test set. With 0
     every row is a candidate and the test set is empty: to choose, and judge elsewhere. The rows of a file get one column
-    more, `_source`: the file, the number of the line from 1, and the line itself, which `write_jsonl` writes again.
-    Raises `ValueError` for a broken line, a missing column, an empty response or a source that cannot be read.
+    more, `_source`: the file, the number of the line from 1, and the line itself, which `write_jsonl` writes again. The rows
+    of a dataset lose its format (`with_format`), under which a row need not be a dict.
+    Raises `ValueError` for a broken line, a missing column, an empty response, a dataset with a transform or a source that
+    cannot be read.
     """
     if isinstance(source, Dataset):
-        name, rows = "dataset", source
+        name, rows = "dataset", as_stored(source)
     elif source == "shakespeare":
         return Pool("shakespeare", *(Dataset.from_list(rows) for rows in shakespeare.dialogues()))
     else:
-        name, rows = str(source), _read(str(source))
-    if isinstance(rows, DatasetDict) and {"train", "test"} <= set(rows):
-        train, test = rows["train"], rows["test"]
-    else:
-        train = next(iter(rows.values())) if isinstance(rows, DatasetDict) else rows
+        name = os.fspath(source)
+        rows = _read(name)
+    train, test = (_train_of(rows, name), rows.get("test")) if isinstance(rows, DatasetDict) else (rows, None)
+    if test is train:
         test = None
     for part in [train] if test is None else [train, test]:
         _validate(part, name)
@@ -67,6 +72,11 @@ def load_pool(source: str | Path | Dataset = "shakespeare", *, test_fraction: fl
 def _read(source: str) -> Dataset | DatasetDict:
     if files.is_file(source):
         return files.read(source)
+    if os.path.exists(os.path.join(source, "state.json")):
+        raise ValueError(
+            f"expected a file or a dataset id, got {source!r}, a dataset that was written with save_to_disk: "
+            "open it with datasets.load_from_disk and give that"
+        )
     try:
         return load_dataset(source)
     except Exception as error:  # datasets raises many kinds; each means that this source cannot be read
@@ -74,6 +84,16 @@ def _read(source: str) -> Dataset | DatasetDict:
             f"expected 'shakespeare', a .jsonl or .parquet file or a dataset id, could not load {source!r} "
             f"({first_line(error)}): check the name, or download it first and give the file"
         ) from error
+
+
+def _train_of(splits: DatasetDict, name: str) -> Dataset:
+    """The split to choose from: "train", or the only one, whatever its name."""
+    if "train" not in splits and len(splits) > 1:
+        raise ValueError(
+            f"{name}: expected a split 'train', got {sorted(map(str, splits))}: "
+            "load the one that is meant with datasets.load_dataset(..., split=) and give that"
+        )
+    return splits["train"] if "train" in splits else next(iter(splits.values()))
 
 
 def _validate(rows: Dataset, name: str) -> None:
@@ -95,7 +115,7 @@ def _split_by_document(rows: Dataset, fraction: float | int, seed: int, name: st
         keys = [f"row {i}" if key is None else f"document {key}" for i, key in enumerate(rows["document"])]
     else:  # without documents, at least keep copies of a row on one side
         shape = [c for c in ("messages", "prompt", "response", "text") if c in rows.column_names]
-        keys = [json.dumps(row, sort_keys=True) for row in rows.select_columns(shape)]
+        keys = [json.dumps(row, sort_keys=True, default=str) for row in rows.select_columns(shape)]
     distinct = sorted(set(keys))
     if len(distinct) < 2:
         raise ValueError(f"{name}: expected at least two different documents to split by, got {len(distinct)}: add more")

@@ -1,5 +1,7 @@
 """What each row is and where it came from, so that picks can be traced back, and rows in another order are noticed."""
 
+import datetime
+import decimal
 import hashlib
 import json
 import math
@@ -12,9 +14,10 @@ from datasets import Dataset
 
 from fisherlib._door import checked
 from fisherlib._files import replacing
-from fisherlib.text.rows import TEXT, columns_of
+from fisherlib.text.rows import SOURCE, TEXT, as_stored, columns_of, problem_of
 
-SOURCE = "_source"  # the column that `load_pool` adds: {"file", "line", "text"}, the line as it was, or None
+_SOURCE_KEYS = {"file", "line", "text"}
+_AS_TEXT = datetime.date | datetime.time | datetime.timedelta | decimal.Decimal  # a datetime is a date
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 
 
@@ -54,7 +57,7 @@ def check_same_rows(rows: Dataset, of: Dataset | None, indices: list[int] | None
             "give the same dataset, not filtered or joined with another"
         )
     found = [row_hash(row) for row in columns_of(rows if indices is None else rows.select(indices), TEXT)]
-    wanted = of["hash"][:]
+    wanted = as_stored(of)["hash"][:]
     if found != wanted:
         k = next(k for k, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
         moved = "the same rows in another order, first" if Counter(found) == Counter(wanted) else "another"
@@ -69,21 +72,23 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
     """Write rows that `load_pool` read as the lines they were, byte for byte; the file is replaced whole or not at all.
 
     Columns that were added since are not written. A row that has no line (of a dataset, or a `.parquet` file) is written as
-    JSON without `_source`: NaN and infinity as null, and what JSON does not know, a date for one, as text. Raises
-    `ValueError` if the text of a row is not that of its line any more, or the file is the one that the rows are from;
-    `OSError` if it cannot be written.
+    JSON without `_source`: NaN and infinity as null, dates, times and decimals as text. Raises `ValueError` if the text of a
+    row is not that of its line any more, for bytes, pictures and whatever else JSON does not know, or if the file is the one
+    that the rows are from; `OSError` if it cannot be written.
     """
-    path = Path(path)
+    path, rows = Path(path), as_stored(rows)
+    kind = rows.features.get(SOURCE)
+    ours = isinstance(kind, dict) and set(kind) == _SOURCE_KEYS  # also where it is None: of rows joined with others
     lines, files = [], set()
-    for number, row in enumerate(columns_of(rows, tuple(rows.column_names))):
+    for number, row in enumerate(columns_of(rows, rows.column_names)):
         source = _source(row)
         line = source["text"] if source else None
         if source:
             files.add(source["file"])
         if line is None:
-            row = {name: _sayable(value) for name, value in row.items() if not (source and name == SOURCE)}
-            line = json.dumps(row, ensure_ascii=False, default=str)
-        elif source and _words(row) != _words(json.loads(line)):
+            said = {name: _sayable(v, f"row {number}, {name!r}") for name, v in row.items() if not (ours and name == SOURCE)}
+            line = json.dumps(said, ensure_ascii=False)
+        elif source and not _says(line, row):
             raise ValueError(
                 f"row {number}: expected the text of its line in the file, line {source['line']} of {source['file']}, got "
                 f"another: to write the rows as they are now, leave the lines out with rows.remove_columns({SOURCE!r})"
@@ -106,7 +111,16 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
 def _source(row: dict) -> dict | None:
     """Where a row came from, unless its dataset has a column of that name that is not ours."""
     source = row.get(SOURCE)
-    return source if isinstance(source, dict) and set(source) == {"file", "line", "text"} else None
+    return source if isinstance(source, dict) and set(source) == _SOURCE_KEYS else None
+
+
+def _says(line: object, row: dict) -> bool:
+    """Whether this is still the line of this row: one line, of JSON, with the same words."""
+    try:
+        said: Any = json.loads(line) if isinstance(line, str) and "\n" not in line else None
+    except (ValueError, RecursionError):
+        return False
+    return problem_of(said) is None and problem_of(row) is None and _words(said) == _words(row)
 
 
 def _words(row: dict) -> list:
@@ -123,9 +137,19 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
-def _sayable(value: Any) -> Any:
+def _sayable(value: Any, where: str) -> Any:
+    """A value as JSON knows it. `where`, for messages. Raises `ValueError` for one that is none, nor a number or a date."""
     if isinstance(value, dict):
-        return {name: _sayable(v) for name, v in value.items()}
+        return {name: _sayable(v, where) for name, v in value.items()}
+    if isinstance(value, list):
+        return [_sayable(v, where) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return [_sayable(v) for v in value] if isinstance(value, list) else value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, _AS_TEXT):
+        return str(value)
+    raise ValueError(
+        f"{where}: expected what JSON can hold, got {type(value).__name__}: write it as text, or leave it out with "
+        "rows.remove_columns"
+    )

@@ -1,22 +1,43 @@
 """What *rows* are: a `datasets.Dataset`, or dicts, and what each must hold. Anything else is refused in one sentence."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from datasets import Dataset
 
 SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
 TEXT = ("messages", "system", "prompt", "response", "text")  # the columns that are looked at
+Rows = TypeVar("Rows")
+SOURCE = "_source"  # the column that `load_pool` adds: {"file", "line", "text"}, the line as it was, or None
 _ASSISTANT = "assistant"
 _ALIASES = {_ASSISTANT, "gpt", "chatgpt", "model", "bot", "chatbot", "ai"}  # of who answers, in other formats
 
 
+def as_stored(rows: Rows) -> Rows:
+    """A dataset without its format, so that a row is a dict of Python's own values; anything else as it is.
+
+    Raises `ValueError` for one with a transform. That is a function which makes a row anew each time somebody reads it. So
+    the features would be of what it says today, and hashes and files of what is stored: two texts, of which the user sees
+    one. `map` makes them one.
+    """
+    if not isinstance(rows, Dataset):
+        return rows
+    if rows.format["type"] == "custom":
+        raise ValueError(
+            "expected rows without a transform, which changes what they say each time they are read, got some with one: "
+            "make its text with rows.map, or leave it out with rows.with_format(None)"
+        )
+    return rows.with_format(None)
+
+
 def columns_of(rows: Dataset, names: Sequence[str]) -> Iterator[dict]:
     """Each row with some of its columns, those of `names` that there are; in batches, which is faster than row by row."""
+    rows = as_stored(rows)
     known = [name for name in names if name in rows.column_names]
     if not known:
         yield from ({} for _ in range(len(rows)))
         return
-    for batch in rows.select_columns(known).with_format(None).iter(1000):
+    for batch in rows.select_columns(known).iter(1000):
         yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
@@ -120,6 +122,7 @@ IDS = {
     "a scalar tensor": (torch.tensor(3), "a list of token ids without a tokenizer, got Tensor"),
     "no row": (None, "got NoneType"),
     "a row of text": (GOOD, "got dict: give the tokenizer of these rows"),
+    "a row of ids": ({"input_ids": [1, 2]}, "got dict: give the column of ids, rows.'input_ids'."),
 }
 
 
@@ -202,6 +205,14 @@ def test_capitals_in_a_suffix_do_not_matter(tmp_path):
     assert len(fl.load_pool(write(tmp_path, GOOD, name="X.JSONL"), test_fraction=0).train) == 1
     Dataset.from_list([GOOD]).to_parquet(str(tmp_path / "X.Parquet"))
     assert len(fl.load_pool(tmp_path / "X.Parquet", test_fraction=0).train) == 1
+
+
+def test_parquet_text_that_is_not_utf8_is_refused(tmp_path):
+    broken = pa.table({"text": ["a", "b"], "note": pa.array([b"a", b"a\xff"]).view(pa.string())})
+    pq.write_table(broken, tmp_path / "my.parquet")
+    with pytest.raises(ValueError, match="expected a parquet file, could not read .*my.parquet.*Column 1.*UTF8") as error:
+        fl.load_pool(tmp_path / "my.parquet")
+    one_line(error)
 
 
 def run(command, folder):

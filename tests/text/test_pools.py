@@ -1,6 +1,7 @@
 """Exactly the response tokens count; a bad file names its line; nothing of a test document is in training."""
 
 import copy
+import datetime
 import json
 import re
 
@@ -8,6 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import fisherlib as fl
+from fisherlib.text import provenance, write_jsonl
 from fisherlib.text.shakespeare import TEST_PLAYS, parse_play
 
 
@@ -216,3 +218,77 @@ Pity him not.
         ],
         [("Hamlet", "Alas, poor ghost!"), ("First and Second Clown", "Pity him not.")],
     ]
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "numpy", "torch"])
+def test_a_format_changes_no_row(tokenizer, kind):
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    for rows in (
+        Dataset.from_list([{"messages": [*turns, *turns, {**turns[0], "content": f"u{i}"}]} for i in range(6)]),
+        Dataset.from_list([{"prompt": f"p{i}", "response": "r", "document": i // 2} for i in range(6)]),
+    ):
+        formatted, plainly = rows.with_format(kind), fl.load_pool(rows)
+        pool = fl.load_pool(formatted)
+        assert (pool.train.to_list(), pool.test.to_list()) == (plainly.train.to_list(), plainly.test.to_list())
+        assert isinstance(pool.train[0], dict) and type(pool.train[0].get("document", 0)) is int
+        assert fl.encode(formatted, tokenizer) == fl.encode(rows, tokenizer)
+        assert repr(fl.MaskAudit(formatted, tokenizer)) == repr(fl.MaskAudit(rows, tokenizer))
+        assert formatted.format["type"] == kind  # the user's own is left as it was
+
+
+def test_a_transform_would_make_two_texts_of_one_row(tmp_path, tokenizer):
+    rows = Dataset.from_list([{"prompt": f"p{i}", "response": "r"} for i in range(4)])
+    louder = rows.with_transform(lambda batch: {**batch, "response": [text + "!" for text in batch["response"]]})
+    for door in (
+        fl.load_pool,
+        provenance,
+        lambda rows: fl.encode(rows, tokenizer),
+        lambda rows: fl.MaskAudit(rows, tokenizer),
+        lambda rows: write_jsonl(rows, tmp_path / "out.jsonl"),
+    ):
+        with pytest.raises(ValueError, match="expected rows without a transform, .* rows.map, or .* rows.with_format.None."):
+            door(louder)
+    assert fl.encode(louder.with_format(None), tokenizer) == fl.encode(rows, tokenizer)
+    made = louder.with_format(None).map(lambda row: {"response": row["response"] + "!"})
+    assert provenance(made)["hash"][:] != provenance(rows)["hash"][:] and fl.load_pool(made).train[0]["response"] == "r!"
+
+
+@pytest.mark.usefixtures("as_a_user")
+def test_what_is_no_dataset_says_what_to_do(tmp_path):
+    rows = Dataset.from_list([{"text": f"t{i}"} for i in range(4)])
+    rows.save_to_disk(tmp_path / "saved")
+    for source, message in (
+        (tmp_path / "saved", "written with save_to_disk: open it with datasets.load_from_disk and give that"),
+        (DatasetDict(train=rows), "got a DatasetDict: give one of its splits"),
+        (rows.to_iterable_dataset(), "got an IterableDataset: make one with Dataset.from_list"),
+        (rows.to_list(), "got a list: make one with Dataset.from_list"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            fl.load_pool(source)
+        assert "\n" not in str(error.value)
+    for wrong in (rows.to_list(), None, DatasetDict(train=rows)):
+        with pytest.raises(ValueError, match="expected train, a datasets.Dataset, got"):
+            fl.Pool("mine", wrong, rows)
+
+
+def test_of_several_splits_train_is_chosen_from_and_no_other(monkeypatch):
+    from fisherlib.text import pools as data
+
+    one, two = Dataset.from_list([{"text": "a"}]), Dataset.from_list([{"text": f"b{i}"} for i in range(4)])
+    monkeypatch.setattr(data, "load_dataset", lambda source: DatasetDict(validation=one, train=two))
+    assert len(fl.load_pool("some/dataset", test_fraction=0).train) == 4
+    monkeypatch.setattr(data, "load_dataset", lambda source: DatasetDict(validation=one, test=two))
+    with pytest.raises(ValueError, match=r"some/dataset: expected a split 'train', got \['test', 'validation'\]: load the"):
+        fl.load_pool("some/dataset")
+    monkeypatch.setattr(data, "load_dataset", lambda source: DatasetDict(test=two))
+    assert len(fl.load_pool("some/dataset", test_fraction=0.5).train) == 2  # the only one is meant
+
+
+def test_turns_may_hold_more_than_json_knows(tokenizer):
+    turn = {"role": "user", "content": "u", "at": datetime.date(2020, 1, 1)}
+    rows = [{"messages": [{**turn, "content": f"u{i % 4}"}, {"role": "assistant", "content": "a"}]} for i in range(8)]
+    pool = fl.load_pool(Dataset.from_list(rows), test_fraction=0.25)
+    assert len(pool.test) == 2 and len(fl.encode(pool.train, tokenizer)) == 6

@@ -1,9 +1,12 @@
 """Are the lines of a file written again byte for byte? Are rows in another order, or edited ones, noticed?"""
 
+import datetime
+import decimal
 import errno
 import json
 import os
 
+import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
@@ -130,6 +133,68 @@ def test_edited_rows_are_not_written_as_the_lines_they_were(tmp_path):
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[2])["response"].endswith("!")
 
 
+TWO_LINES = '{"prompt": "p1",\n"response": "r"}'
+EDITS = [
+    "",
+    "no JSON",
+    "null",
+    "[1]",
+    "5",
+    '{"prompt": "p1"}',
+    '{"messages": 5}',
+    '{"messages": [{"role": "user"}]}',
+    "[" * 5000,
+]
+
+
+@pytest.mark.parametrize("text", [*EDITS, '{"prompt": "p1", "response": "r", "n": ' + "9" * 5000 + "}", TWO_LINES])
+def test_a_line_that_somebody_edited_is_not_written(tmp_path, text):
+    rows = fl.load_pool(write(tmp_path, *({"prompt": f"p{i}", "response": "r"} for i in range(3))), test_fraction=0).train
+    sources = [row if i != 1 else {**row, "text": text} for i, row in enumerate(rows[SOURCE])]
+    edited = rows.remove_columns(SOURCE).add_column(SOURCE, sources)
+    with pytest.raises(ValueError, match="row 1: expected the text of its line .*rows.remove_columns"):
+        write_jsonl(edited, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_turns_that_were_edited_to_be_none_are_not_written(tmp_path):
+    rows = fl.load_pool(write(tmp_path, *LINES), test_fraction=0).train
+    with pytest.raises(ValueError, match="row 0: expected the text of its line"):
+        write_jsonl(rows.map(lambda row: {"messages": [{"role": "user"}]}), tmp_path / "out.jsonl")
+
+
+def test_rows_joined_with_those_of_a_file_are_written_without_their_empty_source(tmp_path):
+    read = fl.load_pool(write(tmp_path, {"text": "a"}), test_fraction=0).train
+    for both in ([read, Dataset.from_list([{"text": "b"}])], [Dataset.from_list([{"text": "b"}]), read]):
+        write_jsonl(concatenate_datasets(both), tmp_path / "out.jsonl")
+        assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == ['{"text": "a"}', '{"text": "b"}']
+
+
+def test_whatever_is_written_is_json_that_loads_again(tmp_path):
+    moment = datetime.datetime(2020, 1, 2, 3, 4, 5)
+    given = {"text": "é 😀 \u2028 \0", "x": {"y": None, "z": [None, float("-inf"), 1.5]}, "n": np.arange(4).reshape(2, 2)}
+    given |= {"f": np.float32(0.5), "at": moment, "day": moment.date(), "time": moment.time(), "for": moment - moment}
+    rows = Dataset.from_list([given | {"цена": decimal.Decimal("1.50")}])
+    write_jsonl(rows, tmp_path / "out.jsonl")
+    said = json.loads((tmp_path / "out.jsonl").read_text("utf-8"), parse_constant=pytest.fail)
+    assert said == {
+        **{"text": given["text"], "x": {"y": None, "z": [None, None, 1.5]}, "n": [[0, 1], [2, 3]], "f": 0.5},
+        **{"at": "2020-01-02 03:04:05", "day": "2020-01-02", "time": "03:04:05", "for": "0:00:00", "цена": "1.50"},
+    }
+    assert fl.load_pool(tmp_path / "out.jsonl", test_fraction=0).train.remove_columns(SOURCE).to_list() == [said]
+
+
+def test_bytes_are_refused_with_their_row_and_column(tmp_path):
+    for bad in (b"\xff", {"a": [None, b"x"]}):
+        rows = Dataset.from_list([{"text": "a", "raw": None}, {"text": "b", "raw": bad}])
+        with pytest.raises(ValueError, match="row 1, 'raw': expected what JSON can hold, got bytes: write it as text, or"):
+            write_jsonl(rows, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    for path in ("", ".", "/"):
+        with pytest.raises(ValueError, match="expected a file to write to, got .*: name one in it"):
+            write_jsonl(Dataset.from_list([{"text": "a"}]), path)
+
+
 def test_what_cannot_be_written_is_said_and_nothing_is_lost(tmp_path):
     path = write(tmp_path, *LINES)
     rows = fl.load_pool(path, test_fraction=0).train
@@ -205,6 +270,8 @@ def test_a_format_of_the_dataset_alters_nothing():
     rows = Dataset.from_list([{"text": f"t{i}", "id": i} for i in range(5)])
     of = provenance(rows)
     check_same_rows(rows.with_format("torch"), of)
+    for kind in ("pandas", "numpy", "arrow"):
+        check_same_rows(rows, of.with_format(kind))
     assert provenance(rows.with_format("numpy")).to_list() == of.to_list() and of["id"][:] == ["0", "1", "2", "3", "4"]
 
 
