@@ -14,13 +14,13 @@ from jaxtyping import Int
 from fisherlib._door import check_fields, checked
 from fisherlib._files import explained, first_line, plain, replacing
 from fisherlib.features import TokenFeatures
-from fisherlib.text import check_same_rows, write_jsonl
+from fisherlib.text import as_stored, check_same_rows, write_jsonl
 
 FORMAT = 1
 _ROUNDING = 1e-6  # how far, relatively, an objective may lie above its bound, or from the sum of its gains
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what holds arrays is compared by them, one by one
 class Selection:
     """Examples in the order they were picked.
 
@@ -29,7 +29,8 @@ class Selection:
     objective of *any* selection within the budget, where known; `evaluations` of a gain; `seconds` of selection;
     `settings` that led here; `weights` [n], where the picks are a weighted sample: a sum over the picks with these
     weights is an unbiased estimate of the sum over the pool. `provenance`: for each pick a hash of its row and, where
-    known, its id, file and line (`TokenFeatures.provenance`); None for features that were made by hand.
+    known, its id, file and line (`TokenFeatures.provenance`); None for features that were made by hand. `==` asks whether
+    two names are of one selection: to compare two, compare their `indices`.
     Raises `ValueError` for indices that are no different whole numbers of the pool, gains or costs that are not finite,
     negative costs, and an upper bound below the objective.
 
@@ -50,7 +51,7 @@ class Selection:
     seconds: float = 0.0
     settings: dict = field(default_factory=dict)
     weights: np.ndarray | None = None
-    provenance: Dataset | None = field(default=None, repr=False, compare=False)
+    provenance: Dataset | None = field(default=None, repr=False)
 
     def __post_init__(self):
         check_fields(self)
@@ -167,7 +168,8 @@ class Selection:
         """Write the chosen rows to a file, in pick order: each line byte for byte as it was in the file it came from.
 
         Rows that `load_pool` did not read from a `.jsonl` file are written as JSON. An existing file is replaced as a whole.
-        Raises `ValueError` as `to_dataset`, `OSError` if the file cannot be written.
+        Raises `ValueError` as `to_dataset`, and for rows that JSON cannot hold or that were edited since they were read;
+        `OSError` if the file cannot be written.
         """
         write_jsonl(self.to_dataset(rows), path)
 
@@ -175,21 +177,27 @@ class Selection:
     def save(self, path: str | Path) -> None:
         """Write a JSON manifest; an existing one is replaced as a whole, never half-written.
 
-        Raises `OSError` if it cannot be written.
+        The settings become what JSON has for them: keys are text, tuples and arrays are lists, a path is text. Raises
+        `ValueError`, and writes nothing, where it has nothing (tuples as keys, two keys with one text), `OSError` if it
+        cannot be written.
         """
         path = Path(path)
-        if not path.name:
-            raise ValueError(f"expected a file to write the manifest to, got {str(path)!r}: name one in it")
         known = {name: value for name, value in vars(self).items() if name != "provenance"}
         manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **known}
         manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
         if self.provenance is not None:
-            manifest["provenance"] = [{k: v for k, v in row.items() if v is not None} for row in self.provenance]
+            manifest["provenance"] = [{k: v for k, v in row.items() if v is not None} for row in as_stored(self.provenance)]
+        try:
+            manifest = json.loads(json.dumps(manifest, default=plain), object_pairs_hook=_distinct)  # as it will be read
+        except (TypeError, ValueError, RecursionError, RuntimeError) as error:  # RuntimeError: of a tensor without values
+            raise ValueError(
+                f"expected settings that JSON can hold, got others ({first_line(error)}): change them"
+            ) from error
         manifest["digest"] = _digest(manifest)
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as scratch:
-                scratch.write_text(json.dumps(manifest, indent=1, default=plain))
+                scratch.write_text(json.dumps(manifest, indent=1))
 
     @classmethod
     @checked
@@ -235,8 +243,15 @@ def provenance_of(features: TokenFeatures, picks: Sequence[int]) -> Dataset | No
 
 def _digest(manifest: dict) -> str:
     """Of all that a manifest says: who edits it by hand makes another selection of it."""
-    said = json.loads(json.dumps(manifest, default=plain))  # as it will be read again
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, none of whose keys is there twice: of 1 and "1" JSON would make one."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(f"a key twice, as text, among {[name for name, _ in pairs][:20]}")
+    return made
 
 
 def _floor_percent(share: float) -> str:

@@ -73,6 +73,44 @@ def test_frozen_means_frozen_and_numpy_numbers_can_be_saved(selection, tmp_path)
     assert fl.Selection.load(tmp_path / "n.json").settings["features"] == {"folder": "x", "n": 3}
 
 
+def test_settings_come_back_as_json_has_them(selection, tmp_path):
+    from dataclasses import replace
+
+    settings = {"labels": np.arange(3), "one": np.array([1]), "of": torch.eye(2), "n": np.int64(3), "t": (1, 2), 5: None}
+    replace(selection, settings=settings).save(tmp_path / "s.json")
+    said = {"labels": [0, 1, 2], "one": [1], "of": [[1.0, 0.0], [0.0, 1.0]], "n": 3, "t": [1, 2], "5": None}
+    assert fl.Selection.load(tmp_path / "s.json").settings == said
+
+
+def test_settings_that_json_cannot_hold_are_refused_before_a_byte_is_written(selection, tmp_path):
+    from dataclasses import replace
+
+    circle = {}
+    circle["a"] = circle
+    (tmp_path / "s.json").write_text("old")
+    for settings, message in (
+        ({(1, 2): 3}, "keys must be str"),
+        ({"a": {"b": {(1,): 2}}}, "keys must be str"),
+        ({"quotas": {1: 0.5, "1": 0.25}}, "a key twice, as text, among .'1', '1'."),
+        (circle, "Circular"),
+        ({"a": 10**5000}, "digits"),
+        ({"a": torch.empty(2, device="meta")}, "meta"),
+    ):
+        with pytest.raises(ValueError, match=f"expected settings that JSON can hold, got others .*{message}") as error:
+            replace(selection, settings=settings).save(tmp_path / "s.json")
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "s.json").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
+    with pytest.raises(ValueError, match="expected a file to write to, got '.': name one in it"):
+        selection.save("")
+
+
+def test_a_selection_equals_itself_and_can_be_a_key(selection):
+    from dataclasses import replace
+
+    other = replace(selection)
+    assert selection == selection and selection != other and len({selection, other}) == 2  # no array is compared
+
+
 def test_prefixes_nest(selection):
     assert selection.prefix(examples=2).indices.tolist() == selection.indices[:2].tolist()
     spent = selection.costs.cumsum()
@@ -86,6 +124,7 @@ def test_prefixes_nest(selection):
 def test_to_dataset_keeps_the_order_and_checks_the_pool(selection):
     rows = Dataset.from_list([{"text": str(i)} for i in range(6)])
     assert selection.to_dataset(rows)["text"] == [str(i) for i in selection.indices]
+    assert selection.to_dataset(rows.with_format("pandas")).format["type"] == "pandas"  # theirs, as they are
     with pytest.raises(ValueError, match="the pool of 6 rows that was selected from, got 5"):
         selection.to_dataset(rows.select(range(5)))
 
