@@ -187,6 +187,31 @@ def test_another_extraction_is_refused_by_name(tiny, ids, interrupted):
         assert bytes_of(folder) == before
 
 
+def test_the_side_of_the_padding_is_no_other_extraction(tiny, ids, interrupted):
+    part, _ = interrupted
+    goes_on = fl.extract_features(tiny, None, ids, out_dir=part, padding_side="left", tokens_per_batch=20, **EXACT)
+    whole = fl.extract_features(tiny, None, ids, padding_side="right", **EXACT)
+    torch.testing.assert_close(goes_on.values, whole.values, atol=1e-5, rtol=1e-4)  # to rounding; see test_extract.py
+
+
+def test_a_tokenizer_that_begins_rows_with_another_token_is_another_extraction(tiny, tmp_path):
+    class Beginning:  # its template is the same, its ids are not
+        is_fast, chat_template, eos_token, begins = True, None, "", [1]
+
+        def __call__(self, text, **_):
+            ids = [*self.begins, *(2 + ord(letter) % 90 for letter in text)]
+            spans = [(0, 0)] * len(self.begins) + [(i, i + 1) for i in range(len(text))]
+            return {"input_ids": ids, "offset_mapping": spans}
+
+    tokenizer, rows = Beginning(), Dataset.from_list([{"text": "abcd"}])
+    first = fl.extract_features(tiny, tokenizer, rows, out_dir=tmp_path / "f", **EXACT)
+    assert len(first.values) == 4
+    for begins in ([], [2]):
+        tokenizer.begins = begins
+        with pytest.raises(ValueError, match="got another .*rows"):
+            fl.extract_features(tiny, tokenizer, rows, out_dir=tmp_path / "f", **EXACT)
+
+
 def test_another_chat_template_or_mask_is_another_extraction(real, tiny):
     _, tokenizer = real
     rows = fl.encode(Dataset.from_list([{"prompt": "a", "response": "b"}]), tokenizer)
