@@ -17,6 +17,7 @@ from fisherlib._files import replacing
 from fisherlib.text.rows import SOURCE, TEXT, as_stored, columns_of, problem_of
 
 _SOURCE_KEYS = {"file", "line", "text"}
+_NOT_LINES = (".parquet", ".csv", ".tsv", ".gz")
 _AS_TEXT = datetime.date | datetime.time | datetime.timedelta | decimal.Decimal  # a datetime is a date
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 
@@ -74,9 +75,13 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
     Columns that were added since are not written. A row that has no line (of a dataset, or a `.parquet` file) is written as
     JSON without `_source`: NaN and infinity as null, dates, times and decimals as text. Raises `ValueError` if the text of a
     row is not that of its line any more, for bytes, pictures and whatever else JSON does not know, or if the file is the one
-    that the rows are from; `OSError` if it cannot be written.
+    that the rows are from or by its name no file of lines; `OSError` if it cannot be written.
     """
     path, rows = Path(path), as_stored(rows)
+    if path.suffix.lower() in _NOT_LINES:
+        raise ValueError(
+            f"expected a .jsonl file to write to, got {str(path)!r}, which would not be what its name says: rename it"
+        )
     kind = rows.features.get(SOURCE)
     ours = isinstance(kind, dict) and set(kind) == _SOURCE_KEYS  # also where it is None: of rows joined with others
     lines, files = [], set()

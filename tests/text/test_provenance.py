@@ -184,7 +184,7 @@ def test_whatever_is_written_is_json_that_loads_again(tmp_path):
     assert fl.load_pool(tmp_path / "out.jsonl", test_fraction=0).train.remove_columns(SOURCE).to_list() == [said]
 
 
-def test_bytes_are_refused_with_their_row_and_column(tmp_path):
+def test_bytes_are_refused_with_their_row_and_column_and_files_that_are_no_lines_by_name(tmp_path):
     for bad in (b"\xff", {"a": [None, b"x"]}):
         rows = Dataset.from_list([{"text": "a", "raw": None}, {"text": "b", "raw": bad}])
         with pytest.raises(ValueError, match="row 1, 'raw': expected what JSON can hold, got bytes: write it as text, or"):
@@ -193,6 +193,9 @@ def test_bytes_are_refused_with_their_row_and_column(tmp_path):
     for path in ("", ".", "/"):
         with pytest.raises(ValueError, match="expected a file to write to, got .*: name one in it"):
             write_jsonl(Dataset.from_list([{"text": "a"}]), path)
+    for name in ("subset.parquet", "subset.jsonl.gz", "subset.CSV"):
+        with pytest.raises(ValueError, match=f"expected a .jsonl file to write to, got .*{name}.*: rename it"):
+            write_jsonl(Dataset.from_list([{"text": "a"}]), tmp_path / name)
 
 
 def test_what_cannot_be_written_is_said_and_nothing_is_lost(tmp_path):
