@@ -16,13 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib._door import check_fields, checked
+from fisherlib._files import first_line
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.folder import COLUMNS
 
 Indices = Sequence[int] | Int[np.ndarray, " n"]  # of examples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a pool is itself: equal values would be a pass over all of them
 class TokenFeatures:
     """The features of all response tokens of `N` examples, ragged: example `i` is rows `offsets[i]:offsets[i+1]`.
 
@@ -30,6 +31,7 @@ class TokenFeatures:
     softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
     they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
     `provenance` [N]: of each example's row the `hash`, `id`, `file` and `line`, where the rows were a dataset.
+    `features[i]` [T_i, d] is example i, counted from the end if negative. Tensors that need a gradient come in without it.
     Raises `ValueError` for values of width 0 or complex ones, offsets that do not rise from 0 to M, and columns of another
     length.
 
@@ -53,13 +55,11 @@ class TokenFeatures:
 
     def __post_init__(self):
         check_fields(self)
-        rows, steps = len(self.values), self.offsets.diff()
-        if self.values.ndim != 2 or self.values.shape[1] == 0 or self.values.is_complex():
-            shape = list(self.values.shape)
+        if self.values.ndim != 2 or self.values.shape[1] == 0:
             raise ValueError(
-                f"expected values [M, d] of real numbers with d of at least 1, got {self.values.dtype} of shape {shape}: "
-                "check the features"
+                f"expected values [M, d] with d of at least 1, got shape {list(self.values.shape)}: check the features"
             )
+        rows, steps = len(self.values), self.offsets.diff()
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
         for name in COLUMNS:
@@ -74,8 +74,11 @@ class TokenFeatures:
     @classmethod
     @checked
     def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
-        """From one `[T_i, d]` tensor or array per example (empty ones allowed). Raises `ValueError` if the widths differ."""
-        blocks = [torch.as_tensor(block) for block in blocks]
+        """From one `[T_i, d]` tensor or array per example (empty ones allowed), in the widest of their dtypes.
+
+        Raises `ValueError` if the widths differ, or for a block of anything but real numbers.
+        """
+        blocks = [_block(i, block) for i, block in enumerate(blocks)]
         if not blocks:
             raise ValueError("expected at least one example, got an empty list")
         widths = {tuple(block.shape[1:]) for block in blocks}
@@ -87,9 +90,11 @@ class TokenFeatures:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, i: int | np.integer) -> Float[Tensor, "T d"]:
-        if not 0 <= i < len(self):
+    @checked
+    def __getitem__(self, i: int) -> Float[Tensor, "T d"]:
+        if not -len(self) <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
+        i = int(i) % len(self)
         return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
 
     def __repr__(self) -> str:
@@ -204,3 +209,20 @@ class TokenFeatures:
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"maps": []}  # a copy (pickle, deepcopy) holds the values themselves
+
+
+def _block(i: int, block: Any) -> Float[Tensor, "T d"]:
+    """The tensor of one example. Raises `ValueError` for what holds anything but real numbers."""
+    try:
+        if not isinstance(block, Tensor) and hasattr(block, "__array__"):
+            array = np.asarray(block)
+            # Torch takes no other byte order, no negative strides, and warns of what it could not write to.
+            block = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+        block = torch.as_tensor(block).detach()
+        if block.is_complex() or block.dtype == torch.bool:
+            raise ValueError(f"{block.dtype}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"block {i}: expected a matrix [T, d] of real numbers, got others ({first_line(error)}): convert it"
+        ) from error
+    return block
