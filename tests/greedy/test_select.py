@@ -1,6 +1,7 @@
 """The selection is the naive float64 greedy's, and what it promises holds against brute force."""
 
 import contextlib
+import dataclasses
 import itertools
 
 import numpy as np
@@ -470,6 +471,17 @@ def test_certify_bounds_the_optimum_for_any_picks():
     assert again.upper_bound == pytest.approx(chosen.upper_bound, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "budget",
+    [None, 5, "tokens", ["tokens"], *({"tokens": t} for t in (None, "5", [5], True, float("nan"), -3, float("inf")))],
+)
+def test_a_budget_that_none_can_be_is_refused_by_certify(budget):
+    features = make_pool("random", 6, 8, 3, 4)
+    chosen = dataclasses.replace(fl.select(features, tokens=9), settings={"budget": budget})
+    with pytest.raises(ValueError, match=r"expected settings of a budget like \{'tokens': 300\}, got .*: make it anew with"):
+        fl.certify(features, chosen)
+
+
 def test_compression_costs_what_certify_says():
     features = make_pool("random", 7, 80, 16, 5)
     full = fl.select(features, examples=15)
@@ -513,6 +525,10 @@ def test_the_forecast_is_of_the_right_size():
         selection = fl.select(features, **budget)
         assert 0.3 < expected.evaluations / selection.evaluations < 3
         assert expected.seconds > 0 and expected.gigabytes > 0
+    best = fl.forecast(features, tokens=1000, rule="best", sample=300)
+    spent = fl.select(features, tokens=1000, rule="best").evaluations
+    assert spent / 2 < best.evaluations < 2 * spent
+    assert best.gigabytes > fl.forecast(features, tokens=1000, sample=300).gigabytes  # it holds more than one at a time
     whole = fl.forecast(features, examples=150, sample=2000)
     assert whole.evaluations == fl.select(features, examples=150).evaluations
     with pytest.raises(ValueError, match="raise memory="):
