@@ -47,6 +47,7 @@ _CURES = {
     ("ndarray", "list"): "make it with np.array",
     ("Tensor", "ndarray"): "make it with torch.from_numpy",
     ("Tensor", "list"): "make it with torch.tensor",
+    ("str", "dtype"): "give its name as a text",
     ("Integral", "slice"): "take several with subset(range(...))",
 }
 _WORDS = {
@@ -59,6 +60,7 @@ _WORDS = {
     "str": "a text",
     "bool": "True or False",
     "Path": "a path",
+    "Order": "an order like ClusterOrder",
     "dict": "a dict",
     "Mapping": "a dict",
     "Sequence": "a list",
@@ -111,6 +113,8 @@ def check_kinds(arguments: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[
         kind = type(value).__name__
         first = next((k.__name__ for k in wanted if {(k.__name__, kind), (k.__name__, "")} & set(_CURES)), "")
         cure = _CURES.get((first, kind)) or _CURES.get((first, "")) or f"change {name}="
+        if kind == "Selection" and hasattr(value, name):
+            cure = f"give its {name}"
         shown = f" {value!r}" if isinstance(value, (str, int, float, complex)) and len(repr(value)) < 60 else ""
         article = "an" if kind[0] in "aeiouAEIOU" else "a"
         got = "None" if value is None else f"{article} {kind}{shown if cure.startswith('change') else ''}"

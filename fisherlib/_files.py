@@ -47,5 +47,5 @@ def first_line(error: BaseException) -> str:
 
 
 def plain(value: object) -> object:
-    """For json: numbers of numpy and torch as numbers, anything else (a path, say) as text."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """For json: numbers of numpy and torch as numbers, arrays as lists of them, anything else (a path, say) as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -132,6 +132,17 @@ def test_the_words():
             call()
 
 
+def test_a_selection_has_what_is_asked_for_under_its_name(tiny, ids):
+    chosen = fl.select(FEATURES, examples=1)
+    for call, cure in (
+        (lambda: fl.fine_tune(tiny, None, ids, weights=chosen), "give its weights"),
+        (lambda: fl.select(FEATURES, examples=1, costs=chosen), "give its costs"),
+        (lambda: FEATURES.subset(chosen), "give its indices"),
+    ):
+        with pytest.raises(ValueError, match=f"got a Selection: {cure}$"):
+            call()
+
+
 def test_a_call_that_is_no_call_has_pythons_words():
     with pytest.raises(TypeError, match=r"seeded\(\) missing 1 required positional argument: 'features'"):
         seeded()

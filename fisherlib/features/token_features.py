@@ -32,8 +32,8 @@ class TokenFeatures:
     they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
     `provenance` [N]: of each example's row the `hash`, `id`, `file` and `line`, where the rows were a dataset.
     `features[i]` [T_i, d] is example i, counted from the end if negative. Tensors that need a gradient come in without it.
-    Raises `ValueError` for values of width 0 or complex ones, offsets that do not rise from 0 to M, and columns of another
-    length.
+    Raises `ValueError` for values of width 0 or complex ones, offsets that do not rise from 0 to M, labels that are no whole
+    numbers, and columns of another length.
 
     >>> features = fl.TokenFeatures.from_list([torch.ones(2, 3), torch.zeros(0, 3), torch.ones(4, 3)])
     >>> features
@@ -59,6 +59,12 @@ class TokenFeatures:
             raise ValueError(
                 f"expected values [M, d] with d of at least 1, got shape {list(self.values.shape)}: check the features"
             )
+        if self.values.layout != torch.strided:
+            raise ValueError(f"expected dense values, got {self.values.layout}: give values.to_dense()")
+        for name in ("offsets", "labels"):
+            if (whole := getattr(self, name)) is not None and (whole.ndim != 1 or whole.is_floating_point()):
+                got = f"{whole.dtype} of shape {list(whole.shape)}"
+                raise ValueError(f"expected a list of whole numbers as {name}, got {got}: convert them")
         rows, steps = len(self.values), self.offsets.diff()
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
@@ -83,7 +89,10 @@ class TokenFeatures:
             raise ValueError("expected at least one example, got an empty list")
         widths = {tuple(block.shape[1:]) for block in blocks}
         if len(widths) > 1 or any(block.ndim != 2 for block in blocks):
-            raise ValueError(f"expected matrices [T_i, d] of one width d, got shapes {[tuple(b.shape) for b in blocks[:5]]}")
+            shapes = [tuple(b.shape) for b in blocks[:5]]
+            raise ValueError(
+                f"expected matrices [T_i, d] of one width d, got shapes {shapes}: give one matrix for each example"
+            )
         lengths = torch.tensor([0, *(len(block) for block in blocks)])
         return cls(torch.cat(blocks), lengths.cumsum(0), **per_token)
 
@@ -124,7 +133,8 @@ class TokenFeatures:
         """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
         given = np.asarray(indices)
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            raise ValueError(f"expected indices as whole numbers, got {given.dtype}: use np.flatnonzero for a mask")
+            got = given.dtype if given.ndim == 1 else f"shape {given.shape}"
+            raise ValueError(f"expected indices as a list of whole numbers, got {got}: use np.flatnonzero for a mask")
         if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
             raise IndexError(f"example {bad[0]} of {len(self)}")
         self.check_whole()
@@ -172,8 +182,9 @@ class TokenFeatures:
         try:
             writer = feature_folder.Writer(scratch, info, self.offsets, self.provenance, shown=folder)
             writer.append(columns, len(self))
-            scratch.chmod(0o755)  # the temporary folder was private
-            os.replace(scratch, folder)
+            with feature_folder.explain_disk_errors(folder, "nothing was kept"):
+                scratch.chmod(0o755)  # the temporary folder was private
+                os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -211,7 +222,7 @@ class TokenFeatures:
         return self.__dict__ | {"maps": []}  # a copy (pickle, deepcopy) holds the values themselves
 
 
-def _block(i: int, block: Any) -> Float[Tensor, "T d"]:
+def _block(i: int, block: Any) -> Tensor:
     """The tensor of one example. Raises `ValueError` for what holds anything but real numbers."""
     try:
         if not isinstance(block, Tensor) and hasattr(block, "__array__"):

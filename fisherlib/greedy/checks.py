@@ -24,6 +24,8 @@ def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray,
 
 def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | None, tokens: float | int | None) -> None:
     """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
+    if len(features) == 0:
+        raise ValueError("expected features of at least one example, got none")
     if (examples is None) == (tokens is None):
         raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
     if examples is not None and not 0 < examples <= len(features):
@@ -38,8 +40,6 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
 
 def check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
     """Raise `ValueError` for the first argument of `select` that is not what it should be."""
-    if len(features) == 0:
-        raise ValueError("expected features of at least one example, got none")
     check_budget(features, costs, examples, tokens)
     for name, value, known in (
         ("rule", rule, ("gain", "gain_per_token", "best")),
@@ -66,8 +66,10 @@ def check_memory(memory: float | int | None) -> None:
 
 
 def check_weighting(features: TokenFeatures, weighting: str) -> None:
-    """Raise `ValueError` for an unknown weighting, or one that the features have no weights for."""
+    """Raise `ValueError` for an unknown weighting, or one that the features have no weights for, or negative ones."""
     if weighting not in ("none", "trace"):
         raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
     if weighting == "trace" and features.trace_weights is None:
         raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")
+    if weighting == "trace" and bool((features.trace_weights < 0).any()):
+        raise ValueError("expected trace_weights of at least 0, got others: extract the features again")

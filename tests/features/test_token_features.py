@@ -1,6 +1,7 @@
 """Sums and means of what tokens have, over each example."""
 
 import copy
+import os
 import pickle
 import warnings
 
@@ -167,3 +168,43 @@ def test_compress_refuses_what_it_cannot_use(method):
     if method == "pca":
         with pytest.raises(ValueError, match="expected finite features, got NaN or infinity"):
             fl.compress(features, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"offsets": torch.tensor([0.0, 2.5, 4.0])}, "a list of whole numbers as offsets, got torch.float32 of shape"),
+        ({"offsets": torch.tensor([[0, 2, 4]])}, "a list of whole numbers as offsets, got torch.int64 of shape"),
+        ({"labels": torch.rand(4)}, "a list of whole numbers as labels, got torch.float32"),
+        ({"values": torch.ones(4, 2).to_sparse()}, r"dense values, got torch.sparse_coo: give values.to_dense\(\)"),
+    ],
+)
+def test_fields_that_would_fail_later_are_refused_at_once(fields, said, as_a_user):
+    with pytest.raises(ValueError, match=f"^expected {said}"):
+        fl.TokenFeatures(**({"values": torch.ones(4, 2), "offsets": torch.tensor([0, 2, 4])} | fields))
+
+
+def test_a_list_of_lists_is_no_list_of_indices(as_a_user):
+    features = fl.TokenFeatures.from_list([torch.ones(2, 2)] * 3)
+    with pytest.raises(ValueError, match=r"indices as a list of whole numbers, got shape \(2, 1\)"):
+        features.subset([[0], [1]])
+
+
+def test_what_cannot_take_its_place_is_explained(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def busy(source, target):
+        if os.path.isdir(source):
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", busy)
+    with pytest.raises(OSError, match="cannot write features to .*f .*nothing was kept"):
+        fl.TokenFeatures.from_list([torch.ones(2, 2)]).save(tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_may_hold_arrays(tmp_path):
+    features = fl.TokenFeatures.from_list([torch.ones(2, 2)], info={"layers": np.arange(2), "scales": torch.ones(1, 2)})
+    features.save(tmp_path / "f")
+    assert fl.TokenFeatures.load(tmp_path / "f").info == {"layers": [0, 1], "scales": [[1.0, 1.0]]}

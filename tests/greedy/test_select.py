@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -538,3 +539,12 @@ def test_the_forecast_is_of_the_right_size():
     with pytest.raises(ValueError, match="hold for a sample of the pool too, got .'costs'."):
         fl.forecast(features, examples=10, costs=np.ones(1500))
     assert fl.forecast(features, tokens=8, sample=300).evaluations > 0  # a sample's share would not pay for one example
+
+
+def test_no_features_and_negative_weights_are_refused():
+    for call in (fl.select, fl.forecast, partial(fl.selectors.uniform, None)):
+        with pytest.raises(ValueError, match="expected features of at least one example, got none"):
+            call(fl.TokenFeatures(torch.zeros(0, 3), torch.tensor([0])), examples=1)
+    features = fl.TokenFeatures(torch.ones(4, 2), torch.tensor([0, 2, 4]), trace_weights=-torch.ones(4))
+    with pytest.raises(ValueError, match="expected trace_weights of at least 0, got others: extract the features again"):
+        fl.select(features, examples=1, weighting="trace")

@@ -87,7 +87,7 @@ def test_one_group_is_uniform_and_none_comes_last():
         ({"groups": b"x" * 120}, "expected groups, .*, got a bytes"),
     ],
 )
-def test_bad_groups_and_shares_are_refused(options, said):
+def test_bad_groups_and_shares_are_refused(options, said, as_a_user):
     rows, features = pool()
     with pytest.raises(ValueError, match=said):
         quotas(rows, features, tokens=50, **options)
@@ -173,7 +173,7 @@ def test_labels_may_be_tensors_and_columns_of_any_format(as_a_user):
 @pytest.mark.parametrize(
     "label", [float("nan"), np.float32("nan"), pd.NA, pd.NaT, [1], {"a": 1}, {1}, np.ones(2), torch.ones(2)], ids=repr
 )
-def test_a_label_that_makes_no_group_is_refused_by_its_row(label):
+def test_a_label_that_makes_no_group_is_refused_by_its_row(label, as_a_user):
     features = fl.TokenFeatures.from_list([torch.ones(2, 3)] * 4)
     rows = Dataset.from_dict({"text": list("abcd")})
     for method in (fl.selectors.quotas, fl.recipe):
@@ -181,7 +181,7 @@ def test_a_label_that_makes_no_group_is_refused_by_its_row(label):
             method(rows, features, groups=["a", None, label, label], tokens=4)
 
 
-def test_labels_of_one_name_are_refused_and_numbers_are_numbers():
+def test_labels_of_one_name_are_refused_and_numbers_are_numbers(as_a_user):
     features = fl.TokenFeatures.from_list([torch.ones(2, 3)] * 4)
     with pytest.raises(ValueError, match="expected labels of different names, got 1 and '1': change groups="):
         fl.selectors.quotas(None, features, groups=[1, 1, "1", "1"], tokens=4)
