@@ -202,7 +202,7 @@ def _kinds(hint: Any) -> tuple[type, ...] | None:
         return _kinds(hint.array_type)
     if hint is float:
         return (Real,)
-    if hint is int:
+    if hint in (int, np.integer):
         return (Integral,)
     origin = typing.get_origin(hint) or hint
     if origin is collections.abc.Callable:

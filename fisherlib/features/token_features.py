@@ -100,7 +100,7 @@ class TokenFeatures:
         return len(self.offsets) - 1
 
     @checked
-    def __getitem__(self, i: int) -> Float[Tensor, "T d"]:
+    def __getitem__(self, i: int | np.integer) -> Float[Tensor, "T d"]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
         i = int(i) % len(self)
