@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from pathlib import Path
 def replacing(path: Path, *, alone: bool = False, durable: bool = False) -> Iterator[Path]:
     """A scratch file beside `path`, to be written to: it takes the place of `path` whole, or is removed if that failed.
 
-    `alone`: no other process writes to this path, so the scratch file has one name, and what a killed run left of it is
+    `alone`: nobody else writes to this path, so the scratch file has one name, and what a killed run left of it is
     written over. `durable`: on the disk before it takes the place, so that a power cut leaves the old file or the new one.
     Raises `ValueError` for a path without a name, like "".
     """
     if not path.name:
         raise ValueError(f"expected a file to write to, got {str(path)!r}: name one in it")
-    scratch = path.with_name(f"{path.name}.new" if alone else f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f"{path.name}.new") if alone else scratch_of(path)
     try:
         yield scratch
         if durable:
@@ -25,6 +26,11 @@ def replacing(path: Path, *, alone: bool = False, durable: bool = False) -> Iter
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def scratch_of(path: Path) -> Path:
+    """A file beside `path` that no other process, and no other thread of this one, writes to."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A file is replaced whole or not at all."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -50,6 +51,19 @@ def test_alone_writes_over_what_a_killed_run_left_and_others_have_a_scratch_file
             theirs.write_text("theirs")
         assert (tmp_path / "a").read_text() == "theirs"
     assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_two_threads_have_a_scratch_file_each(tmp_path):
+    with replacing(tmp_path / "a") as mine, ThreadPoolExecutor(1) as pool:
+        mine.write_text("mine")
+        pool.submit(_write, tmp_path / "a", "theirs").result(timeout=60)
+        assert mine.read_text() == "mine" and (tmp_path / "a").read_text() == "theirs"
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "mine")]
+
+
+def _write(path, text):
+    with replacing(path) as scratch:
+        scratch.write_text(text)
 
 
 def test_durable_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):

@@ -16,13 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib._door import check_fields, checked
+from fisherlib._files import first_line
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.folder import COLUMNS
 
 Indices = Sequence[int] | Int[np.ndarray, " n"]  # of examples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a pool is itself: equal values would be a pass over all of them
 class TokenFeatures:
     """The features of all response tokens of `N` examples, ragged: example `i` is rows `offsets[i]:offsets[i+1]`.
 
@@ -30,8 +31,9 @@ class TokenFeatures:
     softmax covariance), `nll` [M] (natural log) and `labels` [M] (the token that was to be predicted). `info` says where
     they come from. `maps` are the files that the tensors are mapped from: read those tensors, do not write to them.
     `provenance` [N]: of each example's row the `hash`, `id`, `file` and `line`, where the rows were a dataset.
-    Raises `ValueError` for values of width 0 or complex ones, offsets that do not rise from 0 to M, and columns of another
-    length.
+    `features[i]` [T_i, d] is example i, counted from the end if negative. Tensors that need a gradient come in without it.
+    Raises `ValueError` for values of width 0 or complex ones, offsets that do not rise from 0 to M, labels that are no whole
+    numbers, and columns of another length.
 
     >>> features = fl.TokenFeatures.from_list([torch.ones(2, 3), torch.zeros(0, 3), torch.ones(4, 3)])
     >>> features
@@ -53,13 +55,17 @@ class TokenFeatures:
 
     def __post_init__(self):
         check_fields(self)
-        rows, steps = len(self.values), self.offsets.diff()
-        if self.values.ndim != 2 or self.values.shape[1] == 0 or self.values.is_complex():
-            shape = list(self.values.shape)
+        if self.values.ndim != 2 or self.values.shape[1] == 0:
             raise ValueError(
-                f"expected values [M, d] of real numbers with d of at least 1, got {self.values.dtype} of shape {shape}: "
-                "check the features"
+                f"expected values [M, d] with d of at least 1, got shape {list(self.values.shape)}: check the features"
             )
+        if self.values.layout != torch.strided:
+            raise ValueError(f"expected dense values, got {self.values.layout}: give values.to_dense()")
+        for name in ("offsets", "labels"):
+            if (whole := getattr(self, name)) is not None and (whole.ndim != 1 or whole.is_floating_point()):
+                got = f"{whole.dtype} of shape {list(whole.shape)}"
+                raise ValueError(f"expected a list of whole numbers as {name}, got {got}: convert them")
+        rows, steps = len(self.values), self.offsets.diff()
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")
         for name in COLUMNS:
@@ -74,22 +80,30 @@ class TokenFeatures:
     @classmethod
     @checked
     def from_list(cls, blocks: Sequence, **per_token) -> "TokenFeatures":
-        """From one `[T_i, d]` tensor or array per example (empty ones allowed). Raises `ValueError` if the widths differ."""
-        blocks = [torch.as_tensor(block) for block in blocks]
+        """From one `[T_i, d]` tensor or array per example (empty ones allowed), in the widest of their dtypes.
+
+        Raises `ValueError` if the widths differ, or for a block of anything but real numbers.
+        """
+        blocks = [_block(i, block) for i, block in enumerate(blocks)]
         if not blocks:
             raise ValueError("expected at least one example, got an empty list")
         widths = {tuple(block.shape[1:]) for block in blocks}
         if len(widths) > 1 or any(block.ndim != 2 for block in blocks):
-            raise ValueError(f"expected matrices [T_i, d] of one width d, got shapes {[tuple(b.shape) for b in blocks[:5]]}")
+            shapes = [tuple(b.shape) for b in blocks[:5]]
+            raise ValueError(
+                f"expected matrices [T_i, d] of one width d, got shapes {shapes}: give one matrix for each example"
+            )
         lengths = torch.tensor([0, *(len(block) for block in blocks)])
         return cls(torch.cat(blocks), lengths.cumsum(0), **per_token)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @checked
     def __getitem__(self, i: int | np.integer) -> Float[Tensor, "T d"]:
-        if not 0 <= i < len(self):
+        if not -len(self) <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
+        i = int(i) % len(self)
         return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
 
     def __repr__(self) -> str:
@@ -119,7 +133,8 @@ class TokenFeatures:
         """The features of some examples, in the given order, in memory. Raises `IndexError` for one that does not exist."""
         given = np.asarray(indices)
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            raise ValueError(f"expected indices as whole numbers, got {given.dtype}: use np.flatnonzero for a mask")
+            got = given.dtype if given.ndim == 1 else f"shape {given.shape}"
+            raise ValueError(f"expected indices as a list of whole numbers, got {got}: use np.flatnonzero for a mask")
         if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
             raise IndexError(f"example {bad[0]} of {len(self)}")
         self.check_whole()
@@ -167,8 +182,9 @@ class TokenFeatures:
         try:
             writer = feature_folder.Writer(scratch, info, self.offsets, self.provenance, shown=folder)
             writer.append(columns, len(self))
-            scratch.chmod(0o755)  # the temporary folder was private
-            os.replace(scratch, folder)
+            with feature_folder.explain_disk_errors(folder, "nothing was kept"):
+                scratch.chmod(0o755)  # the temporary folder was private
+                os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -204,3 +220,20 @@ class TokenFeatures:
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"maps": []}  # a copy (pickle, deepcopy) holds the values themselves
+
+
+def _block(i: int, block: Any) -> Tensor:
+    """The tensor of one example. Raises `ValueError` for what holds anything but real numbers."""
+    try:
+        if not isinstance(block, Tensor) and hasattr(block, "__array__"):
+            array = np.asarray(block)
+            # Torch takes no other byte order, no negative strides, and warns of what it could not write to.
+            block = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+        block = torch.as_tensor(block).detach()
+        if block.is_complex() or block.dtype == torch.bool:
+            raise ValueError(f"{block.dtype}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"block {i}: expected a matrix [T, d] of real numbers, got others ({first_line(error)}): convert it"
+        ) from error
+    return block

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ def certify(
     For picks that were made with compressed features, or at random, or by anyone. `costs` [N]: what
     the examples cost, if that is not their response tokens: of all, since the bound is over all that could have been picked.
     The budget is that of the selection's settings, or its number of examples. Float64 throughout: O(M d^2 + n d^3).
-    Raises `ValueError` if the selection is from a pool of another size, was paid with other costs, or cost more than its
-    budget, of which no certificate can speak. Source: extension.
+    Raises `ValueError` if the selection is from a pool of another size, its settings hold no budget that could be, or it
+    was paid with other costs, or cost more than its budget, of which no certificate can speak. Source: extension.
     """
     features.check_whole()
     if selection.pool_size != len(features):
@@ -46,11 +47,12 @@ def certify(
     state = Information(features, prior, weighting, device, "float64")
     picks = selection.indices.tolist()
     gains = replay(state, picks, state.add)
-    by_tokens = "tokens" in selection.settings.get("budget", {})
+    tokens = _tokens(selection)
+    by_tokens = tokens is not None
     price = costs_of(features, costs) if by_tokens else np.ones(len(features))
     if by_tokens and not np.allclose(price[picks], selection.costs):
         raise ValueError("expected the costs that the picks were paid with, got others: give costs=, those of all examples")
-    budget = float(selection.settings["budget"]["tokens"]) if by_tokens else float(len(picks))
+    budget = float(len(picks)) if tokens is None else tokens
     if (spent := float(price[picks].sum())) > budget * (1 + TIE):
         raise ValueError(
             f"expected a selection within its budget of {budget:g}, got one that cost {spent:g}: its settings or its costs "
@@ -64,6 +66,17 @@ def certify(
         seconds=time.perf_counter() - began,
         settings={**selection.settings, "certified_on": features.info},
     )
+
+
+def _tokens(selection: Selection) -> float | None:
+    """The budget of tokens that the settings speak of, if they do. Raises `ValueError` for what no budget can be."""
+    asked = selection.settings.get("budget", {})
+    tokens = asked.get("tokens", 1) if isinstance(asked, dict) else None
+    if not isinstance(tokens, Real) or isinstance(tokens, bool) or not 0 < tokens < np.inf:
+        raise ValueError(
+            f"expected settings of a budget like {{'tokens': 300}}, got {asked!r:.60}: make it anew with fl.score_selection"
+        )
+    return float(tokens) if "tokens" in asked else None
 
 
 def slack(information: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherlib._files import explained, first_line, plain
+from fisherlib._files import explained, first_line, plain, scratch_of
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy.selection import Selection
 
@@ -51,7 +50,12 @@ class Checkpoint:
         """What the file holds, if there is one. Raises `ValueError` unless it was made by the same call."""
         if self.path is None or not self.exists():
             return None
-        saved = Selection.load(self.path)
+        try:
+            saved = Selection.load(self.path)
+        except ValueError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # by now: another thread, or process, has finished with it
+                return None
+            raise
         asked = json.loads(json.dumps(self.settings, default=plain)) | {"pool_size": self._pool_size}
         made = saved.settings | {"pool_size": saved.pool_size}
         if different := [name for name in sorted(asked | made) if asked.get(name) != made.get(name)]:
@@ -94,7 +98,7 @@ def _try_to_write(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(21, "it is a folder")
-        trial = path.with_name(f".{path.name}.{os.getpid()}")
+        trial = scratch_of(path)
         try:
             trial.write_bytes(bytes(4096))
         finally:

@@ -1,7 +1,6 @@
 """What may be asked of a selection: budgets, costs and options, with one clear error for each mistake."""
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 
 import numpy as np
 from jaxtyping import Float
@@ -23,23 +22,13 @@ def costs_of(features: TokenFeatures, costs: Sequence[float] | Float[np.ndarray,
     return costs
 
 
-def is_number(value: object) -> bool:
-    """A real number, of Python or numpy. True is none."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | None, tokens: float | int | None) -> None:
-    """Raise `ValueError` unless exactly one budget is given, a number, positive and no larger than the pool."""
+    """Raise `ValueError` unless exactly one budget is given, positive and no larger than the pool."""
+    if len(features) == 0:
+        raise ValueError("expected features of at least one example, got none")
     if (examples is None) == (tokens is None):
         raise ValueError(f"expected exactly one of examples= and tokens=, got examples={examples}, tokens={tokens}")
-    for unit, amount in (("examples", examples), ("tokens", tokens)):
-        if amount is not None and not is_number(amount):
-            raise ValueError(f"expected a number of {unit}, got {amount!r}: change it")
-    if examples is not None and not (is_whole(examples) and 0 < examples <= len(features)):
+    if examples is not None and not 0 < examples <= len(features):
         raise ValueError(
             f"expected a whole number of examples from 1 to {len(features):,} (the pool), got {examples}: change it"
         )
@@ -51,8 +40,6 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
 
 def check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
     """Raise `ValueError` for the first argument of `select` that is not what it should be."""
-    if len(features) == 0:
-        raise ValueError("expected features of at least one example, got none")
     check_budget(features, costs, examples, tokens)
     for name, value, known in (
         ("rule", rule, ("gain", "gain_per_token", "best")),
@@ -62,9 +49,9 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
     if rule == "best" and tokens is None:
         raise ValueError("expected a budget of tokens for rule='best', got examples=: with these all rules are rule='gain'")
-    if batch_size is not None and not (is_whole(batch_size) and batch_size >= 1):
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size!r}")
-    if stochastic is not None and not (examples is not None and is_number(stochastic) and 0 < stochastic < 1):
+    if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
         raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic!r}")
     check_memory(memory)
     check_weighting(features, weighting)
@@ -74,13 +61,15 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
 
 def check_memory(memory: float | int | None) -> None:
     """Raise `ValueError` for gigabytes that are none."""
-    if memory is not None and not (is_number(memory) and 0 < memory < np.inf):
+    if memory is not None and not 0 < memory < np.inf:
         raise ValueError(f"expected a positive, finite number of gigabytes as memory, got {memory!r}: change it")
 
 
 def check_weighting(features: TokenFeatures, weighting: str) -> None:
-    """Raise `ValueError` for an unknown weighting, or one that the features have no weights for."""
+    """Raise `ValueError` for an unknown weighting, or one that the features have no weights for, or negative ones."""
     if weighting not in ("none", "trace"):
         raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
     if weighting == "trace" and features.trace_weights is None:
         raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")
+    if weighting == "trace" and bool((features.trace_weights < 0).any()):
+        raise ValueError("expected trace_weights of at least 0, got others: extract the features again")

@@ -1,6 +1,5 @@
 """What a selection will take, measured on small samples of the pool. (Extension.)"""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +41,12 @@ def forecast(
     """Evaluations, seconds and memory that `select` with these arguments will need, to within a factor of two or so.
 
     Selects the same share of two random samples of the pool, of `sample` and of half as many examples, and continues the
-    growth between them as a power law; a pool that is no larger than `sample` is simply selected from. `options` are those
-    of `select`, but `costs` and `start`, which belong to the whole pool. Raises `ValueError` for these, and for what
-    `select` would refuse: a bad budget, or too little memory.
+    growth between them as a power law; a pool that is no larger than `sample` is simply selected from. Of rule="best" the
+    exchanges do not grow with the pool: there are at most so many. `options` are those of `select`, but `costs`, `start` and
+    `checkpoint`, which belong to the whole pool. Raises `ValueError` for these, and for what `select` would refuse: a bad
+    budget, or too little memory.
     """
-    if whole := {"costs", "start"} & set(options):
+    if whole := {"costs", "start", "checkpoint"} & set(options):
         raise ValueError(f"expected options that hold for a sample of the pool too, got {sorted(whole)}: leave them out")
     features.check_whole()
     if sample < 2:
@@ -57,9 +57,13 @@ def forecast(
     check_budget(features, costs, examples, tokens)
     whole_budget = Budget(costs, examples, tokens)
     room = None if memory is None else int(memory * 1e9)
-    gigabytes = plan_memory(features, options.get("weighting", "none"), device, room).total / 1e9
+    plan = plan_memory(features, options.get("weighting", "none"), device, room)
+    rule = options.pop("rule", "gain")
+    held = 4 if rule == "best" else 1  # both selections, the exchanges and what follows them; one of them computes at a time
+    gigabytes = (held * (plan.total - plan.parts) + plan.parts) / 1e9
     rng = np.random.default_rng(seed)
     sizes = [min(sample, n)] if n <= sample else [sample // 2, sample]
+    rules = (rule,) if rule != "best" or len(sizes) == 1 else ("gain", "gain_per_token", "best")
     found = []
     for size in sizes:
         part = features.subset(np.sort(rng.choice(n, size, replace=False)))
@@ -68,12 +72,15 @@ def forecast(
             budget: dict[str, Any] = {"examples": max(round(whole_budget.amount * size / n), 1)}
         else:  # an example at least
             budget = {"tokens": max(whole_budget.amount * share, float(part.lengths.max()))}
-        selection = select(part, **budget, device=device, memory=memory, **options)
-        found.append((selection.evaluations, selection.seconds))
-
-    def grown(small: float | int, large: float | int) -> float:
-        exponent = math.log(large / small, sizes[1] / sizes[0])
-        return large * (n / sizes[1]) ** min(max(exponent, 1.0), 2.0)  # a pass over the pool at least, naive at most
-
-    evaluations, seconds = found[0] if len(found) == 1 else (grown(a, b) for a, b in zip(*found, strict=True))
-    return Forecast(int(evaluations), seconds, gigabytes)
+        made = [select(part, **budget, rule=by, device=device, memory=memory, **options) for by in rules]
+        found.append([(selection.evaluations, selection.seconds) for selection in made])
+    if len(sizes) == 1:
+        return Forecast(*found[0][0], gigabytes)
+    small, large = np.array(found)
+    exponent = (np.log(large / small) / np.log(sizes[1] / sizes[0])).clip(
+        1, 2
+    )  # a pass over the pool at least, naive at most
+    grown = large * (n / sizes[1]) ** exponent
+    exchanges = (large[2:] - large[:2].sum(0)).clip(min=0).sum(0)
+    evaluations, seconds = grown[:2].sum(0) + exchanges
+    return Forecast(int(evaluations), float(seconds), gigabytes)

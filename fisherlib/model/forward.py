@@ -43,6 +43,8 @@ def check_run(
     if padding_side not in ("left", "right"):
         raise ValueError(f"expected padding_side 'left' or 'right', got {padding_side!r}")
     working_precision(precision, model.device)
+    if model.get_output_embeddings() is None:
+        raise ValueError(f"expected a causal language model, got {type(model).__name__}, without a head: use fl.load_model")
     sizes = (
         getattr(model.get_input_embeddings(), "num_embeddings", None),
         getattr(model.get_output_embeddings(), "out_features", None),

@@ -62,17 +62,19 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
             if examples is None and tokens is None and examples_of in options:
                 examples = len(options[examples_of])
             call = {"examples": examples, "tokens": tokens, "seed": seed}
-            check_kinds({"rows": rows, "features": features} | call | options, hints)
-            check_call(rows, features, examples, tokens)
+            options = check_kinds({"rows": rows, "features": features} | call | options, hints)
+            rows, features = options.pop("rows"), options.pop("features")
+            call = {name: options.pop(name) for name in call}
+            check_call(rows, features, call["examples"], call["tokens"])
             found = order(rows, features, **{name: call[name] for name in call if name in own}, **options)
             if isinstance(found, Selection):
                 return found
             if not isinstance(found, Ranking):
                 found = Ranking(found, {p.name: p.default for p in more if p.kind is p.KEYWORD_ONLY} | options)
-            budget = Budget(features.lengths.numpy().astype(float), examples, tokens)
+            budget = Budget(features.lengths.numpy().astype(float), call["examples"], call["tokens"])
             picks = fill(features, found.order, budget)
             seconds = time.perf_counter() - began
-            settings = {"method": title, "budget": budget.asked, "seed": seed if "seed" in own else None}
+            settings = {"method": title, "budget": budget.asked, "seed": call["seed"] if "seed" in own else None}
             settings |= (found.settings or {}) | {"features": features.info}
             chosen = score_selection(features, picks, seconds=seconds, settings=settings)
             return chosen if found.weights is None else replace(chosen, weights=found.weights[chosen.indices])

@@ -47,6 +47,8 @@ def clustered(
         members = np.flatnonzero(labels == cluster)
         nearest = int(ids[members[distances[members].argmin()]])
         loss[members] = _mean_nll(features, nearest) if losses is None else losses[nearest]
+    if not np.isfinite(loss).all():
+        raise ValueError("expected a finite nll, got NaN or infinity: extract the features again, or give losses=")
     p = sensitivities(distances**z, loss, scale)
     budget = Budget(features.lengths.numpy()[ids].astype(float), examples, tokens)
     picks, weights, order = priority_sample(p, budget.price, budget.amount, np.random.default_rng(seed))

@@ -38,9 +38,12 @@ def llmaaa(
     "entropy" and "least confidence": the highest `llmaaa_scores`, lowest index on ties. They need `scores` [N], or the
     output `head` to compute them with, `head_matrix(model)`. `seed` is of k-means.
     The paper queries, annotates and trains in turns; this is one query. Source: Zhang et al., arXiv 2310.19596.
-    Raises `ValueError` for an unknown acquisition, a doubt without head and scores, or what `llmaaa_scores` refuses.
+    Raises `ValueError` for an unknown acquisition, a doubt without head and scores, "k-means" with one, or what
+    `llmaaa_scores` refuses.
     """
     if acquisition == "k-means":
+        if head is not None or scores is not None:
+            raise ValueError(f"expected no head or scores beside 'k-means', got one: give acquisition= as one of {_DOUBTS}")
         ids, X = centred(features)
         n = examples if examples is not None else round(tokens / features.lengths.numpy()[ids].mean())
         labels, distances = clusters(X, min(max(n, 1), len(ids)), seed)

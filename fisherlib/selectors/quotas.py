@@ -8,6 +8,7 @@ from datasets import Dataset
 from jaxtyping import Shaped
 from torch import Tensor
 
+from fisherlib._door import numbers
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Budget
 from fisherlib.selectors._contract import Ranking, selector
@@ -41,8 +42,9 @@ def quotas(
     as it is. A group without a share gets what is left over.
     Shares are rounded down. What a group cannot fill, and what rounding leaves, goes to whoever is next in the permutation.
     With the same seed two calls differ by their shares and not by their luck (common random numbers).
-    Source: extension. Time O(N log N). Raises `ValueError` for another number of labels than examples,
-    a column that is not there, shares of unknown groups, or shares that are negative, not finite or all zero.
+    Source: extension. Time O(N log N). Raises `ValueError` for another number of labels than examples, a label that is no
+    value (a list, NaN) or is written like another (1 and "1"), a column that is not there, shares of unknown groups, or
+    shares that are no numbers, negative, not finite or all zero.
     """
     labels = labels_of(rows, groups, features, seed)
     budget = Budget(features.lengths.numpy().astype(float), examples, tokens)
@@ -50,7 +52,7 @@ def quotas(
     shares = own if shares is None else dict(shares)
     if unknown := [label for label in shares if label not in own]:
         raise ValueError(f"expected shares of the groups {list(own)}, got {unknown}: name groups that are there")
-    parts = np.array(list(shares.values()), dtype=float)
+    parts = numbers(list(shares.values()), "shares")
     if not (np.isfinite(parts).all() and (parts >= 0).all() and parts.sum() > 0):
         raise ValueError(f"expected shares of at least 0, one of them above, got {shares}: change shares=")
     permutation = np.random.default_rng(seed).permutation(len(features)).tolist()
@@ -70,7 +72,10 @@ def quotas(
 
 
 def labels_of(rows: Dataset | None, groups: str | Labels | None, features: TokenFeatures, seed: int) -> list:
-    """The label of each example. Raises `ValueError` for a column that is not there, or another number of labels."""
+    """The label of each example, as a plain value.
+
+    Raises `ValueError` for a column that is not there, another number of labels, and labels that make no groups.
+    """
     if groups is None:
         return [None if label < 0 else label for label in cluster_labels(features, seed=seed).tolist()]
     if isinstance(groups, str):
@@ -82,7 +87,27 @@ def labels_of(rows: Dataset | None, groups: str | Labels | None, features: Token
     found = len(labels) if isinstance(labels, list) else 1  # a tensor of one number is no list of one
     if found != len(features) or not isinstance(labels, list):
         raise ValueError(f"expected a label for each of {len(features):,} examples, got {found:,}: change groups=")
+    labels = [_label(i, label) for i, label in enumerate(labels)]
+    named: dict[str, Any] = {}
+    for label in labels:
+        if (other := named.setdefault(str(label), label)) != label:  # what is noted of a group is noted by its name
+            raise ValueError(f"expected labels of different names, got {other!r} and {label!r}: change groups=")
     return labels
+
+
+def _label(i: int, label: Any) -> Any:
+    """Raise `ValueError` unless it is a value that examples can have in common; numbers of NumPy and torch as Python's."""
+    try:
+        plain = label.item() if hasattr(label, "item") else label
+        hash(plain)
+        same = bool(plain == plain)
+    except (TypeError, ValueError, RuntimeError):  # a list; more than one number; pandas' NA
+        same = False
+    if not same:
+        raise ValueError(
+            f"row {i}: expected a label of a group, a text or a number, or None, got {label!r:.60}: change groups="
+        )
+    return plain
 
 
 def share_of(labels: Sequence[Any], price: np.ndarray) -> dict[Any, float]:

@@ -56,6 +56,8 @@ def fine_tune(
 ) -> FineTuned:
     """Fine-tune a copy of the whole model on the response tokens of `rows`; the model that is passed in stays as it was.
 
+    Weights that need no gradient (`requires_grad`) stay what they are.
+
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
     >>> tuned = fl.fine_tune(model, None, [[3, 1, 4, 1, 5], [9, 2, 6]], epochs=2, tokens_per_step=4)
@@ -77,9 +79,9 @@ def fine_tune(
     `order`: says which rows each of the `epochs * steps_per_epoch` steps holds, once the model has got there; the optimiser
     and the decay are the same. Not with `weights`.
     Raises `ValueError` if no token of `rows` counts, if there are more steps than examples, for weights that are not one
-    finite number of at least 0 for each row, with one above 0 for a row with response tokens, for an order without a number
-    of steps or with weights, or if it gives rows without response tokens; for token ids outside the vocabulary; and, with
-    the step, as soon as a loss or a gradient is NaN or infinite.
+    finite number of at least 0 for each row, with one above 0 for a row with response tokens, for a frozen model, for an
+    order without a number of steps or with weights, or if it gives rows without response tokens; for token ids outside the
+    vocabulary; and, with the step, as soon as a loss or a gradient is NaN or infinite.
     """
     from transformers import Trainer, TrainingArguments, set_seed
 
@@ -127,6 +129,10 @@ def fine_tune(
     quiet = hidden(progress)
     began = time.perf_counter()
     tuned = copy.deepcopy(model).float().train()
+    if lora_rank is None and not any(weight.requires_grad for weight in tuned.parameters()):
+        raise ValueError(
+            "expected weights to train, got a model that is frozen: call model.requires_grad_(True), or give lora_rank="
+        )
     if lora_rank is not None:
         from peft import LoraConfig, get_peft_model
 

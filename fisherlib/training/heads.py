@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from fisherlib._door import checked
 from fisherlib.evaluation import HeldOut
 from fisherlib.features import Indices, TokenFeatures
+from fisherlib.model import all_finite
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class HeadFrame:
 def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int = 64) -> HeadFrame:
     """The frame of a pool: its most frequent labels and its first principal axes.
 
-    Raises `ValueError` without labels, or for less than two classes or one dimension.
+    Raises `ValueError` without labels, for less than two classes or one dimension, and for features of less than two tokens,
+    or that are not finite or all the same.
     """
     from sklearn.decomposition import PCA
 
@@ -73,11 +75,19 @@ def head_frame(features: TokenFeatures, *, classes: int = 200, dimensions: int =
         raise ValueError(f"expected at least 2 classes and 1 dimension, got {classes} and {dimensions}")
     if features.labels is None:
         raise ValueError("expected features with labels: extract them with extract_features")
+    if len(features.values) < 2 or not all_finite(features.values):
+        raise ValueError("expected finite features of at least two tokens, got others: extract the features again")
     frequent, counts = np.unique(features.labels.cpu().numpy(), return_counts=True)
     kept = np.sort(frequent[np.argsort(-counts, kind="stable")[:classes]])
     pca = PCA(min(dimensions, features.dim, len(features.values)), whiten=True, svd_solver="covariance_eigh")
-    pca.fit(features.values.cpu().float().numpy())
-    return HeadFrame(kept, pca.mean_, (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T)
+    X = features.values.cpu().float().numpy()
+    if not np.ptp(X, axis=0).any():
+        raise ValueError("expected features that differ, got the same of all tokens: there is nothing to learn from them")
+    pca.fit(X)
+    axes, variance = pca.components_, pca.explained_variance_
+    if not variance.all():  # an axis along which nothing differs cannot be whitened
+        axes, variance = axes[variance > 0], variance[variance > 0]
+    return HeadFrame(kept, pca.mean_, (axes / np.sqrt(variance)[:, None]).T)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,10 @@ def fit_heads(
 
     if not 0 < ridge < np.inf:
         raise ValueError(f"expected a positive, finite ridge, got {ridge}")
+    if any(np.ndim(indices) != 1 for indices in selections):
+        raise ValueError(
+            "expected a list of selections, of each the list of its indices, got others: give [selection.indices]"
+        )
     frame = head_frame(features, classes=classes, dimensions=dimensions)
     heads = []
     for indices in selections:

@@ -1,9 +1,12 @@
 """Sums and means of what tokens have, over each example."""
 
 import copy
+import os
 import pickle
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -42,8 +45,83 @@ def test_another_number_of_them_is_refused():
 
 @pytest.mark.parametrize("block", [torch.ones(2, 0), torch.ones(2, 3, dtype=torch.complex64)])
 def test_values_are_real_and_have_a_width(block, as_a_user):
-    with pytest.raises(ValueError, match="expected values .* of real numbers with d of at least 1, got"):
+    with pytest.raises(ValueError, match="with d of at least 1, got shape|of real numbers, got others"):
         fl.TokenFeatures.from_list([block])
+    with pytest.raises(ValueError, match="with d of at least 1, got shape|expected values, real numbers, got complex ones"):
+        fl.TokenFeatures(block, torch.tensor([0, 2]))
+
+
+MATRIX = np.arange(6, dtype=np.float32).reshape(3, 2)
+READ_ONLY = MATRIX.copy()
+READ_ONLY.setflags(write=False)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        MATRIX[::-1][::-1],
+        np.asarray(MATRIX[::-1].tolist(), dtype=np.float32)[::-1],
+        MATRIX.astype(">f4"),
+        MATRIX.astype(np.int16),
+        MATRIX.astype(np.uint16),
+        READ_ONLY,
+        np.asfortranarray(MATRIX),
+        MATRIX.tolist(),
+        pd.DataFrame(MATRIX),
+        torch.tensor(MATRIX.T.copy()).T,
+        torch.tensor(MATRIX, requires_grad=True),
+        torch.tensor(MATRIX, dtype=torch.bfloat16),
+    ],
+)
+def test_a_block_may_be_any_matrix_of_real_numbers(block):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = fl.TokenFeatures.from_list([block, torch.ones(1, 2)])
+    assert features[0].tolist() == MATRIX.tolist() and not features.values.requires_grad
+    assert fl.select(features, examples=1).indices.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        MATRIX.astype(complex),
+        MATRIX.astype(object),
+        MATRIX.astype(str),
+        MATRIX > 1,
+        [["a", "b"]],
+        None,
+        {"a": 1},
+        "text",
+        [None],
+        [[1.0, 2.0], [3.0]],
+    ],
+    ids=str,
+)
+def test_a_block_of_anything_else_is_refused_by_its_number(block):
+    with pytest.raises(
+        ValueError, match=r"^block 1: expected a matrix \[T, d\] of real numbers, got others \(.+\): convert"
+    ):
+        fl.TokenFeatures.from_list([MATRIX, block])
+
+
+def test_an_example_is_taken_by_its_number(as_a_user):
+    features = fl.TokenFeatures.from_list([torch.full((i + 1, 2), float(i)) for i in range(3)])
+    for i in (1, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1), -2):
+        assert features[i].shape == (2, 2) and float(features[i][0, 0]) == 1
+    assert [len(block) for block in features] == [1, 2, 3]
+    for i in (3, -4):
+        with pytest.raises(IndexError, match=f"example {i} of 3"):
+            features[i]
+    for i in ("1", True, 1.0, None, [0, 1], torch.tensor([0, 1])):
+        with pytest.raises(ValueError, match="expected i, a whole number, got .*: change i="):
+            features[i]
+    with pytest.raises(ValueError, match=r"got a slice: take several with subset\(range\(...\)\)"):
+        features[1:3]
+
+
+def test_features_are_equal_to_themselves_alone():
+    one, other = (fl.TokenFeatures.from_list([torch.ones(2, 2)]) for _ in range(2))
+    assert one == one and one != other and one in {one} and other not in [one]
 
 
 ROWS = Dataset.from_list([{"prompt": p, "response": "b", "id": i} for i, p in enumerate("cabc")])
@@ -90,3 +168,43 @@ def test_compress_refuses_what_it_cannot_use(method):
     if method == "pca":
         with pytest.raises(ValueError, match="expected finite features, got NaN or infinity"):
             fl.compress(features, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"offsets": torch.tensor([0.0, 2.5, 4.0])}, "a list of whole numbers as offsets, got torch.float32 of shape"),
+        ({"offsets": torch.tensor([[0, 2, 4]])}, "a list of whole numbers as offsets, got torch.int64 of shape"),
+        ({"labels": torch.rand(4)}, "a list of whole numbers as labels, got torch.float32"),
+        ({"values": torch.ones(4, 2).to_sparse()}, r"dense values, got torch.sparse_coo: give values.to_dense\(\)"),
+    ],
+)
+def test_fields_that_would_fail_later_are_refused_at_once(fields, said, as_a_user):
+    with pytest.raises(ValueError, match=f"^expected {said}"):
+        fl.TokenFeatures(**({"values": torch.ones(4, 2), "offsets": torch.tensor([0, 2, 4])} | fields))
+
+
+def test_a_list_of_lists_is_no_list_of_indices(as_a_user):
+    features = fl.TokenFeatures.from_list([torch.ones(2, 2)] * 3)
+    with pytest.raises(ValueError, match=r"indices as a list of whole numbers, got shape \(2, 1\)"):
+        features.subset([[0], [1]])
+
+
+def test_what_cannot_take_its_place_is_explained(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def busy(source, target):
+        if os.path.isdir(source):
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", busy)
+    with pytest.raises(OSError, match="cannot write features to .*f .*nothing was kept"):
+        fl.TokenFeatures.from_list([torch.ones(2, 2)]).save(tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_may_hold_arrays(tmp_path):
+    features = fl.TokenFeatures.from_list([torch.ones(2, 2)], info={"layers": np.arange(2), "scales": torch.ones(1, 2)})
+    features.save(tmp_path / "f")
+    assert fl.TokenFeatures.load(tmp_path / "f").info == {"layers": [0, 1], "scales": [[1.0, 1.0]]}

@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -196,3 +197,23 @@ def test_killed_twenty_times_the_picks_are_those_of_an_undisturbed_run(tmp_path)
     assert reached == sorted(reached) and len(set(reached)) > 10, reached  # every run went on from the one before
     ended = fl.select(fl.TokenFeatures.load(tmp_path / "features"), examples=PICKS, checkpoint=path)
     assert ended.indices.tolist() == whole.indices.tolist() and np.allclose(ended.gains, whole.gains, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["gain_per_token", "best"])
+def test_threads_that_share_a_checkpoint_end_the_same(rule, tmp_path, monkeypatch):
+    features, path = pool(), tmp_path / "picks.json"
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY", 0.0)  # at every pick
+    whole = fl.select(features, tokens=150, rule=rule)
+    with ThreadPoolExecutor(4) as threads:
+        calls = [
+            threads.submit(fl.select, features, tokens=150, rule=rule, checkpoint=path, progress=False) for _ in range(4)
+        ]
+        for call in calls:
+            assert call.result(timeout=120).indices.tolist() == whole.indices.tolist()
+    assert fl.Selection.load(path).indices.tolist() == whole.indices.tolist() and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_goes_while_it_is_read_is_none(tmp_path, monkeypatch):
+    path = tmp_path / "picks.json"
+    monkeypatch.setattr(checkpoint.Checkpoint, "exists", lambda self: True)
+    assert checkpoint.Checkpoint(path, {}, pool(), np.ones(400), None).load() is None

@@ -1,7 +1,9 @@
 """The selection is the naive float64 greedy's, and what it promises holds against brute force."""
 
 import contextlib
+import dataclasses
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -470,6 +472,17 @@ def test_certify_bounds_the_optimum_for_any_picks():
     assert again.upper_bound == pytest.approx(chosen.upper_bound, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "budget",
+    [None, 5, "tokens", ["tokens"], *({"tokens": t} for t in (None, "5", [5], True, float("nan"), -3, float("inf")))],
+)
+def test_a_budget_that_none_can_be_is_refused_by_certify(budget):
+    features = make_pool("random", 6, 8, 3, 4)
+    chosen = dataclasses.replace(fl.select(features, tokens=9), settings={"budget": budget})
+    with pytest.raises(ValueError, match=r"expected settings of a budget like \{'tokens': 300\}, got .*: make it anew with"):
+        fl.certify(features, chosen)
+
+
 def test_compression_costs_what_certify_says():
     features = make_pool("random", 7, 80, 16, 5)
     full = fl.select(features, examples=15)
@@ -513,6 +526,10 @@ def test_the_forecast_is_of_the_right_size():
         selection = fl.select(features, **budget)
         assert 0.3 < expected.evaluations / selection.evaluations < 3
         assert expected.seconds > 0 and expected.gigabytes > 0
+    best = fl.forecast(features, tokens=1000, rule="best", sample=300)
+    spent = fl.select(features, tokens=1000, rule="best").evaluations
+    assert spent / 2 < best.evaluations < 2 * spent
+    assert best.gigabytes > fl.forecast(features, tokens=1000, sample=300).gigabytes  # it holds more than one at a time
     whole = fl.forecast(features, examples=150, sample=2000)
     assert whole.evaluations == fl.select(features, examples=150).evaluations
     with pytest.raises(ValueError, match="raise memory="):
@@ -522,3 +539,12 @@ def test_the_forecast_is_of_the_right_size():
     with pytest.raises(ValueError, match="hold for a sample of the pool too, got .'costs'."):
         fl.forecast(features, examples=10, costs=np.ones(1500))
     assert fl.forecast(features, tokens=8, sample=300).evaluations > 0  # a sample's share would not pay for one example
+
+
+def test_no_features_and_negative_weights_are_refused():
+    for call in (fl.select, fl.forecast, partial(fl.selectors.uniform, None)):
+        with pytest.raises(ValueError, match="expected features of at least one example, got none"):
+            call(fl.TokenFeatures(torch.zeros(0, 3), torch.tensor([0])), examples=1)
+    features = fl.TokenFeatures(torch.ones(4, 2), torch.tensor([0, 2, 4]), trace_weights=-torch.ones(4))
+    with pytest.raises(ValueError, match="expected trace_weights of at least 0, got others: extract the features again"):
+        fl.select(features, examples=1, weighting="trace")

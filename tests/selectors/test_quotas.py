@@ -1,6 +1,7 @@
 """Shares of a budget for groups, and the recipe: what is asked for is spent, by chance, in uniform's own order."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -81,9 +82,12 @@ def test_one_group_is_uniform_and_none_comes_last():
         ({"groups": "kind", "shares": {"code": -1, "prose": 2}}, "shares of at least 0"),
         ({"groups": "kind", "shares": {"code": 0.0}}, "one of them above"),
         ({"groups": "kind", "shares": {"code": np.nan}}, "shares of at least 0"),
+        ({"groups": "kind", "shares": {"code": "much"}}, "shares to be numbers, got others"),
+        ({"groups": "kind", "shares": {"code": [1], "prose": 1}}, "shares to be numbers, got others"),
+        ({"groups": b"x" * 120}, "expected groups, .*, got a bytes"),
     ],
 )
-def test_bad_groups_and_shares_are_refused(options, said):
+def test_bad_groups_and_shares_are_refused(options, said, as_a_user):
     rows, features = pool()
     with pytest.raises(ValueError, match=said):
         quotas(rows, features, tokens=50, **options)
@@ -164,3 +168,25 @@ def test_labels_may_be_tensors_and_columns_of_any_format(as_a_user):
         assert found.indices.tolist() == wanted.indices.tolist() and found.settings["shares"] == wanted.settings["shares"]
     with pytest.raises(ValueError, match="expected a label for each of 6 examples, got 1: change groups="):
         fl.selectors.quotas(None, features, groups=torch.tensor(1), tokens=8)
+
+
+@pytest.mark.parametrize(
+    "label", [float("nan"), np.float32("nan"), pd.NA, pd.NaT, [1], {"a": 1}, {1}, np.ones(2), torch.ones(2)], ids=repr
+)
+def test_a_label_that_makes_no_group_is_refused_by_its_row(label, as_a_user):
+    features = fl.TokenFeatures.from_list([torch.ones(2, 3)] * 4)
+    rows = Dataset.from_dict({"text": list("abcd")})
+    for method in (fl.selectors.quotas, fl.recipe):
+        with pytest.raises(ValueError, match=r"^row 2: expected a label of a group, .*, got .*: change groups=$"):
+            method(rows, features, groups=["a", None, label, label], tokens=4)
+
+
+def test_labels_of_one_name_are_refused_and_numbers_are_numbers(as_a_user):
+    features = fl.TokenFeatures.from_list([torch.ones(2, 3)] * 4)
+    with pytest.raises(ValueError, match="expected labels of different names, got 1 and '1': change groups="):
+        fl.selectors.quotas(None, features, groups=[1, 1, "1", "1"], tokens=4)
+    wanted = fl.selectors.quotas(None, features, groups=[1, 1, 2, 2], tokens=4)
+    mixed = [1, np.int64(1), torch.tensor(2), np.array(2)]
+    found = fl.selectors.quotas(None, features, groups=mixed, tokens=torch.tensor(4), seed=np.array(0))
+    assert found.settings == wanted.settings and found.indices.tolist() == wanted.indices.tolist()
+    assert type(found.settings["seed"]) is int and type(found.settings["budget"]["tokens"]) is int

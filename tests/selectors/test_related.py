@@ -557,6 +557,8 @@ def test_what_llmaaa_refuses():
     wide = torch.ones(6, 5)
     for call, message in (
         (lambda: llmaaa(None, features, examples=2, acquisition="luck"), "acquisition to be one of"),
+        (lambda: llmaaa(None, features, examples=2, head=theta), "no head or scores beside 'k-means'"),
+        (lambda: llmaaa(None, features, examples=2, scores=np.ones(5)), "no head or scores beside 'k-means'"),
         (lambda: llmaaa(None, features, examples=2, acquisition="entropy"), "the output head, a matrix .*, got None"),
         (lambda: llmaaa(None, features, examples=2, acquisition="entropy", scores=np.ones(2)), "each of 5 examples, got 2"),
         (lambda: llmaaa_scores(features, wide), "expected a head \\[V, 4\\].*got \\[6, 5\\]"),

@@ -218,3 +218,24 @@ def test_a_weight_that_the_last_step_broke_is_found(tiny, monkeypatch):
 def test_numbers_that_are_refused(tiny, options, message):
     with pytest.raises(ValueError, match=f"expected {message}"):
         fl.fine_tune(tiny, None, rows_of(9, 5), **options)
+
+
+def test_a_frozen_model_is_refused_and_frozen_weights_stay(tiny):
+    frozen = copy.deepcopy(tiny).requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"expected weights to train, got a model that is frozen: call model.requires_grad_"
+    ):
+        fl.fine_tune(frozen, None, rows_of(9, 5), **WEIGHED)
+    assert fl.fine_tune(frozen, None, rows_of(9, 5), **WEIGHED, lora_rank=2).losses
+    name, weight = next(iter(frozen.named_parameters()))
+    weight.requires_grad_(True)
+    tuned = dict(fl.fine_tune(frozen, None, rows_of(9, 5), **WEIGHED).model.named_parameters())
+    assert [n for n, w in frozen.named_parameters() if not torch.equal(w, tuned[n])] == [name]
+
+
+def test_a_model_without_a_head_is_refused(tiny):
+    for call in (fl.extract_features, fl.held_out_nll, fl.fine_tune):
+        with pytest.raises(
+            ValueError, match="expected a causal language model, got LlamaModel, without a head: use fl.load"
+        ):
+            call(tiny.model, None, rows_of(9, 5))

@@ -107,3 +107,29 @@ def test_few_tokens_of_many_classes_warn_of_nothing(recwarn):
 def test_numbers_that_are_refused(options, message):
     with pytest.raises(ValueError, match=f"expected {message}"):
         fl.fit_heads(labelled(), [[0, 1, 2]], **options)
+
+
+def test_a_frame_refuses_what_it_cannot_whiten_and_leaves_out_axes_without_any_difference():
+    pool = labelled()
+    for change, message in (
+        (lambda X: X * torch.nan, "finite features of at least two tokens"),
+        (lambda X: X * 0 + 1, "features that differ, got the same of all tokens"),
+    ):
+        with pytest.raises(ValueError, match=f"expected {message}"):
+            heads.head_frame(fl.TokenFeatures(change(pool.values), pool.offsets, labels=pool.labels))
+    empty = fl.TokenFeatures(torch.zeros(0, 3), torch.tensor([0, 0]), labels=torch.zeros(0, dtype=torch.long))
+    with pytest.raises(ValueError, match="of at least two tokens"):
+        heads.head_frame(empty)
+    flat = fl.TokenFeatures(pool.values * torch.tensor([1.0, 1, 0, 0, 0, 0]), pool.offsets, labels=pool.labels)
+    (head,) = fl.fit_heads(flat, [range(15)], classes=8)
+    assert np.isfinite(head.frame.whitening).all() and head.frame.whitening.shape[1] == 2
+    assert np.isfinite(head.held_out(flat).nll)
+
+
+def test_heads_are_fitted_to_a_list_of_selections(as_a_user):
+    pool = labelled()
+    for alone in ([0, 1, 2], np.arange(3)):
+        with pytest.raises(ValueError, match=r"expected a list of selections, .*: give \[selection.indices\]"):
+            fl.fit_heads(pool, alone)
+    with pytest.raises(ValueError, match="expected selections, a list, got a Selection: give its indices"):
+        fl.fit_heads(pool, fl.select(pool, examples=3))
