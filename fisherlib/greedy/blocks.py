@@ -43,6 +43,11 @@ class Blocks:
                 begin = end
         return parts
 
+    @staticmethod
+    def padded_length(lengths: Int[np.ndarray, " B"]) -> int:
+        longest = max(int(lengths.max(initial=1)), 1)
+        return -(-longest // LENGTH_STEP) * LENGTH_STEP if len(lengths) > 1 and longest > 1 else longest
+
     def padded(self, indices: Indices, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
         """The features of some examples, padded with rows of zeros, which add nothing to any gain."""
         X, place = self.flat(indices, dtype)
@@ -54,10 +59,8 @@ class Blocks:
         A product with the rows before they are padded wastes no work on padding: `pad(X @ A, place)`.
         """
         lengths = self.lengths[indices]
-        B, T, m = len(lengths), max(int(lengths.max(initial=1)), 1), int(lengths.sum())
-        many = B > 1 and T > 1
-        T = -(-T // LENGTH_STEP) * LENGTH_STEP if many else T
-        total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if many else m + 1
+        T, m = self.padded_length(lengths), int(lengths.sum())
+        total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if len(lengths) > 1 and T > 1 else m + 1
         starts = lengths.cumsum() - lengths
         at = np.where(np.arange(T) < lengths[:, None], starts[:, None] + np.arange(T), m)
         place = torch.from_numpy(at).to(self.device)

@@ -16,6 +16,7 @@ from fisherlib.greedy.checks import check_weighting, costs_of
 from fisherlib.greedy.engine import replay
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.one_token import OneToken
+from fisherlib.greedy.screen import Screen
 from fisherlib.greedy.selection import Selection
 
 
@@ -44,7 +45,7 @@ def certify(
         )
     check_weighting(features, weighting)
     began = time.perf_counter()
-    state = Information(features, prior, weighting, device, "float64")
+    state = Information(features, prior, weighting, device)
     picks = selection.indices.tolist()
     gains = replay(state, picks, state.add)
     tokens = _tokens(selection)
@@ -79,7 +80,9 @@ def _tokens(selection: Selection) -> float | None:
     return float(tokens) if "tokens" in asked else None
 
 
-def slack(information: Information | OneToken, picks: list[int], price: np.ndarray, budget: float) -> float:
+def slack(
+    information: Information | OneToken, picks: list[int], price: np.ndarray, budget: float, screen: Screen | None = None
+) -> float:
     """How far the objective of any selection A within the budget can lie above this one, S. The smaller of two bounds.
 
     Concavity: F(pi) = log det(V0 + sum pi_i G_i) is concave in pi, with gradient t_i = tr(V^-1 G_i) at S, so
@@ -92,9 +95,8 @@ def slack(information: Information | OneToken, picks: list[int], price: np.ndarr
     by_concavity = _fractional_knapsack(t, price, budget) - t[picks].sum()
     rest = np.setdiff1d(np.arange(n), picks)
     remaining = np.zeros(n)
-    # A quick look whether the second bound can be the smaller one at all.
-    if isinstance(information, Information) and information.dtype != torch.float64:
-        gains, errors = information.screen(rest)
+    if screen is not None:  # a quick look whether the second bound can be the smaller one at all
+        gains, errors = screen.gains(rest)
         remaining[rest] = gains - errors
         if _fractional_knapsack(remaining.clip(min=0), price, budget) > by_concavity:
             return max(by_concavity, 0.0)

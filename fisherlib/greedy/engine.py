@@ -6,11 +6,16 @@ from typing import Protocol, runtime_checkable
 
 from fisherlib.greedy.information import Information
 from fisherlib.greedy.one_token import OneToken
+from fisherlib.greedy.screen import Screen
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Finds pick after pick: `Race` in general, `OneToken` where every example is one vector at most."""
+
+    @property
+    def screen(self) -> Screen | None:
+        """The quick look at gains that it has, if any."""
 
     @property
     def information(self) -> Information | OneToken:

@@ -57,10 +57,8 @@ def forecast(
     check_budget(features, costs, examples, tokens)
     whole_budget = Budget(costs, examples, tokens)
     room = None if memory is None else int(memory * 1e9)
-    plan = plan_memory(features, options.get("weighting", "none"), device, room)
+    gigabytes = plan_memory(features, options.get("weighting", "none"), device, room).total / 1e9
     rule = options.pop("rule", "gain")
-    held = 4 if rule == "best" else 1  # both selections, the exchanges and what follows them; one of them computes at a time
-    gigabytes = (held * (plan.total - plan.parts) + plan.parts) / 1e9
     rng = np.random.default_rng(seed)
     sizes = [min(sample, n)] if n <= sample else [sample // 2, sample]
     rules = (rule,) if rule != "best" or len(sizes) == 1 else ("gain", "gain_per_token", "best")
@@ -77,9 +75,8 @@ def forecast(
     if len(sizes) == 1:
         return Forecast(*found[0][0], gigabytes)
     small, large = np.array(found)
-    exponent = (np.log(large / small) / np.log(sizes[1] / sizes[0])).clip(
-        1, 2
-    )  # a pass over the pool at least, naive at most
+    exponent = np.log(large / small) / np.log(sizes[1] / sizes[0])
+    exponent = exponent.clip(1, 2)  # a pass over the pool at least, naive at most
     grown = large * (n / sizes[1]) ** exponent
     exchanges = (large[2:] - large[:2].sum(0)).clip(min=0).sum(0)
     evaluations, seconds = grown[:2].sum(0) + exchanges

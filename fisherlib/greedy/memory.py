@@ -13,36 +13,32 @@ _TEMPORARY = 32  # bytes that a calculation holds at its height for each number 
 _RESIDENT = 2**28  # bytes of a memory-mapped file that may stay in memory: the system's own cache keeps the rest
 _CACHE = 2**28  # bytes at most, on a CPU, for blocks of a mapped file that were asked for again
 _PART_ON_ACCELERATOR, _PART_ON_CPU = 2**26, 2**21  # numbers at most: on a CPU, what its caches hold
-_GRAMS = 2**22  # numbers at most
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes at most of each thing that a selection holds beside features that are in memory, and what that leaves room for.
 
-    `matrices` [d, d]: V, its root, what picks took from it, the low-precision root. `examples`: norms [N, d] of the screen,
-    bounds and the like [N]. `parts`: the calculations on one part of the pool. `grams`: Gram matrices that are remembered.
-    `narrow`: a bfloat16 copy of the features. `cache`: blocks of features that are elsewhere, kept on the device. `pool`:
-    the features themselves, moved to an accelerator. `widest`: the longest example, padded; `part_numbers`, `gram_numbers`,
-    `cache_rows`: how many of each fit; `resident`: bytes of a mapped file that are not given back yet.
+    `matrices` [d, d]: V, its root, the low-precision root. `examples`: bounds and the like [N]. `parts`: the calculations on
+    one part of the pool. `narrow`: a bfloat16 copy of the features. `cache`: blocks of features that are elsewhere, kept on
+    the device. `pool`: the features themselves, moved to an accelerator. `widest`: the longest example, padded;
+    `part_numbers`, `cache_rows`: how many of each fit; `resident`: bytes of a mapped file that are not given back yet.
     """
 
     matrices: int
     examples: int
     parts: int
-    grams: int
     narrow: int
     cache: int
     pool: int
     widest: int
     part_numbers: int
-    gram_numbers: int
     cache_rows: int
     resident: int
 
     @property
     def total(self) -> int:
-        return self.matrices + self.examples + self.parts + self.grams + self.narrow + self.cache + self.pool
+        return self.matrices + self.examples + self.parts + self.narrow + self.cache + self.pool
 
 
 def plan_memory(
@@ -55,7 +51,7 @@ def plan_memory(
     device, values = pick_device(device), features.values
     n, d, longest = len(features), features.dim, int(features.lengths.numpy().max(initial=1))
     widest = longest if longest == 1 else -(-longest // LENGTH_STEP) * LENGTH_STEP
-    matrices, examples, example = 100 * d**2, (4 * d + 64) * n, _TEMPORARY * widest * d
+    matrices, examples, example = 100 * d**2, 64 * n, _TEMPORARY * widest * d
     left = free_memory(device) if memory is None else memory
     least = matrices + examples + 4 * example
     if left < least:
@@ -74,18 +70,15 @@ def plan_memory(
     copies = near and values.dtype != torch.bfloat16 and weighting == "none" and narrow < left // 2
     most = _PART_ON_ACCELERATOR if on_accelerator else _PART_ON_CPU
     part_numbers = max(min(left // 4 // _TEMPORARY, most), widest * d)
-    gram_numbers = min(left // 32, _GRAMS)
     return MemoryPlan(
         matrices=matrices,
         examples=examples,
         parts=part_numbers * _TEMPORARY + 3 * example,
-        grams=gram_numbers * 8,
         narrow=narrow if copies else 0,
         cache=cache_rows * row,
         pool=pool,
         widest=widest,
         part_numbers=part_numbers,
-        gram_numbers=gram_numbers,
         cache_rows=cache_rows,
         resident=min(left // 4, _RESIDENT),
     )

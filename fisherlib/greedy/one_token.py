@@ -26,7 +26,7 @@ _COLUMNS = 128  # picks after which the others follow at the latest
 class OneToken:
     """The information matrix of the chosen examples, their gains, and the race for the next pick, for T_i <= 1."""
 
-    dtype = torch.float64
+    screen = None
     evaluations = 0
 
     @property

@@ -11,6 +11,7 @@ import torch
 
 from fisherlib._device import is_accelerator
 from fisherlib.greedy.information import TIE, Information
+from fisherlib.greedy.screen import Screen
 
 _FIRST_FINALISTS = 4  # decided before the others
 
@@ -18,26 +19,25 @@ _FIRST_FINALISTS = 4  # decided before the others
 class Race:
     """Finds the candidate of the highest score, gain / divisor, at each pick, and evaluates few others.
 
-    `bound` [N] of each score: an old gain plus its error. Examples outside the `front` score less than `behind`, so a pick
-    looks at few examples, not at the whole pool, until the winners' scores have fallen that far.
+    `bound` [N] of each score: an old gain plus its error.
     """
 
     def __init__(
         self,
         information: Information,
+        screen: Screen | None,
         divisor: np.ndarray,
         price: np.ndarray,
         batch_size: int | None = None,
         sampled: int | None = None,
         seed: int = 0,
     ):
-        self.information, self.divisor, self.price = information, divisor, price
+        self.information, self.screen, self.divisor, self.price = information, screen, divisor, price
         self.batch_size = batch_size or (256 if is_accelerator(information.device) else 32)
         self.bound = np.full(len(divisor), np.inf)
         self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
         self.decided: dict[int, float] = {}  # gains that were computed in float64 since then
         self.available = np.ones(len(divisor), dtype=bool)
-        self.front, self.behind = np.arange(len(divisor)), -np.inf
         self.sampled, self.seed = sampled, seed
 
     def threads(self) -> contextlib.AbstractContextManager:
@@ -45,8 +45,10 @@ class Race:
 
     def next(self, left: float) -> tuple[int, float] | None:
         """The best available example of at most this price, lowest index on ties, and its gain."""
-        best, gain = self._best_of_all(left) if self.sampled is None else self._best_of_a_sample(left, self.sampled)
-        return None if best is None else (best, gain)
+        runners = np.flatnonzero(self.available & (self.price <= left))
+        if self.sampled is not None:
+            runners = self._sample(runners, self.sampled)
+        return self._search(runners) if len(runners) else None
 
     def take(self, i: int) -> None:
         """Add an example to the information matrix: gains that were fresh are upper bounds from now on."""
@@ -55,32 +57,16 @@ class Race:
         self.fresh[:] = False
         self.decided.clear()
 
-    def _best_of_all(self, left: float) -> tuple[int | None, float]:
-        while True:
-            runners = self.front[self.available[self.front] & (self.price[self.front] <= left)]
-            best, gain, score = self._search(runners) if len(runners) else (None, 0.0, -np.inf)
-            if score * (1 - 2 * TIE) > self.behind or self.behind == -np.inf:
-                break
-            self._draw_front(score)  # what was left behind may win by now
-        if self.behind == -np.inf:
-            self._draw_front(score)
-        return best, gain
-
-    def _best_of_a_sample(self, left: float, sampled: int) -> tuple[int | None, float]:
-        runners = np.flatnonzero(self.available & (self.price <= left))
+    def _sample(self, runners: np.ndarray, size: int) -> np.ndarray:
         if (some := self.information.has_tokens(runners)).any():
             runners = runners[some]
-        if len(runners) > sampled:
-            rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
-            runners = np.sort(rng.choice(runners, sampled, replace=False))
-        return self._search(runners)[:2] if len(runners) else (None, 0.0)
+        if len(runners) <= size:
+            return runners
+        rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
+        return np.sort(rng.choice(runners, size, replace=False))
 
-    def _draw_front(self, score: float) -> None:
-        self.behind = 0.9 * score if score > 0 else -np.inf  # a tenth lower: drawn anew about twenty times in a decade
-        self.front = np.flatnonzero(self.bound >= self.behind)
-
-    def _search(self, runners: np.ndarray) -> tuple[int, float, float]:
-        """The one of the highest score, its gain and its score. Tightens `bound`."""
+    def _search(self, runners: np.ndarray) -> tuple[int, float]:
+        """The one of the highest score, and its gain. Tightens `bound`."""
         floor = -np.inf  # the highest score that is certainly reached
 
         def hopeful() -> np.ndarray:
@@ -97,7 +83,7 @@ class Race:
                     batch = stale  # the first pass
                 else:
                     size = min(most, len(stale))
-                    if self.information.dtype == torch.bfloat16:
+                    if self.screen is not None and self.screen.dtype == torch.bfloat16:
                         size = -(-size // self.batch_size) * self.batch_size
                         stale = runners[~self.fresh[runners]]
                     batch = np.sort(stale[np.argpartition(-self.bound[stale], min(size, len(stale)) - 1)[:size]])
@@ -118,16 +104,16 @@ class Race:
             floor = max(gain / self.divisor[i] for i, gain in self.decided.items())
         scores = np.array([self.decided[i] for i in finalists.tolist()]) / self.divisor[finalists]
         best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
-        return best, self.decided[best], float(scores.max())
+        return best, self.decided[best]
 
     def _evaluate(self, examples: np.ndarray) -> float:
         """Tighten the bounds of some examples; returns the highest score that one of them certainly has."""
-        if self.information.dtype == torch.float64:
+        if self.screen is None:
             gains = self.information.exact(examples)
             errors = np.zeros(len(gains))
             self.decided |= zip(examples.tolist(), gains.tolist(), strict=True)
         else:
-            gains, errors = self.information.screen(examples)
+            gains, errors = self.screen.gains(examples)
         self.fresh[examples] = True
         self.bound[examples] = (gains + errors) / self.divisor[examples]
         return float(((gains - errors) / self.divisor[examples]).max())

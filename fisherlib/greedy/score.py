@@ -35,7 +35,7 @@ def score_selection(
     if bad := [int(i) for i in indices if not 0 <= i < len(features)]:
         raise ValueError(f"expected indices from 0 to {len(features) - 1}, got {bad[0]}")
     check_weighting(features, weighting)
-    state = Information(features, prior, weighting, device, "float64")
+    state = Information(features, prior, weighting, device)
     indices = np.array(indices, dtype=np.int64)
     gains = replay(state, indices.tolist(), state.add)
     fields = {"provenance": provenance_of(features, indices.tolist()), **fields}

@@ -38,6 +38,7 @@ from fisherlib.greedy.engine import Engine, replay
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.race import Race
+from fisherlib.greedy.screen import screen_of
 from fisherlib.greedy.selection import Selection, provenance_of
 
 
@@ -129,8 +130,8 @@ def select(
             engine = OneToken(features, prior, weighting, divisor, budget.price)
         else:
             sampled = None if stochastic is None else math.ceil(len(features) / budget.amount * math.log(1 / stochastic))
-            information = Information(features, prior, weighting, device, dtype, room)
-            engine = Race(information, divisor, budget.price, batch_size, sampled, seed)
+            information = Information(features, prior, weighting, device, room)
+            engine = Race(information, screen_of(information, dtype), divisor, budget.price, batch_size, sampled, seed)
         saved = file.load()
         made = _Run(features, engine, budget, costs, file.settings, saved, began)
         with interruptible(lambda: file.kept(made.picks)):
@@ -143,17 +144,23 @@ def select(
 
     file, first = Checkpoint(checkpoint, settings, features, costs, start), [] if start is None else start.indices.tolist()
     parts: list[Checkpoint] = []
+
+    def better_and_exchanged() -> tuple[list[int], int]:
+        """The better of both rules after exchanges, and the evaluations that it took. No engine outlives its part of it."""
+        both = [run(part.settings["rule"], part, first).selection() for part in parts]
+        picks = max(both, key=lambda selection: selection.objective).indices.tolist()
+        budget, exact = Budget(costs, examples, tokens), Information(features, prior, weighting, device, room)
+        for i in picks:
+            budget.take(i)
+            exact.add(i)
+        picks = improve(exact, picks, len(first), budget)
+        return picks, exact.evaluations + sum(selection.evaluations for selection in both)
+
     spent = 0  # evaluations of a gain
     if rule == "best" and not file.exists():
         for by in ("gain", "gain_per_token"):
             parts.append(Checkpoint(file.beside(by), settings | {"rule": by}, features, costs, start))
-        both = [run(part.settings["rule"], part, first) for part in parts]
-        better = max(both, key=lambda made: sum(made.gains))
-        exact = Information(features, prior, weighting, device, "float64", room)
-        for i in better.picks:
-            exact.add(i)
-        first = improve(exact, better.picks, len(first), better.budget)
-        spent = exact.evaluations + sum(made.engine.information.evaluations + made.evaluations for made in both)
+        first, spent = better_and_exchanged()
     made = run("gain" if rule == "best" else rule, file, first)
     made.evaluations += spent
     selection = made.selection(certified=True)
@@ -230,7 +237,8 @@ class _Run:
         upper_bound = None
         if certified:
             upper_bound = float(np.sum(self.gains))
-            upper_bound += slack(self.engine.information, self.picks, self.budget.price, self.budget.amount)
+            engine = self.engine
+            upper_bound += slack(engine.information, self.picks, self.budget.price, self.budget.amount, engine.screen)
         return Selection(
             indices=np.array(self.picks, dtype=np.int64),
             gains=np.array(self.gains, dtype=np.float64),

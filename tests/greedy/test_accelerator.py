@@ -145,7 +145,7 @@ def test_a_backend_is_asked_for_bfloat16(says, expected, monkeypatch):
     if says is not None:
         monkeypatch.setattr(type(torch.pretend), "is_bf16_supported", lambda self: says, raising=False)
     seen, init = [], Race.__init__
-    monkeypatch.setattr(Race, "__init__", lambda self, state, *rest: seen.append(state.dtype) or init(self, state, *rest))
+    monkeypatch.setattr(Race, "__init__", lambda self, state, *rest: seen.append(rest[0].dtype) or init(self, state, *rest))
     with accelerator():
         fl.select(make_pool("random", 0, 5, 3, 4), examples=2, device=DEVICE)
     assert seen == [expected]
@@ -246,7 +246,7 @@ def test_a_pool_that_does_not_fit_is_cached_there(mapped, roomy, weighting, tmp_
     if mapped:
         features.save(tmp_path / "features")
         features = fl.TokenFeatures.load(tmp_path / "features")
-    tight = 100 * 12**2 + (4 * 12 + 64) * 120 + 4 * 32 * 16 * 12  # what it must have, see `Blocks`
+    tight = 100 * 12**2 + 64 * 120 + 4 * 32 * 16 * 12  # what it must have, see `Blocks`
     options = {"examples": 12, "weighting": weighting, "memory": 1.0 if roomy else (tight + features.values.nbytes) / 1e9}
     with accelerator() as device:
         read = Blocks(features, weighting, DEVICE, int(options["memory"] * 1e9))

@@ -82,7 +82,7 @@ def test_an_exchange_is_the_best_one_of_all_pairs():
             if costs[after].sum() <= tokens:
                 pairs[i, j] = objective(features, after)
         before, most = objective(features, picks), max(pairs.values())
-        information = Information(features, 1.0, "none", "cpu", "float64")
+        information = Information(features, 1.0, "none", "cpu")
         budget = Budget(costs, None, tokens)
         for p in picks:
             information.add(p)

@@ -14,6 +14,7 @@ from fisherlib.greedy.engine import Engine, replay
 from fisherlib.greedy.information import Information
 from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.race import Race
+from fisherlib.greedy.screen import Screen, screen_of
 
 
 def make_pool(n: int, longest: int, seed: int) -> fl.TokenFeatures:
@@ -22,7 +23,8 @@ def make_pool(n: int, longest: int, seed: int) -> fl.TokenFeatures:
 
 
 def race(features, price, dtype="float32"):
-    return Race(Information(features, 1.0, "none", "cpu", dtype), np.ones(len(features)), price)
+    information = Information(features, 1.0, "none", "cpu")
+    return Race(information, screen_of(information, dtype), np.ones(len(features)), price)
 
 
 def one_token(features, price):
@@ -71,11 +73,11 @@ def test_both_engines_pick_the_same(seed, n, begun, left):
 
 def test_a_screen_takes_any_number_in_parts_that_fit():
     features = make_pool(200, 12, 1)
-    whole = Information(features, 1.0, "none", "cpu", "float32")
-    parts = Information(features, 1.0, "none", "cpu", "float32", 300_000)
+    whole = Information(features, 1.0, "none", "cpu")
+    parts = Information(features, 1.0, "none", "cpu", 300_000)
     assert len(parts.blocks.parts(np.arange(200))) > len(whole.blocks.parts(np.arange(200))) == 1
     for state in (whole, parts):
-        gains, errors = state.screen(np.arange(200))
+        gains, errors = Screen(state, torch.float32).gains(np.arange(200))
         assert (np.abs(gains - state.exact(range(200))) <= errors).all() and np.isfinite(errors).all()
         assert state.evaluations == 400
 

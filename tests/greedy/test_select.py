@@ -16,6 +16,7 @@ from fisherlib.greedy import memory
 from fisherlib.greedy.blocks import Blocks
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.memory import plan_memory
+from fisherlib.greedy.screen import Screen
 
 POOLS = ("random", "duplicated", "heavy-tailed", "wide", "with empty rows", "one direction", "all equal")
 
@@ -160,10 +161,11 @@ ERROR_CASES = [  # and how small the largest error must be: one that is always t
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_error_estimates_hold(kind, d, prior, useful, useful_in_bfloat16, dtype):
     features = make_pool(kind, 3, 60, d, 30)
-    state = Information(features, prior, "none", "cpu", dtype)
+    state = Information(features, prior, "none", "cpu")
+    screen = Screen(state, getattr(torch, dtype))
     for pick in (4, 9, 33):
         state.add(pick)
-        coarse, error = state.screen(np.arange(60))
+        coarse, error = screen.gains(np.arange(60))
         fine = state.exact(range(60))
         assert (np.abs(coarse - fine) <= error).all()
         assert error.max() < (useful if dtype == "float32" else useful_in_bfloat16)
@@ -177,16 +179,16 @@ def test_error_estimates_hold_with_weights(d, stored):
     values, weights = torch.randn(400, d, generator=draw).to(stored), torch.rand(400, generator=draw)
     features = fl.TokenFeatures(values, torch.arange(401), trace_weights=weights)
     for dtype in ("bfloat16", "float32"):
-        state = Information(features, 1.0, "trace", "cpu", dtype)
-        coarse, error = state.screen(np.arange(400))
+        state = Information(features, 1.0, "trace", "cpu")
+        coarse, error = Screen(state, getattr(torch, dtype)).gains(np.arange(400))
         assert (np.abs(coarse - state.exact(range(400))) <= error).all()
 
 
 def test_a_screen_that_promises_too_much_changes_no_pick(monkeypatch):
     """Were an error estimate too small, float64 would still decide between those that it looks at."""
     features = make_pool("duplicated", 1, 60, 6, 8)
-    expected, screen = fl.select(features, examples=20, dtype="float64").indices, Information.screen
-    monkeypatch.setattr(Information, "screen", lambda self, i: (1.001 * screen(self, i)[0], 0 * i + 0.0))
+    expected, screen = fl.select(features, examples=20, dtype="float64").indices, Screen.gains
+    monkeypatch.setattr(Screen, "gains", lambda self, i: (1.001 * screen(self, i)[0], 0 * i + 0.0))
     assert fl.select(features, examples=20, dtype="float32").indices.tolist() == expected.tolist()
 
 
@@ -244,10 +246,10 @@ def test_blocks_that_are_far_away_are_read_once_and_kept(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("kind", ["random", "heavy-tailed", "common mean", "duplicated"])
-def test_remembered_gram_matrices_give_the_gains_of_fresh_ones(kind):
-    """Evaluated at every third pick, in changing company, they must not drift, mix or lose their digits."""
+def test_the_updated_root_gives_the_gains_of_a_fresh_inverse(kind):
+    """Whatever is evaluated together, and wherever the root is made anew, gains must not drift, mix or lose their digits."""
     features = make_pool(kind, 1, 50, 24, 6)
-    state = Information(features, 0.01, "none", "cpu", "float64")
+    state = Information(features, 0.01, "none", "cpu")
     rng = np.random.default_rng(0)
     for pick in range(30):
         state.add(pick)

@@ -31,7 +31,7 @@ def features_of(blocks):
 
 def knowing(blocks, chosen, prior):
     """The library's state once `chosen` are known."""
-    state = Information(features_of(blocks), prior, "none", "cpu", "float64")
+    state = Information(features_of(blocks), prior, "none", "cpu")
     for i in chosen:
         state.add(i)
     return state
