@@ -1,10 +1,12 @@
 """Writing files whole, and words for errors and manifests. Private helpers that every wing may use."""
 
 import contextlib
+import json
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -52,3 +54,22 @@ def first_line(error: BaseException) -> str:
 def plain(value: object) -> object:
     """For json: numbers and arrays of numpy and torch as numbers and lists, anything else (a path, say) as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def as_json(said: dict, what: str) -> dict:
+    """What JSON will read of it again: keys are text, tuples and arrays are lists, a path is text.
+
+    Raises `ValueError` where JSON has nothing: tuples as keys, two keys with one text, a circle.
+    """
+    try:
+        return json.loads(json.dumps(said, default=plain), object_pairs_hook=_distinct)
+    except (TypeError, ValueError, RecursionError, RuntimeError) as error:  # RuntimeError: of a tensor without values
+        raise ValueError(f"expected {what} that JSON can hold, got others ({first_line(error)}): change them") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, none of whose keys is there twice: of 1 and "1" JSON would make one."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(f"a key twice, as text, among {[name for name, _ in pairs][:20]}")
+    return made

@@ -6,6 +6,7 @@ a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2)
 
 import dataclasses
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,15 +209,14 @@ def _source(model: Model, tokenizer: Tokenizer | None, encoded: Sequence[Encoded
     """What decides the features, as a few fingerprints: enough to tell whether another call would give the same.
 
     Of the weights it takes about a thousand numbers spread over each tensor, bit by bit: cheap for any model, and no step
-    of training leaves all of them as they were. Every token id and every response mask counts.
+    of training leaves all of them as they were. Positions are no weights: they are in buffers that no file of weights
+    holds, and in the configuration. Every token id and every response mask counts.
     """
-    weights = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, Tensor) or tensor.is_meta:  # weights that accelerate keeps elsewhere cannot be seen here
-            continue
-        flat = tensor.flatten()
-        sample = flat[:: max(len(flat) // 1024, 1)].cpu().contiguous()
-        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + sample.view(torch.uint8).numpy().tobytes())
+    state, config = model.state_dict(), model.config.get_text_config().to_dict()
+    buffers = {name: tensor for name, tensor in model.named_buffers() if name not in state}
+    rope = json.dumps(
+        {name: value for name, value in config.items() if name.startswith("rope")}, sort_keys=True, default=str
+    )
     ids = hashlib.sha256()
     for example in encoded:
         ids.update(np.array([len(example.input_ids), *example.input_ids], dtype="<i8").tobytes())
@@ -224,11 +224,23 @@ def _source(model: Model, tokenizer: Tokenizer | None, encoded: Sequence[Encoded
     template = getattr(tokenizer, "chat_template", None)
     return {
         "model": model.config.name_or_path,
-        "model_weights": weights.hexdigest(),
+        "model_weights": _sampled(state),
+        "model_positions": hashlib.sha256((_sampled(buffers) + rope).encode()).hexdigest(),
         "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest(),
         "precision": precision,
         "rows": ids.hexdigest(),
     }
+
+
+def _sampled(tensors: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta:  # weights that accelerate keeps elsewhere cannot be seen here
+            continue
+        flat = tensor.flatten()
+        sample = flat[:: max(len(flat) // 1024, 1)].cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _dim(model: Model) -> int:

@@ -43,6 +43,7 @@ _FILES = _FIRST | {"info.json", "values.bin", *(f"{name}.bin" for name in COLUMN
 _SCRATCH = {"info.json.new", "offsets.npy.new", "rows.parquet.new", ".lock"}
 # The name may be another path to the same weights; the scale follows from weights and rows, up to a device's rounding.
 _NOT_COMPARED = {"model", "logit_scale"}
+_NEWER = {"model_positions"}  # of which older folders know nothing
 
 
 def describe(
@@ -312,7 +313,7 @@ def _differences(info: dict, wanted: dict) -> list[str]:
         shape = {name: side[name] for name in ("dtype", "dim", "examples", "tokens", "columns")}
         sides.append(shape | {name: value for name, value in side["source"].items() if name not in _NOT_COMPARED})
     there, here = sides
-    different = [name for name in here if there.get(name) != here[name]]
+    different = [name for name in here if there.get(name) != here[name] and (name in there or name not in _NEWER)]
     return [f"{name} ({str(there.get(name))[:10]} there, {str(here[name])[:10]} here)" for name in different]
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib._door import check_fields, checked
-from fisherlib._files import first_line
+from fisherlib._files import as_json, first_line
 from fisherlib.features import folder as feature_folder
 from fisherlib.features.folder import COLUMNS
 
@@ -65,6 +65,7 @@ class TokenFeatures:
             if (whole := getattr(self, name)) is not None and (whole.ndim != 1 or whole.is_floating_point()):
                 got = f"{whole.dtype} of shape {list(whole.shape)}"
                 raise ValueError(f"expected a list of whole numbers as {name}, got {got}: convert them")
+        as_json(self.info, "info")  # a selection's settings and its file will hold it
         rows, steps = len(self.values), self.offsets.diff()
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Real
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ def _tokens(selection: Selection) -> float | None:
     """The budget of tokens that the settings speak of, if they do. Raises `ValueError` for what no budget can be."""
     asked = selection.settings.get("budget", {})
     tokens = asked.get("tokens", 1) if isinstance(asked, dict) else None
-    if not isinstance(tokens, Real) or isinstance(tokens, bool) or not 0 < tokens < np.inf:
+    if not isinstance(tokens, int | float | np.integer | np.floating) or isinstance(tokens, bool) or not 0 < tokens < np.inf:
         raise ValueError(
             f"expected settings of a budget like {{'tokens': 300}}, got {asked!r:.60}: make it anew with fl.score_selection"
         )

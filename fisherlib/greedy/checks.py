@@ -69,7 +69,8 @@ def check_weighting(features: TokenFeatures, weighting: str) -> None:
     """Raise `ValueError` for an unknown weighting, or one that the features have no weights for, or negative ones."""
     if weighting not in ("none", "trace"):
         raise ValueError(f"expected weighting to be one of ('none', 'trace'), got {weighting!r}")
-    if weighting == "trace" and features.trace_weights is None:
+    weights = features.trace_weights
+    if weighting == "trace" and weights is None:
         raise ValueError("expected features with trace_weights for weighting='trace': extract them with extract_features")
-    if weighting == "trace" and bool((features.trace_weights < 0).any()):
+    if weighting == "trace" and weights is not None and bool((weights < 0).any()):
         raise ValueError("expected trace_weights of at least 0, got others: extract the features again")

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fisherlib._device import is_accelerator
 from fisherlib._door import numbers
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.blocks import Blocks, pad
+from fisherlib.greedy.memory import LENGTH_STEP
 
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
 COLLAPSE = 1e-6  # a difference that is smaller than this share of what it was taken from has lost too many digits
-_GROUP, _GROUP_ON_ACCELERATOR = 16, 256  # examples of similar length whose Gram matrices are padded to one size
+_STRETCH = 1.5  # how much longer than the shortest the longest may be of those whose Gram matrices are padded to one size
 
 
 class Information:
@@ -83,11 +83,13 @@ class Information:
     def in_groups(
         self, W: Float[Tensor, "m d"], place: Int[Tensor, "B T"], indices: np.ndarray
     ) -> Iterator[tuple[slice, Float[Tensor, "b t d"]]]:
-        """Some examples after the other, sorted by length as `Blocks.parts` has them: padded no further than their group."""
-        lengths, size = self.blocks.lengths[indices], _GROUP_ON_ACCELERATOR if is_accelerator(self.device) else _GROUP
-        for begin in range(0, len(indices), size):
-            some = slice(begin, begin + size)
+        """Examples of similar length together, padded no further than that; sorted by length, as `Blocks.parts` has them."""
+        lengths, begin = self.blocks.lengths[indices], 0
+        while begin < len(lengths):
+            longest = max(_STRETCH * lengths[begin], lengths[begin] + LENGTH_STEP)
+            some = slice(begin, int(np.searchsorted(lengths, longest, side="right")))
             yield some, pad(W, place[some, : self.blocks.padded_length(lengths[some])])
+            begin = some.stop
 
     def check_finite(self, indices: Indices) -> None:
         X = self.blocks.padded(indices, torch.float64)

@@ -47,19 +47,19 @@ class Screen:
 
     def _part(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
         X, place = self.information.blocks.flat(indices, self.dtype)
-        W, narrow, found = X @ self._root, self.dtype == torch.bfloat16, []
-        of_tokens = (X.float().square() @ self._root_squared.sum(1))[:, None]  # sum_l |x_l|^2 (V^-1)_ll = sum_k q_k of each
+        W, found, narrow = X @ self._root, [], self.dtype == torch.bfloat16
+        of_tokens = (X.float().square() @ self._root_squared.sum(1))[:, None]  # sum_k q_k of each token by itself
         for some, w in self.information.in_groups(W, place, indices):
-            at, (T, d) = place[some, : w.shape[1]], w.shape[1:]
-            columns = w.float().square().sum(1) if narrow else None
-            coarse = narrow and d >= T and bool(columns.sum(1).max() < COARSE)
-            w = w if coarse else w.float()
-            gram = (w @ w.mT if d >= T else w.mT @ w).float()
-            energy = gram.diagonal(dim1=1, dim2=2).sum(1)
+            at, (T, d), coarse = place[some, : w.shape[1]], w.shape[1:], False
             if narrow:
+                columns = w.float().square().sum(1)
                 q = pad(X, at).float().square().sum(1) @ self._root_squared
                 spread = ((4 * columns).clamp(max=1) * (2 * q + columns)).sum(1)
-            else:  # so little that n_k = 1 will do
+                coarse = d >= T and bool(columns.sum(1).max() < COARSE)
+                w = w if coarse else w.float()
+            gram = (w @ w.mT if d >= T else w.mT @ w).float()
+            energy = gram.diagonal(dim1=1, dim2=2).sum(1)
+            if not narrow:  # roundings are so small that n_k = 1 will do
                 spread = 2 * pad(of_tokens, at).sum((1, 2)) + energy
             error = self._error(spread, energy, gram, coarse)
             gram.diagonal(dim1=1, dim2=2).add_(1.0)

@@ -12,7 +12,7 @@ from datasets import Dataset
 from jaxtyping import Int
 
 from fisherlib._door import check_fields, checked
-from fisherlib._files import explained, first_line, plain, replacing
+from fisherlib._files import as_json, explained, first_line, replacing
 from fisherlib.features import TokenFeatures
 from fisherlib.text import as_stored, check_same_rows, write_jsonl
 
@@ -187,12 +187,7 @@ class Selection:
         manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
         if self.provenance is not None:
             manifest["provenance"] = [{k: v for k, v in row.items() if v is not None} for row in as_stored(self.provenance)]
-        try:
-            manifest = json.loads(json.dumps(manifest, default=plain), object_pairs_hook=_distinct)  # as it will be read
-        except (TypeError, ValueError, RecursionError, RuntimeError) as error:  # RuntimeError: of a tensor without values
-            raise ValueError(
-                f"expected settings that JSON can hold, got others ({first_line(error)}): change them"
-            ) from error
+        manifest = as_json(manifest, "settings")
         manifest["digest"] = _digest(manifest)
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,14 +239,6 @@ def provenance_of(features: TokenFeatures, picks: Sequence[int]) -> Dataset | No
 def _digest(manifest: dict) -> str:
     """Of all that a manifest says: who edits it by hand makes another selection of it."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, none of whose keys is there twice: of 1 and "1" JSON would make one."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError(f"a key twice, as text, among {[name for name, _ in pairs][:20]}")
-    return made
 
 
 def _floor_percent(share: float) -> str:

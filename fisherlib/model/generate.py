@@ -10,7 +10,7 @@ from fisherlib._door import checked
 from fisherlib._quiet import progress_bar
 from fisherlib._types import Model, Tokenizer
 from fisherlib.model.forward import batches, check_run, context_length, evaluating
-from fisherlib.text import Encoded, encode
+from fisherlib.text import Encoded, as_stored, encode
 
 
 @checked
@@ -19,7 +19,7 @@ def prompt_ids(rows: Dataset, tokenizer: Tokenizer) -> list[list[int]]:
 
     They are cut from what `fl.encode` makes, not tokenized again. Raises `ValueError` for rows without a prompt.
     """
-    prompts = []
+    prompts, rows = [], as_stored(rows)
     for number, (example, row) in enumerate(zip(encode(rows, tokenizer), rows, strict=True)):
         start = len(example.input_ids) - 1
         while start > 0 and not example.is_response[start]:  # what follows the response

@@ -2,14 +2,14 @@
 
 from datasets import Dataset
 
-from fisherlib.text import SHAPES
+from fisherlib.text import SHAPES, as_stored
 
 
 def rows_of(rows: Dataset | None) -> Dataset:
     """The rows, for what can not do without them. Raises `ValueError` if there are none."""
     if rows is None:
         raise ValueError("expected the rows of the pool, whose text is read, got None: give the dataset of the features")
-    return rows
+    return as_stored(rows)
 
 
 def texts(rows: Dataset | None) -> list[str]:

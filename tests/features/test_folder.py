@@ -194,6 +194,21 @@ def test_the_side_of_the_padding_is_no_other_extraction(tiny, ids, interrupted):
     torch.testing.assert_close(goes_on.values, whole.values, atol=1e-5, rtol=1e-4)  # to rounding; see test_extract.py
 
 
+def test_positions_count_otherwise_is_another_extraction(tiny, ids, tmp_path):
+    """They are no weights: a model whose configuration stretches them has the same file of weights."""
+    fl.extract_features(tiny, None, ids, out_dir=tmp_path / "f", **EXACT)
+    stretched = copy.deepcopy(tiny)
+    for name, buffer in stretched.named_buffers():
+        if name.endswith("inv_freq"):
+            buffer *= 0.5
+    with pytest.raises(ValueError, match="got another .*model_positions"):
+        fl.extract_features(stretched, None, ids, out_dir=tmp_path / "f", **EXACT)
+    info = json.loads((tmp_path / "f" / "info.json").read_text())
+    del info["source"]["model_positions"]
+    (tmp_path / "f" / "info.json").write_text(json.dumps(info))
+    fl.extract_features(tiny, None, ids, out_dir=tmp_path / "f", **EXACT)  # an older folder does not say
+
+
 def test_a_tokenizer_that_begins_rows_with_another_token_is_another_extraction(tiny, tmp_path):
     class Beginning:  # its template is the same, its ids are not
         is_fast, chat_template, eos_token, begins = True, None, "", [1]

@@ -208,3 +208,10 @@ def test_info_may_hold_arrays(tmp_path):
     features = fl.TokenFeatures.from_list([torch.ones(2, 2)], info={"layers": np.arange(2), "scales": torch.ones(1, 2)})
     features.save(tmp_path / "f")
     assert fl.TokenFeatures.load(tmp_path / "f").info == {"layers": [0, 1], "scales": [[1.0, 1.0]]}
+
+
+def test_info_is_what_a_file_can_hold():
+    values = torch.ones(2, 3)
+    for info in ({(1, 2): 3}, {1: "a", "1": "b"}):
+        with pytest.raises(ValueError, match="expected info that JSON can hold, got others"):
+            fl.TokenFeatures(values, torch.tensor([0, 2]), info=info)

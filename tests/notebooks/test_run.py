@@ -290,9 +290,10 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     node = nbformat.read(QUICKSTART, as_version=4)
     wrong = (
         "from fisherlib.greedy.information import Information\n"
-        "exact, screen = Information.exact, Information.screen\n"
+        "from fisherlib.greedy.screen import Screen\n"
+        "exact, screen = Information.exact, Screen.gains\n"
         "Information.exact = lambda *a: 1 / (1 + exact(*a))\n"
-        "Information.screen = lambda *a: (lambda gains, errors: (1 / (1 + gains), 0 * errors))(*screen(*a))"
+        "Screen.gains = lambda *a: (lambda gains, errors: (1 / (1 + gains), 0 * errors))(*screen(*a))"
     )
     setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
     node.cells.insert(setup + 1, new_code_cell(wrong))
@@ -328,10 +329,10 @@ def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
     """An engine that is too sure of its screens must stop at the check of its error estimate."""
     node = nbformat.read(NOTEBOOKS / "03_gpu_selection.ipynb", as_version=4)
     wrong = (
-        "screen = fl.information.Information.screen\n"
-        "fl.information.Information.screen = lambda *a: (lambda gains, errors: (gains, 1e-4 * errors))(*screen(*a))"
+        "screen = fl.greedy.screen.Screen.gains\n"
+        "fl.greedy.screen.Screen.gains = lambda *a: (lambda gains, errors: (gains, 1e-4 * errors))(*screen(*a))"
     )
-    guarded = next(i for i, cell in enumerate(node.cells) if "state.screen" in cell.source)
+    guarded = next(i for i, cell in enumerate(node.cells) if "Screen(state" in cell.source)
     node.cells.insert(guarded, new_code_cell(wrong))
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(
