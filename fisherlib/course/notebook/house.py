@@ -59,7 +59,7 @@ def _wings_of(path: Path) -> set[str]:
                 found.add(node.module.split(".")[1])
             elif isinstance(node, ast.ImportFrom) and node.module == "fisherlib":
                 found |= {_home(getattr(fisherlib, alias.name)) for alias in node.names}
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "fl":
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fl" and not node.attr.startswith("__"):
                 found.add(_home(getattr(fisherlib, node.attr)))
     return found & set(WINGS)
 
