@@ -1,8 +1,10 @@
 """Writing files whole, and words for errors and manifests. Private helpers that every wing may use."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +21,14 @@ def replacing(path: Path, *, alone: bool = False, durable: bool = False) -> Iter
     """
     if not path.name:
         raise ValueError(f"expected a file to write to, got {str(path)!r}: name one in it")
+    path = path.resolve()  # what a link points to is what is to be replaced
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, no file")
     scratch = path.with_name(f"{path.name}.new") if alone else scratch_of(path)
     try:
         yield scratch
+        if path.exists():
+            shutil.copymode(path, scratch)  # a private file stays private
         if durable:
             with scratch.open("r+b") as file:
                 os.fsync(file.fileno())

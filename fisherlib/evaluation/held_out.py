@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib._door import checked
+from fisherlib._door import checked, numbers
 from fisherlib._types import Model, Tokenizer
 from fisherlib.evaluation.statistics import Interval, percentile_bootstrap
 from fisherlib.features import TokenFeatures
@@ -16,16 +16,24 @@ from fisherlib.model import context_length, nll, per_token
 from fisherlib.text import encode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Negative log-likelihood (nats) summed over the response tokens of each example, and how many these are.
 
-    `token_nll` [M]: that of each token, example after example, where it is known.
+    `token_nll` [M]: that of each token, example after example, where it is known. Raises `ValueError` for lengths that
+    differ.
     """
 
     nll_sums: Float[np.ndarray, " N"]
     tokens: Float[np.ndarray, " N"]
     token_nll: Float[np.ndarray, " M"] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        for name in ("nll_sums", "tokens"):
+            object.__setattr__(self, name, numbers(getattr(self, name), name))
+        if self.nll_sums.ndim != 1 or self.nll_sums.shape != self.tokens.shape:
+            got = f"{self.nll_sums.shape} and {self.tokens.shape}"
+            raise ValueError(f"expected a sum and a number of tokens for each example, got shapes {got}: check both")
 
     @property
     def nll(self) -> float:

@@ -5,6 +5,7 @@ import torch
 
 from fisherlib._door import checked
 from fisherlib.features.token_features import TokenFeatures
+from fisherlib.model import all_finite
 
 _ROWS = 2**14  # projected at a time
 
@@ -41,10 +42,12 @@ def compress(features: TokenFeatures, dim: int, *, method: str = "pca", seed: in
     else:
         raise ValueError(f"expected method 'pca' or 'random', got {method!r}")
     Q = Q.to(features.values.device, torch.float32)
-    values = torch.empty(len(features.values), dim, device=Q.device)
+    values = torch.empty(len(features.values), dim, dtype=torch.float32, device=Q.device)
     for begin in range(0, len(values), _ROWS):
         values[begin : begin + _ROWS] = features.values[begin : begin + _ROWS].float() @ Q
         features.release()
+    if not all_finite(values):
+        raise ValueError("expected features that are finite, in float32 too, got others: extract again, or scale them down")
     columns = {name: getattr(features, name) for name in ("trace_weights", "nll", "labels")}
     info = {**features.info, "compressed": {"method": method, "from": d, "to": dim}}
     return TokenFeatures(values, features.offsets, **columns, info=info, provenance=features.provenance)

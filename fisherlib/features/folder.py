@@ -38,7 +38,7 @@ FORMAT = 1
 COLUMNS = ("trace_weights", "nll", "labels")
 _DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64", "int32", "int64")}
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # that features are extracted to
-_FIRST = {"offsets.npy", "rows.parquet"}  # only these are ever written before info.json
+_FIRST = {"offsets.npy", "rows.parquet"}  # only these are ever written before info.json, and only beside a .lock
 _FILES = _FIRST | {"info.json", "values.bin", *(f"{name}.bin" for name in COLUMNS)}
 _SCRATCH = {"info.json.new", "offsets.npy.new", "rows.parquet.new", ".lock"}
 # The name may be another path to the same weights; the scale follows from weights and rows, up to a device's rounding.
@@ -147,7 +147,7 @@ def find(folder: Path, wanted: dict, offsets: Int[Tensor, " N_plus_1"]) -> dict:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"expected a folder as out_dir, got the file {folder}: choose another")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    known = _SCRATCH | (_FILES if "info.json" in names else _FIRST)
+    known = _SCRATCH | (_FILES if "info.json" in names else _FIRST if ".lock" in names else set())
     if foreign := sorted(names - known):
         raise ValueError(f"expected a new out_dir or one of features, got {folder} with {foreign[0]!r}: choose another")
     if "info.json" not in names:

@@ -66,6 +66,8 @@ class TokenFeatures:
                 got = f"{whole.dtype} of shape {list(whole.shape)}"
                 raise ValueError(f"expected a list of whole numbers as {name}, got {got}: convert them")
         as_json(self.info, "info")  # a selection's settings and its file will hold it
+        if self.offsets.dtype != torch.int64:  # differences of unsigned ones never fall
+            object.__setattr__(self, "offsets", self.offsets.to(torch.int64))
         rows, steps = len(self.values), self.offsets.diff()
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != rows or bool((steps < 0).any()):
             raise ValueError(f"expected offsets that rise from 0 to {rows:,}, the number of tokens, got {self.offsets}")

@@ -101,7 +101,7 @@ class Information:
     def _log_det(self, G: Float[Tensor, "B t t"], indices: np.ndarray) -> Float[np.ndarray, " B"]:
         factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[1], dtype=G.dtype, device=G.device))
         gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        if bool((failed != 0).any()) or not bool(torch.isfinite(gains).all()):
+        if bool((failed != 0).any()) or not bool(torch.isfinite(gains).all()) or _lost(G, factor):
             self.check_finite(indices)
             raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
         if bool((small := gains < 1e-4).any()):
@@ -117,10 +117,16 @@ class Information:
 _TOO_WIDE = "(the features' range is too wide for the prior): raise the prior or scale the features down"
 
 
+def _lost(matrix: Float[Tensor, "*b d d"], factor: Float[Tensor, "*b d d"]) -> bool:
+    """Whether a pivot of a Cholesky factor is what cancellation left: hardly more than the rounding of what it was."""
+    pivots, taken_from = factor.diagonal(dim1=-2, dim2=-1).square(), matrix.diagonal(dim1=-2, dim2=-1)
+    return bool((pivots < 1e-13 * taken_from).any())
+
+
 def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """R with R R^T = V^-1. O(d^3). Raises `ValueError` if float64 cannot factorise V."""
     factor, failed = torch.linalg.cholesky_ex(V)
-    if failed:
+    if failed or _lost(V, factor):
         largest = float(V.abs().max())
         raise ValueError(f"expected an information matrix that float64 can factorise, got {largest:.1e} in it {_TOO_WIDE}")
     identity = torch.eye(len(V), dtype=V.dtype, device=V.device)

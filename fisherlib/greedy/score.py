@@ -30,6 +30,8 @@ def score_selection(
     """
     features.check_whole()
     indices = np.asarray(indices)
+    if indices.ndim != 1:
+        raise ValueError(f"expected a list of indices, got shape {indices.shape}: give one list")
     if indices.size and indices.dtype.kind not in "iu":
         raise ValueError(f"expected indices as whole numbers, got {indices.dtype}: use np.flatnonzero for a mask")
     if bad := [int(i) for i in indices if not 0 <= i < len(features)]:

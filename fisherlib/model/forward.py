@@ -45,6 +45,9 @@ def check_run(
     working_precision(precision, model.device)
     if model.get_output_embeddings() is None:
         raise ValueError(f"expected a causal language model, got {type(model).__name__}, without a head: use fl.load_model")
+    for name, module in model.named_modules():  # RoBERTa and its kin
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            raise ValueError("expected a model that counts positions from 0, got one that begins at its padding token")
     sizes = (
         getattr(model.get_input_embeddings(), "num_embeddings", None),
         getattr(model.get_output_embeddings(), "out_features", None),

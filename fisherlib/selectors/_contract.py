@@ -89,6 +89,7 @@ def selector(title: str, *, examples_of: str = "") -> Callable[[Callable], Selec
 
 def check_call(rows: Dataset | None, features: TokenFeatures, examples: int | None, tokens: float | int | None) -> None:
     """Raise `ValueError` for a bad budget, or if `rows`, where given, are not what the features were extracted from."""
+    features.check_whole()
     n, costs = len(features), features.lengths.numpy().astype(float)
     if rows is not None and len(rows) != n:
         raise ValueError(f"expected the {n:,} rows that the features are of, got {len(rows):,} rows: give the same dataset")

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from jaxtyping import Float
 
-from fisherlib._door import checked
+from fisherlib._door import checked, numbers
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
 from fisherlib.model import context_length, per_token
@@ -49,7 +49,8 @@ def ask_llm(
         scores = ask_llm_scores(rows, model, tokenizer, **options)
     elif options:
         raise ValueError(f"expected no more options beside scores=, got {sorted(options)}: they were for the scoring")
-    if len(scores) != len(features) or not np.isfinite(scores).all():
+    scores = numbers(scores, "scores")  # unsigned ones have no negatives
+    if scores.shape != (len(features),) or not np.isfinite(scores).all():
         raise ValueError(
             f"expected a finite score for each of {len(features):,} examples, got {len(scores):,}: check scores="
         )

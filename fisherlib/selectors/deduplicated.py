@@ -58,6 +58,8 @@ def deduplicated(
         return Ranking(np.concatenate([kept, copies]), {"threshold": threshold, "removed": 0})
     removal = time.perf_counter() - began
     chosen = then(rows.select(kept), features.subset(kept), seed=seed, **budget.asked, **options)
+    if not isinstance(chosen, Selection):
+        raise ValueError(f"expected then= to return a Selection, got a {type(chosen).__name__}: give a selector")
     chosen = chosen.of_subset(kept, len(features))
     settings = {
         **chosen.settings,

@@ -85,7 +85,10 @@ class _Variance:
             begin, end = int(self.first[ids[0]]), int(self.first[ids[-1]] + T)
             X, W, Y = (part[begin:end].view(len(ids), int(T), -1) for part in (self.X, self.W, self.Y))
             K = torch.eye(int(T), dtype=W.dtype, device=W.device) + W @ X.mT
-            found[ids] = torch.linalg.solve(K, Y @ W.mT).diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
+            solved, failed = torch.linalg.solve_ex(K, Y @ W.mT)
+            if failed.any() or not torch.isfinite(solved).all():
+                raise ValueError("expected features that float64 can hold beside this prior, got larger ones: raise prior=")
+            found[ids] = solved.diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
         return found
 
     def add(self, i: int) -> None:

@@ -49,6 +49,8 @@ def quotas(
     labels = labels_of(rows, groups, features, seed)
     budget = Budget(features.lengths.numpy().astype(float), examples, tokens)
     own = share_of(labels, budget.price)
+    if not own:
+        raise ValueError("expected a label for at least one example, got None for all: name their groups")
     shares = own if shares is None else dict(shares)
     if unknown := [label for label in shares if label not in own]:
         raise ValueError(f"expected shares of the groups {list(own)}, got {unknown}: name groups that are there")

@@ -104,6 +104,14 @@ def _validate(rows: Dataset, name: str) -> None:
             raise ValueError(f"{name} row {number}: {problem_of(rows[number])}")  # with the names of all columns
 
 
+def _words(row: dict) -> dict:
+    """What a row says and who says it, without what else its turns may hold, a weight for one."""
+    turns = row.get("messages")
+    if turns is None:
+        return row
+    return row | {"messages": [{k: v for k, v in turn.items() if k in ("role", "content")} for turn in turns]}
+
+
 def _split_by_document(rows: Dataset, fraction: float | int, seed: int, name: str) -> tuple[Dataset, Dataset]:
     import numpy as np
 
@@ -115,7 +123,7 @@ def _split_by_document(rows: Dataset, fraction: float | int, seed: int, name: st
         keys = [f"row {i}" if key is None else f"document {key}" for i, key in enumerate(rows["document"])]
     else:  # without documents, at least keep copies of a row on one side
         shape = [c for c in ("messages", "prompt", "response", "text") if c in rows.column_names]
-        keys = [json.dumps(row, sort_keys=True, default=str) for row in rows.select_columns(shape)]
+        keys = [json.dumps(_words(row), sort_keys=True, default=str) for row in rows.select_columns(shape)]
     distinct = sorted(set(keys))
     if len(distinct) < 2:
         raise ValueError(f"{name}: expected at least two different documents to split by, got {len(distinct)}: add more")

@@ -17,7 +17,7 @@ from fisherlib._files import replacing
 from fisherlib.text.rows import SOURCE, TEXT, as_stored, columns_of, problem_of
 
 _SOURCE_KEYS = {"file", "line", "text"}
-_NOT_LINES = (".parquet", ".csv", ".tsv", ".gz")
+_NOT_LINES = (".parquet", ".arrow", ".csv", ".tsv", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _AS_TEXT = datetime.date | datetime.time | datetime.timedelta | decimal.Decimal  # a datetime is a date
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
 

@@ -85,6 +85,8 @@ def fine_tune(
     """
     from transformers import Trainer, TrainingArguments, set_seed
 
+    if not torch.is_grad_enabled():
+        raise ValueError("expected gradients, which torch.no_grad() or inference_mode() switches off here: call it outside")
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
     check_run(model, encoded, precision=precision)
     seed = int(seed)  # transformers takes none of NumPy's

@@ -31,7 +31,7 @@ class Weighted(Encoded):
 
 def weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> list[Encoded]:
     """The rows that count, each with its weight divided by the mean weight of a response token."""
-    if weights.shape != (len(encoded),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+    if weights.shape != (len(encoded),) or not (np.isfinite(weights.sum()) and (weights >= 0).all()):
         raise ValueError(f"expected a finite weight of at least 0 for each of {len(encoded):,} rows, got {weights}")
     lengths = np.array([sum(e.is_response) for e in encoded])
     kept = np.flatnonzero(weights * lengths)

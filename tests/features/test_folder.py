@@ -140,6 +140,15 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(tiny, ids, interrupt
     assert before == {path.name: path.stat().st_mtime_ns for path in part.iterdir()}
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "offsets.npy"])
+def test_a_file_of_the_user_is_not_taken_for_ours(tiny, ids, tmp_path, name):
+    """A folder that holds no more than that looks as if an extraction had been killed early: but that leaves a lock."""
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=f"expected a new out_dir .* with '{name}': choose another"):
+        fl.extract_features(tiny, None, ids, out_dir=tmp_path, **EXACT)
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("damage", ["too long", "too short", "missing", "no offsets", "other shards", "not begun"])
 def test_files_are_cut_to_what_is_done(tiny, ids, interrupted, damage, monkeypatch):
     part, whole = interrupted
@@ -158,7 +167,7 @@ def test_files_are_cut_to_what_is_done(tiny, ids, interrupted, damage, monkeypat
         monkeypatch.setattr(F, "_SHARD_EXAMPLES", 4)
     elif damage == "not begun":
         for path in part.iterdir():
-            if path.name != "offsets.npy":
+            if path.name not in ("offsets.npy", ".lock"):
                 path.unlink()
     features = fl.extract_features(tiny, None, ids, out_dir=part, **EXACT)
     reference = fl.TokenFeatures.load(whole)

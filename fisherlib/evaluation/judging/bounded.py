@@ -1,6 +1,7 @@
 """A client for servers that need not be honest: each try ends, a reply has a size, nothing is sent on. Needs `openai`."""
 
 import contextlib
+import inspect
 import queue
 import threading
 import time
@@ -49,7 +50,11 @@ class BoundedClient:
 
 def _work(client: openai.OpenAI, request: dict, outcomes: queue.SimpleQueue) -> None:
     try:
-        outcomes.put((client.chat.completions.with_raw_response.create(**request).content, None))
+        ask = client.chat.completions.with_raw_response.create
+        known = inspect.signature(client.chat.completions.create).parameters
+        beyond = {name: value for name, value in request.items() if name not in known}
+        request = {name: value for name, value in request.items() if name in known}
+        outcomes.put((ask(**request, extra_body=beyond or None).content, None))
     except Exception as error:  # of any kind: it is raised again where somebody waits for it
         outcomes.put((b"", error))
 

@@ -55,6 +55,18 @@ def scores(table: pd.DataFrame) -> pd.DataFrame:
     return each.groupby(keys, as_index=False)[["score", "consistent"]].mean()
 
 
+def _in_both_orders(table: pd.DataFrame) -> pd.DataFrame:
+    """`scores`, of a table where no question is twice: two tables that were joined may both number their prompts from 0."""
+    asked = table.groupby(["prompt", "a", "b", "repeat"]).size()
+    if (asked > 1).any():
+        prompt, a, b, _ = asked.idxmax()
+        raise ValueError(
+            f"expected each question once in each order, got prompt {prompt} of {a!r} against {b!r} {asked.max()} times: "
+            "number the prompts of joined tables apart"
+        )
+    return scores(table)
+
+
 @checked
 def position_bias(table: pd.DataFrame, *, seed: int = 0) -> Share:
     """The share of A among the answers A and B. Both orders are asked, so a judge that looks at the texts gives one half."""
@@ -72,7 +84,7 @@ def length_bias(table: pd.DataFrame, *, seed: int = 0) -> Share:
 @checked
 def order_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
     """The share of questions whose two orders name the same arm, or both a tie."""
-    both = scores(table)
+    both = _in_both_orders(table)
     return share(both["prompt"], both["consistent"], seed=seed)
 
 
@@ -93,7 +105,7 @@ def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -
     arms = set(table["a"])
     if against not in arms:
         raise ValueError(f"expected one of the judged arms {sorted(arms)}, got {against!r}")
-    each, rates = scores(table), {}
+    each, rates = _in_both_orders(table), {}
     for arm in dict.fromkeys(table["a"]):
         if arm != against:
             as_first = each[(each["first"] == arm) & (each["second"] == against)]
@@ -127,7 +139,7 @@ def bradley_terry(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) 
     then `ridge` is True and half a drawn question between every two arms is added (our choice), in the resamples as well
     where they need it. Raises `ValueError` if no question was decided, or some arms are linked to others by none.
     """
-    each = scores(table)
+    each = _in_both_orders(table)
     arms = list(dict.fromkeys(table["a"]))
     index, prompts = {arm: i for i, arm in enumerate(arms)}, np.unique(each["prompt"])
     wins = np.zeros((len(prompts), len(arms), len(arms)))
