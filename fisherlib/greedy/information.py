@@ -135,7 +135,7 @@ def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 def prior_matrix(prior, d: int) -> Float[Tensor, "d d"]:
     matrix = prior if isinstance(prior, Tensor) else torch.tensor(numbers(prior, "prior"))
-    matrix = matrix.detach().to("cpu", torch.float64)
+    matrix = (matrix if matrix.layout == torch.strided else matrix.to_dense()).detach().to("cpu", torch.float64)
     if matrix.ndim == 0:
         matrix = matrix * torch.eye(d, dtype=torch.float64)
     if matrix.shape != (d, d):

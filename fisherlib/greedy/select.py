@@ -111,6 +111,8 @@ def select(
     costs = costs_of(features, costs)
     if isinstance(prior, np.ndarray):
         prior = numbers(prior, "prior")
+    elif isinstance(prior, Tensor) and prior.layout != torch.strided:
+        prior = prior.to_dense()
     check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
     room = None if memory is None else int(memory * 1e9)
     settings = {

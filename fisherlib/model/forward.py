@@ -45,7 +45,13 @@ def check_run(
     working_precision(precision, model.device)
     if model.get_output_embeddings() is None:
         raise ValueError(f"expected a causal language model, got {type(model).__name__}, without a head: use fl.load_model")
-    for name, module in model.named_modules():  # RoBERTa and its kin
+    for name, module in model.named_modules():
+        if getattr(module, "is_decoder", True) is False or getattr(model.config, "causal", True) is False:
+            raise ValueError(
+                f"expected a causal language model, got {type(model).__name__} whose tokens see what follows them: "
+                "give one with is_decoder=True"
+            )
+        # RoBERTa and its kin
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             raise ValueError("expected a model that counts positions from 0, got one that begins at its padding token")
     sizes = (

@@ -3,7 +3,7 @@
 from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
-from fisherlib.text.rows import SHAPES, SOURCE, as_stored
+from fisherlib.text.rows import SHAPES, SOURCE, as_stored, half_a_character
 
 __all__ = [
     "SHAPES",
@@ -14,6 +14,7 @@ __all__ = [
     "as_stored",
     "check_same_rows",
     "encode",
+    "half_a_character",
     "load_pool",
     "provenance",
     "write_jsonl",

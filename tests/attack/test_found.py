@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from transformers import RobertaConfig, RobertaForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig, RobertaForCausalLM
 
 import fisherlib as fl
 from fisherlib.evaluation import judging
@@ -138,3 +138,32 @@ def test_one_clear_word_where_a_raw_error_was(tiny, ids):
         fl.selectors.deduplicated(rows, drawn(4), examples=1, then=lambda *_, **__: [1])
     with pytest.raises(ValueError, match="expected a label for at least one example"):
         fl.recipe(rows, drawn(4), examples=2, groups=[None] * 4)
+
+
+def test_numbers_of_judgements_are_checked():
+    for values in ([np.nan, 1.0], [1.0]):
+        with pytest.raises(ValueError, match="expected a finite value for each of 2 prompts"):
+            judging.share([1, 2], values)
+    for wins in (np.array([[0, -1], [2, 0]]), np.zeros((2, 3))):
+        with pytest.raises(ValueError, match="expected wins"):
+            judging.bradley_terry_scores(wins)
+    few = judging.bradley_terry_scores(np.array([[0, 3], [1, 0]], dtype=np.uint8))
+    assert np.allclose(few, judging.bradley_terry_scores(np.array([[0.0, 3.0], [1.0, 0.0]])))
+    pair = judging.Pair(7, "c\ud800", "x", "y", "a", "b")
+    with pytest.raises(ValueError, match="prompt 7: expected whole characters"):
+        judging.judge([pair], judging.Endpoint("http://127.0.0.1:9/v1", "m", "k"))
+
+
+def test_a_model_that_sees_what_follows_is_refused(ids):
+    made = BertConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    with pytest.raises(ValueError, match="whose tokens see what follows them: give one with is_decoder=True"):
+        fl.held_out_nll(AutoModelForCausalLM.from_config(made), None, ids)
+    made.is_decoder = True
+    fl.held_out_nll(AutoModelForCausalLM.from_config(made), None, ids, progress=False)
+
+
+def test_a_prior_may_be_sparse():
+    features = drawn(5)
+    prior = 2.0 * torch.eye(6)
+    expected = fl.select(features, examples=3, prior=prior)
+    assert fl.select(features, examples=3, prior=prior.to_sparse()).indices.tolist() == expected.indices.tolist()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from fisherlib._door import checked
+from fisherlib._door import checked, numbers
 from fisherlib.evaluation.judging.pairwise import DECIDED, LOST
 from fisherlib.evaluation.statistics import Interval, resample
 
@@ -118,7 +118,9 @@ def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -
 @checked
 def share(prompts: Many, values: Many, *, resamples: int = 2000, seed: int = 0) -> Share:
     """The mean of `values` with an interval from resampling `prompts`, each with all its values."""
-    values = np.asarray(values, dtype=float)
+    values = numbers(values, "values")
+    if values.shape != (len(prompts),) or not np.isfinite(values).all():
+        raise ValueError(f"expected a finite value for each of {len(prompts):,} prompts, got {values}")
     if not len(values):
         return Share(np.nan, np.nan, np.nan, count=0)
     _, owner = np.unique(np.asarray(prompts), return_inverse=True)
@@ -160,7 +162,9 @@ def bradley_terry(table: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) 
 @checked
 def bradley_terry_scores(wins: Float[np.ndarray, "K K"]) -> Float[np.ndarray, " K"]:
     """The scores for `wins[i, j]`, how often i beat j, by damped Newton steps; see `bradley_terry`."""
-    K = len(wins)
+    wins, K = numbers(wins, "wins"), len(wins)
+    if wins.shape != (K, K) or not (np.isfinite(wins).all() and (wins >= 0).all()):
+        raise ValueError(f"expected wins [K, K], finite and of at least 0, got others of shape {wins.shape}")
     if not _reaches_all(wins):
         wins = wins + 0.25 * (1 - np.eye(K))
     games, s = wins + wins.T, np.zeros(K)

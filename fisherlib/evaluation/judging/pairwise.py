@@ -15,6 +15,7 @@ from fisherlib._quiet import progress_bar
 from fisherlib._signals import interruptible
 from fisherlib.evaluation.judging.cache import Cache
 from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError, Reply
+from fisherlib.text import half_a_character
 
 # All wording is our choice: the paper's judge and its prompt were not available to us.
 INSTRUCTION = (
@@ -123,6 +124,9 @@ def judge(
     pairs = list(pairs)
     if strangers := [pair for pair in pairs if not isinstance(pair, Pair)]:
         raise ValueError(f"expected pairs, judging.Pair, got a {type(strangers[0]).__name__} among them: see all_pairs")
+    for pair in pairs:
+        if broken := half_a_character("".join(map(str, vars(pair).values()))):
+            raise ValueError(f"prompt {pair.prompt}: {broken}")
     if repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {repeats}")
     if not 0 <= temperature < float("inf"):
