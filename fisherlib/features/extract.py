@@ -66,8 +66,9 @@ def extract_features(
     (torch.Size([6, 16]), tensor([4, 2]))
 
     `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
-    memory and does not change the result beyond rounding. `precision` of the forward pass: "bfloat16", "float32" or "auto",
-    which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a bar in a
+    memory and does not change the result beyond rounding; nor does `padding_side`, for models that heed the attention mask
+    and positions (RWKV heeds neither: leave it at "right"). `precision` of the forward pass: "bfloat16", "float32" or
+    "auto", which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a bar in a
     terminal only. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the

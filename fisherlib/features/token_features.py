@@ -96,6 +96,8 @@ class TokenFeatures:
             raise ValueError(
                 f"expected matrices [T_i, d] of one width d, got shapes {shapes}: give one matrix for each example"
             )
+        if any(block.is_floating_point() for block in blocks):  # of float16 and a whole number torch would make float16
+            blocks = [block if block.is_floating_point() else block.double() for block in blocks]
         lengths = torch.tensor([0, *(len(block) for block in blocks)])
         return cls(torch.cat(blocks), lengths.cumsum(0), **per_token)
 
@@ -228,6 +230,8 @@ class TokenFeatures:
 def _block(i: int, block: Any) -> Tensor:
     """The tensor of one example. Raises `ValueError` for what holds anything but real numbers."""
     try:
+        if isinstance(block, np.ma.MaskedArray):
+            raise ValueError("a mask, which would be lost")
         if not isinstance(block, Tensor) and hasattr(block, "__array__"):
             array = np.asarray(block)
             # Torch takes no other byte order, no negative strides, and warns of what it could not write to.

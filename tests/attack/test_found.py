@@ -167,3 +167,10 @@ def test_a_prior_may_be_sparse():
     prior = 2.0 * torch.eye(6)
     expected = fl.select(features, examples=3, prior=prior)
     assert fl.select(features, examples=3, prior=prior.to_sparse()).indices.tolist() == expected.indices.tolist()
+
+
+def test_blocks_of_several_kinds_lose_no_number():
+    blocks = [torch.tensor([[100001, 2]]), torch.tensor([[0.5, 1.0]], dtype=torch.float16)]
+    assert fl.TokenFeatures.from_list(blocks).values.tolist() == [[100001, 2], [0.5, 1.0]]
+    with pytest.raises(ValueError, match=r"block 0: .* \(a mask, which would be lost\)"):
+        fl.TokenFeatures.from_list([np.ma.array([[1.0, 2.0]], mask=[[0, 1]])])
