@@ -68,8 +68,8 @@ def extract_features(
     `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
     memory and does not change the result beyond rounding; nor does `padding_side`, for models that heed the attention mask
     and positions (RWKV heeds neither: leave it at "right"). `precision` of the forward pass: "bfloat16", "float32" or
-    "auto", which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a bar in a
-    terminal only. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
+    "auto", which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a
+    bar in a terminal only. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
     last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
