@@ -14,6 +14,8 @@ import fisherlib as fl
 from fisherlib.evaluation import judging
 from fisherlib.text import write_jsonl
 
+pytestmark = pytest.mark.usefixtures("as_a_user")  # what they passed is not what the annotations say
+
 
 def drawn(n: int, tokens: int = 3, d: int = 6) -> fl.TokenFeatures:
     generator = torch.Generator().manual_seed(0)
