@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import torch
 
 
@@ -51,3 +52,13 @@ def computes_bfloat16(device: torch.device) -> bool:
     if says is None:
         return False
     return says(**({"including_emulation": False} if "including_emulation" in inspect.signature(says).parameters else {}))
+
+
+def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A small array, copied to a device without waiting for what is queued there; on the CPU it is no copy."""
+    return torch.from_numpy(array).to(device, non_blocking=True)  # ordinary memory is staged before this returns
+
+
+def page_locked(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An empty tensor on the CPU, from which CUDA copies while the CPU goes on; PyTorch reuses it only after the copy."""
+    return torch.empty(*shape, dtype=dtype, pin_memory=device.type == "cuda")

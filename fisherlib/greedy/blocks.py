@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fisherlib._device import is_accelerator, page_locked, send
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.memory import LENGTH_STEP, pick_device, plan_memory
 
@@ -21,8 +22,12 @@ class Blocks:
         self.device = pick_device(device)
         self.plan = plan_memory(features, weighting, self.device, memory)
         self.lengths = features.lengths.numpy()
-        self.begins = features.offsets.numpy()[:-1]
         self._values = features.values.to(self.device) if self.plan.pool else features.values
+        where = self.device if self.on_accelerator else torch.device("cpu")  # what looks up where an example's rows are
+        self._lengths, self._begins = features.lengths.to(where), features.offsets[:-1].to(where)
+        self._roots = (
+            self._token_roots(slice(None)).to(self.device) if self.on_accelerator and weighting == "trace" else None
+        )
         self._in_bfloat16: torch.Tensor | None = None  # a copy that saves half the reading
         self._cache = torch.empty(self.plan.cache_rows, features.dim, dtype=self._values.dtype, device=self.device)
         self._cached_at, self._asked = np.full(len(features), -1), np.zeros(len(features), dtype=bool)
@@ -53,60 +58,92 @@ class Blocks:
         X, place = self.flat(indices, dtype)
         return pad(X, place)
 
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether an accelerator holds all features, and so finds those of an example by itself."""
+        return is_accelerator(self.device) and self._values.device == self.device
+
+    def padded_there(self, at: Int[Tensor, " B"], longest: int, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
+        """`padded` for examples of at most this length whose numbers only the accelerator knows. Waits for nothing."""
+        steps, lengths = torch.arange(longest, device=self.device), self._lengths[at][:, None]
+        rows = torch.where(steps < lengths, self._begins[at][:, None] + steps, 0).flatten()
+        X = self._weighted(self._values.index_select(0, rows), rows, dtype).view(len(at), longest, -1)
+        return torch.where((steps < lengths)[..., None], X, 0)
+
     def flat(self, indices: Indices, dtype: torch.dtype) -> tuple[Float[Tensor, "m d"], Int[Tensor, "B T"]]:
         """The features one after the other, with rows of zeros at the end, and where each would be in `padded`.
 
         A product with the rows before they are padded wastes no work on padding: `pad(X @ A, place)`.
         """
-        lengths = self.lengths[indices]
-        T, m = self.padded_length(lengths), int(lengths.sum())
-        total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if len(lengths) > 1 and T > 1 else m + 1
-        starts = lengths.cumsum() - lengths
-        at = np.where(np.arange(T) < lengths[:, None], starts[:, None] + np.arange(T), m)
-        place = torch.from_numpy(at).to(self.device)
+        indices = np.asarray(indices, dtype=np.int64)
+        sizes = self.lengths[indices]
+        T, m = self.padded_length(sizes), int(sizes.sum())
+        total = -(-(m + 1) // _ROWS_STEP) * _ROWS_STEP if len(sizes) > 1 and T > 1 else m + 1
+        lengths, steps = send(sizes, self.device), torch.arange(T, device=self.device)
+        place = torch.where(steps < lengths[:, None], (lengths.cumsum(0) - lengths)[:, None] + steps, m)
         if m == 0:
             return torch.zeros(total, self.features.dim, dtype=dtype, device=self.device), place
-        values, begins = self._source(np.asarray(indices, dtype=np.int64), m, dtype)
-        rows = _rows(begins, lengths, total).to(values.device)
-        X = values.index_select(0, rows).to(self.device)
-        if self.weighting == "trace":  # before any rounding: one that a whole row shares would not average out
-            own_rows, wide = _rows(self.begins[indices], lengths, total), torch.promote_types(dtype, torch.float32)
-            roots = self.features.column("trace_weights")[own_rows].double().clamp(min=0).sqrt()
-            X = X.to(wide) * roots.to(self.device, wide)[:, None]
-        X = X.to(dtype)
+        values, begins, own = self._source(indices, m, dtype)
+        there = values.device == self.device
+        rows = _rows(begins, lengths if there else torch.from_numpy(sizes), m, total)
+        if there:
+            X = values.index_select(0, rows)
+        elif values.device.type == "cpu":  # the device copies this block while the next one is gathered
+            X = page_locked(total, self.features.dim, dtype=values.dtype, device=self.device)
+            X = torch.index_select(values, 0, rows, out=X).to(self.device, non_blocking=True)
+        else:
+            X = values.index_select(0, rows.to(values.device)).to(self.device)
+        if own is not begins:
+            rows = _rows(own, torch.from_numpy(sizes), m, total)
+        X = self._weighted(X, rows, dtype)
         X[m:] = 0
         return X, place
 
+    def _weighted(self, X: Float[Tensor, "m d"], rows: Int[Tensor, " m"], dtype: torch.dtype) -> Float[Tensor, "m d"]:
+        """Before any rounding: one that a whole row shares would not average out. `rows`: their numbers in the pool."""
+        if self.weighting == "none":
+            return X.to(dtype)
+        roots, wide = (
+            self._roots[rows] if self._roots is not None else self._token_roots(rows),
+            torch.promote_types(dtype, torch.float32),
+        )
+        return (X.to(wide) * roots.to(self.device, wide)[:, None]).to(dtype)
+
+    def _token_roots(self, rows: Int[Tensor, " m"] | slice) -> Float[Tensor, " m"]:
+        column = self.features.column("trace_weights")
+        return column[rows if isinstance(rows, slice) else rows.to(column.device)].double().clamp(min=0).sqrt()
+
     def _source(
         self, indices: Int[np.ndarray, " B"], tokens: int, dtype: torch.dtype
-    ) -> tuple[Float[Tensor, "_ d"], Int[np.ndarray, " B"]]:
-        """A tensor that holds the blocks of these examples, and where each begins in it.
+    ) -> tuple[Float[Tensor, "_ d"], Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """A tensor that holds the blocks of these examples, where each begins in it, and where in the pool.
 
         Features that are not on the device are cached there, from the second time that an example is asked for: laziness
         asks for few, again and again, and a pass over all of them must not sweep these out.
         """
+        own = self._begins[send(indices, self._begins.device)]
         if not len(self._cache):
             values = self._values
             if dtype == torch.bfloat16 and self.plan.narrow:
                 values = self._in_bfloat16 = values.to(dtype) if self._in_bfloat16 is None else self._in_bfloat16
-            return values, self.begins[indices]
+            return values, own, own
         again = bool(self._asked[indices].all())
         self._asked[indices] = True
         if not again or tokens > len(self._cache):
             self._count(indices, tokens)
-            return self._values, self.begins[indices]
+            return self._values, own, own
         new = indices[self._cached_at[indices] < 0]
         if self._cache_end + self.lengths[new].sum() > len(self._cache):  # full: forget all, the useful ones soon return
             self._cached_at[:], self._cache_end, new = -1, 0, indices
         lengths = self.lengths[new]
         size, end = int(lengths.sum()), self._cache_end
         if size:
-            rows = _rows(self.begins[new], lengths, size).to(self._values.device)
-            self._cache[end : end + size] = self._values.index_select(0, rows)
+            rows = _rows(self._begins[torch.from_numpy(new)], torch.from_numpy(lengths), size, size)
+            self._cache[end : end + size] = self._values.index_select(0, rows.to(self._values.device))
             self._count(new, size)
         self._cached_at[new] = end + lengths.cumsum() - lengths
         self._cache_end += size
-        return self._cache, self._cached_at[indices]
+        return self._cache, send(self._cached_at[indices], self.device), own
 
     def _count(self, indices: Int[np.ndarray, " B"], tokens: int) -> None:
         """Give the pages of a mapped file back once enough of it may be in memory."""
@@ -117,11 +154,10 @@ class Blocks:
             self._read = 0
 
 
-def _rows(begins: Int[np.ndarray, " B"], lengths: Int[np.ndarray, " B"], total: int) -> Int[Tensor, " total"]:
+def _rows(begins: Int[Tensor, " B"], lengths: Int[Tensor, " B"], tokens: int, total: int) -> Int[Tensor, " total"]:
     """Row numbers of blocks that begin there, one after the other; the rest of `total` are 0."""
-    rows, m = np.zeros(total, dtype=np.int64), int(lengths.sum())
-    rows[:m] = np.repeat(begins - (lengths.cumsum() - lengths), lengths) + np.arange(m)
-    return torch.from_numpy(rows)
+    shifts = torch.repeat_interleave(begins - (lengths.cumsum(0) - lengths), lengths, output_size=tokens)
+    return torch.nn.functional.pad(shifts + torch.arange(tokens, device=begins.device), (0, total - tokens))
 
 
 def pad(X: Float[Tensor, "m d"], place: Int[Tensor, "B T"]) -> Float[Tensor, "B T d"]:

@@ -96,7 +96,7 @@ def slack(
     remaining = np.zeros(n)
     if screen is not None:  # a quick look whether the second bound can be the smaller one at all
         gains, errors = screen.gains(rest)
-        remaining[rest] = gains - errors
+        remaining[rest] = (gains - errors).cpu().numpy()
         if _fractional_knapsack(remaining.clip(min=0), price, budget) > by_concavity:
             return max(by_concavity, 0.0)
     remaining[rest] = information.exact(rest)

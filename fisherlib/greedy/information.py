@@ -5,12 +5,14 @@ log det(I + X V^-1 X^T) = log det(I + W W^T). Source: paper, section 3; the root
 """
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fisherlib._device import send
 from fisherlib._door import numbers
 from fisherlib.features import Indices, TokenFeatures
 from fisherlib.greedy.blocks import Blocks, pad
@@ -18,6 +20,7 @@ from fisherlib.greedy.memory import LENGTH_STEP
 
 TIE = 1e-9  # two scores this close, relatively, are a tie; the lowest index wins
 COLLAPSE = 1e-6  # a difference that is smaller than this share of what it was taken from has lost too many digits
+_SMALL = 1e-5  # below it, what the series leaves out is less than 1e-10 of a gain
 _STRETCH = 1.5  # how much longer than the shortest the longest may be of those whose Gram matrices are padded to one size
 
 
@@ -47,7 +50,7 @@ class Information:
             return self._factorise()
         # With I + W W^T = C C^T: V^-1 -> V^-1 - Z Z^T for Z = root W^T C^-T, and its root -> root - Z (C + I)^-1 W.
         identity = torch.eye(T, dtype=W.dtype, device=W.device)
-        C = torch.linalg.cholesky(W @ W.T + identity)
+        C = torch.linalg.cholesky_ex(W @ W.T + identity)[0]  # which cannot fail, and so is not asked whether it did
         Z = torch.linalg.solve_triangular(C, W @ self.root.T, upper=False).T
         self.root.addmm_(Z, torch.linalg.solve_triangular(C + identity, W, upper=False), alpha=-1)
         self._updated += T
@@ -61,15 +64,36 @@ class Information:
         self._factorise()
 
     def exact(self, indices: Indices) -> Float[np.ndarray, " B"]:
-        """`log det(I + X_i V^-1 X_i^T)` of each example. O(T d^2 + T^3) each."""
+        """`log det(I + X_i V^-1 X_i^T)` of each. O(T d^2 + T^3). Raises `ValueError` for what float64 cannot compute."""
         indices = np.asarray(indices, dtype=np.int64)
+        gains, sound = self.gains(indices)
+        if not bool(sound):
+            self.refuse(indices)
+        return gains.cpu().numpy()
+
+    def gains(self, indices: np.ndarray) -> tuple[Float[Tensor, " B"], Bool[Tensor, ""]]:
+        """`exact` on the device, and whether all of it could be computed. Waits for nothing."""
         self.evaluations += len(indices)
-        gains = np.zeros(len(indices))
+        gains = torch.zeros(len(indices), dtype=torch.float64, device=self.device)
+        sound = torch.ones((), dtype=torch.bool, device=self.device)
         for part in self.blocks.parts(indices):
             X, place = self.blocks.flat(indices[part], torch.float64)
-            for some, W in self.in_groups(X @ self.root, place, indices[part]):
-                gains[part[some]] = self._log_det(W @ W.mT if W.shape[1] <= W.shape[2] else W.mT @ W, indices[part[some]])
-        return gains
+            found = [_log_det(_gram(W)) for _, W in self.in_groups(X @ self.root, place, indices[part])]
+            gains[send(part, self.device)] = torch.cat([gain for gain, _ in found])
+            sound = torch.stack([sound, *(good for _, good in found)]).all()
+        return gains, sound
+
+    def gains_there(self, at: Int[Tensor, " B"], longest: int) -> tuple[Float[Tensor, " B"], Bool[Tensor, ""]]:
+        """`gains` of examples whose numbers are on the device, none longer than `longest`: where it has the features, no one
+        else needs to know them."""
+        if not self.blocks.on_accelerator:
+            return self.gains(at.cpu().numpy())
+        self.evaluations += len(at)
+        most = max(self.blocks.plan.part_numbers // (longest * self.features.dim), 1)
+        found = [
+            _log_det(_gram(self.blocks.padded_there(some, longest, torch.float64) @ self.root)) for some in at.split(most)
+        ]
+        return torch.cat([gains for gains, _ in found]), torch.stack([sound for _, sound in found]).all()
 
     def leverages(self) -> Float[np.ndarray, " N"]:
         """t_i = tr(X_i V^-1 X_i^T) of every example: how much V's log-determinant would rise per unit of example i."""
@@ -91,23 +115,15 @@ class Information:
             yield some, pad(W, place[some, : self.blocks.padded_length(lengths[some])])
             begin = some.stop
 
-    def check_finite(self, indices: Indices) -> None:
-        X = self.blocks.padded(indices, torch.float64)
-        finite = torch.isfinite(X).flatten(1).all(1).tolist()
-        if not all(finite):
-            bad = indices[finite.index(False)]
-            raise ValueError(f"expected finite features, got NaN or infinity in example {bad}: extract the features again")
-
-    def _log_det(self, G: Float[Tensor, "B t t"], indices: np.ndarray) -> Float[np.ndarray, " B"]:
-        factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[1], dtype=G.dtype, device=G.device))
-        gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        if bool((failed != 0).any()) or not bool(torch.isfinite(gains).all()) or _lost(G, factor):
-            self.check_finite(indices)
-            raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
-        if bool((small := gains < 1e-4).any()):
-            # In 1 + w^2 a small w^2 loses its digits; log1p of the eigenvalues of W W^T keeps them.
-            gains[small] = torch.linalg.eigvalsh(G[small]).clamp(min=0).log1p().sum(1)
-        return gains.clamp(min=0).cpu().numpy()
+    def refuse(self, indices: np.ndarray) -> NoReturn:
+        """Raise `ValueError` for gains that could not be computed, with the reason."""
+        for part in self.blocks.parts(indices):
+            finite = torch.isfinite(self.blocks.padded(indices[part], torch.float64)).flatten(1).all(1)
+            if len(bad := indices[part][~finite.cpu().numpy()]):
+                raise ValueError(
+                    f"expected finite features, got NaN or infinity in example {bad.min()}: extract the features again"
+                )
+        raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
 
     def _factorise(self) -> None:
         self.root = inverse_root(self.V)
@@ -117,10 +133,25 @@ class Information:
 _TOO_WIDE = "(the features' range is too wide for the prior): raise the prior or scale the features down"
 
 
-def _lost(matrix: Float[Tensor, "*b d d"], factor: Float[Tensor, "*b d d"]) -> bool:
+def _gram(W: Float[Tensor, "B t d"]) -> Float[Tensor, "B s s"]:
+    """The smaller of W W^T and W^T W: both have the same log det(I + .)."""
+    return W @ W.mT if W.shape[1] <= W.shape[2] else W.mT @ W
+
+
+def _log_det(G: Float[Tensor, "B s s"]) -> tuple[Float[Tensor, " B"], Bool[Tensor, ""]]:
+    """log det(I + G) of each, and whether float64 could compute them all."""
+    factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[1], dtype=G.dtype, device=G.device))
+    gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+    sound = (failed == 0).all() & torch.isfinite(gains).all() & ~_lost(G, factor)
+    # In 1 + g a small g loses its digits; log det(I + G) = tr G - tr G^2 / 2 + ... keeps them.
+    trace = G.diagonal(dim1=1, dim2=2).sum(1)
+    return torch.where(trace < _SMALL, trace - G.square().sum((1, 2)) / 2, gains).clamp(min=0), sound
+
+
+def _lost(matrix: Float[Tensor, "*b d d"], factor: Float[Tensor, "*b d d"]) -> Bool[Tensor, ""]:
     """Whether a pivot of a Cholesky factor is what cancellation left: hardly more than the rounding of what it was."""
     pivots, taken_from = factor.diagonal(dim1=-2, dim2=-1).square(), matrix.diagonal(dim1=-2, dim2=-1)
-    return bool((pivots < 1e-13 * taken_from).any())
+    return (pivots < 1e-13 * taken_from).any()
 
 
 def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

@@ -21,8 +21,9 @@ class MemoryPlan:
 
     `matrices` [d, d]: V, its root, the low-precision root. `examples`: bounds and the like [N]. `parts`: the calculations on
     one part of the pool. `narrow`: a bfloat16 copy of the features. `cache`: blocks of features that are elsewhere, kept on
-    the device. `pool`: the features themselves, moved to an accelerator. `widest`: the longest example, padded;
-    `part_numbers`, `cache_rows`: how many of each fit; `resident`: bytes of a mapped file that are not given back yet.
+    the device. `pool`: the features themselves, moved to an accelerator, and `weights`: those of their tokens. `widest`: the
+    longest example, padded; `part_numbers`, `cache_rows`: how many of each fit; `resident`: bytes of a mapped file that are
+    not given back yet.
     """
 
     matrices: int
@@ -31,6 +32,7 @@ class MemoryPlan:
     narrow: int
     cache: int
     pool: int
+    weights: int
     widest: int
     part_numbers: int
     cache_rows: int
@@ -38,7 +40,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.matrices + self.examples + self.parts + self.narrow + self.cache + self.pool
+        return self.matrices + self.examples + self.parts + self.narrow + self.cache + self.pool + self.weights
 
 
 def plan_memory(
@@ -51,18 +53,20 @@ def plan_memory(
     device, values = pick_device(device), features.values
     n, d, longest = len(features), features.dim, int(features.lengths.numpy().max(initial=1))
     widest = longest if longest == 1 else -(-longest // LENGTH_STEP) * LENGTH_STEP
-    matrices, examples, example = 100 * d**2, 64 * n, _TEMPORARY * widest * d
+    matrices, examples, example = 100 * d**2, 128 * n, _TEMPORARY * widest * d
+    there, on_accelerator = values.device == device, is_accelerator(device)
+    weights = 8 * len(values) if on_accelerator and weighting == "trace" else 0
     left = free_memory(device) if memory is None else memory
-    least = matrices + examples + 4 * example
+    least = matrices + examples + 4 * example + there * weights
     if left < least:
         raise ValueError(
             f"expected at least {least / 1e9:.2g} GB for {n:,} examples of width {d}, of up to {longest:,} tokens, "
             f"got {left / 1e9:.2g} GB: raise memory=, drop the longest examples or reduce the width (fl.compress)"
         )
     left -= least
-    there, on_accelerator = values.device == device, is_accelerator(device)
-    pool = values.nbytes if on_accelerator and not there and values.nbytes <= left - least else 0
-    left -= pool
+    fits = on_accelerator and not there and values.nbytes + weights <= left - least
+    pool, weights = values.nbytes * fits, weights * (fits or there)
+    left -= pool + fits * weights
     near = bool(pool) or (there and (on_accelerator or not features.maps))
     row = d * values.itemsize
     cache_rows = 0 if near else min(left // 4, values.nbytes, left if on_accelerator else _CACHE) // row
@@ -77,6 +81,7 @@ def plan_memory(
         narrow=narrow if copies else 0,
         cache=cache_rows * row,
         pool=pool,
+        weights=weights,
         widest=widest,
         part_numbers=part_numbers,
         cache_rows=cache_rows,

@@ -2,24 +2,32 @@
 
 Gains only ever shrink, so an old gain is an upper bound (paper, algorithm 2). Bounds are tightened in three sieves: an old
 gain rules out most of the pool, a screened gain most of the rest, and float64 decides between the few that are left.
+
+All bounds are tensors on the device of the features. The CPU asks once a round what it needs to know to start the next
+one, and otherwise waits for nothing. (The sieves and the rounds are extensions.)
 """
 
 import contextlib
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from fisherlib._device import is_accelerator
+from fisherlib._device import is_accelerator, send
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.screen import Screen
 
-_FIRST_FINALISTS = 4  # decided before the others
+_NONE = -torch.inf  # the bound of one that does not race, or whose bound is in another sieve
 
 
 class Race:
     """Finds the candidate of the highest score, gain / divisor, at each pick, and evaluates few others.
 
-    `bound` [N] of each score: an old gain plus its error.
+    `front` [F]: the candidates that race, in the order of the pool; nobody else's score exceeds `behind`. Each one's bound
+    is in one of three sieves [F], by how it came about: `old`, `screened` since the last pick, or `decided` in float64
+    since then. `gain` [F]: of the decided. `bound` [N]: as they were when the front was drawn.
     """
 
     def __init__(
@@ -32,88 +40,208 @@ class Race:
         sampled: int | None = None,
         seed: int = 0,
     ):
-        self.information, self.screen, self.divisor, self.price = information, screen, divisor, price
-        self.batch_size = batch_size or (256 if is_accelerator(information.device) else 32)
-        self.bound = np.full(len(divisor), np.inf)
-        self.fresh = np.zeros(len(divisor), dtype=bool)  # evaluated since the last pick
-        self.decided: dict[int, float] = {}  # gains that were computed in float64 since then
-        self.available = np.ones(len(divisor), dtype=bool)
+        self.information, self.screen, self.device = information, screen, information.device
+        # On an accelerator an evaluation costs little and a round much: batches are large, and a few are decided in each.
+        self.hurried = is_accelerator(self.device)
+        self.batch_size = batch_size or (2048 if self.hurried else 32)
+        self.size = 2**15 if self.hurried else 2**12  # of a front: a pass over all of a large pool takes long
+        self.finalists = 16 if self.hurried else 4  # decided before the others: what they reach rules out most of them
+        self.divisor, self.price = send(divisor, self.device), send(price, self.device)
+        self.bound = torch.full((len(divisor),), torch.inf, dtype=torch.float64, device=self.device)
+        self.available = torch.ones(len(divisor), dtype=torch.bool, device=self.device)
+        self.sound = torch.ones((), dtype=torch.bool, device=self.device)  # whether float64 could compute what it was asked
         self.sampled, self.seed = sampled, seed
+        self._left = -np.inf  # the budget that the front was made for
+        self._needed = self.batch_size  # evaluations at the last pick
+        self._looked, self._longest = False, 1  # at anyone since the last pick; the longest of them
+        self._start(torch.zeros(0, dtype=torch.int64, device=self.device))
 
     def threads(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()  # as many as torch has
 
     def next(self, left: float) -> tuple[int, float] | None:
         """The best available example of at most this price, lowest index on ties, and its gain."""
-        runners = np.flatnonzero(self.available & (self.price <= left))
+        self.floor = torch.full((), _NONE, dtype=torch.float64, device=self.device)  # a score that is certainly reached
         if self.sampled is not None:
-            runners = self._sample(runners, self.sampled)
-        return self._search(runners) if len(runners) else None
+            self._enter(self._sample(self._candidates(left), self.sampled))
+        elif left > self._left or len(self.front) > self.size:
+            self._draw(left, self.size)
+        elif left < self._left:
+            self.old, self.screened, self.decided = (
+                torch.where(self.price[self.front] <= left, sieve, _NONE) for sieve in self._sieves()
+            )
+        self._left, size = left, self.size
+        while (best := self._search()) is None or best.score * (1 - 2 * TIE) <= self.behind:
+            if self.behind == _NONE:
+                return None
+            self._draw(left, size)
+            size *= 8
+        return int(self._front[best.place]), best.gain
 
     def take(self, i: int) -> None:
-        """Add an example to the information matrix: gains that were fresh are upper bounds from now on."""
+        """Add an example to the information matrix: gains that were new are upper bounds from now on."""
         self.information.add(i)
         self.available[i] = False
-        self.fresh[:] = False
-        self.decided.clear()
+        self.old = self._bounds()
+        place = int(np.searchsorted(self._front, i))
+        if place < len(self._front) and self._front[place] == i:
+            self.old[place] = _NONE
+        self.screened.fill_(_NONE)
+        self.decided.fill_(_NONE)
+        self._looked, self._longest = False, 1
 
-    def _sample(self, runners: np.ndarray, size: int) -> np.ndarray:
+    def _sieves(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.old, self.screened, self.decided
+
+    def _bounds(self) -> Tensor:
+        return torch.maximum(self.old, torch.maximum(self.screened, self.decided))
+
+    def _candidates(self, left: float) -> Int[Tensor, " C"]:
+        return torch.nonzero(self.available & (self.price <= left))[:, 0]
+
+    def _sample(self, candidates: Int[Tensor, " C"], size: int) -> Int[Tensor, " S"]:
+        runners = candidates.cpu().numpy()
         if (some := self.information.has_tokens(runners)).any():
             runners = runners[some]
-        if len(runners) <= size:
-            return runners
-        rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
-        return np.sort(rng.choice(runners, size, replace=False))
+        if len(runners) > size:
+            rng = np.random.default_rng([self.seed, int(self.available.sum())])  # of this pick, however it was reached
+            runners = np.sort(rng.choice(runners, size, replace=False))
+        return send(runners, self.device)
 
-    def _search(self, runners: np.ndarray) -> tuple[int, float]:
-        """The one of the highest score, and its gain. Tightens `bound`."""
-        floor = -np.inf  # the highest score that is certainly reached
+    def _draw(self, left: float, size: int) -> None:
+        """A new front: the candidates of the highest bounds."""
+        self._enter(self._candidates(left))
+        if len(self.front) > size:
+            self._keep()
+            top = self._bounds().topk(size)
+            self.behind, kept = float(top.values[-1]), top.indices.sort().values
+            self.front, self.gain = self.front[kept], self.gain[kept]
+            self.old, self.screened, self.decided = (sieve[kept] for sieve in self._sieves())
+            self._front = self.front.cpu().numpy()
 
-        def hopeful() -> np.ndarray:
-            reach = floor - 2 * TIE * abs(floor) if np.isfinite(floor) else -np.inf
-            return runners[self.bound[runners] >= reach]
+    def _enter(self, candidates: Int[Tensor, " F"]) -> None:
+        """Let these race instead; those that nobody has looked at yet are evaluated in one sweep."""
+        before, gain, sieves = self.front, self.gain, self._sieves()
+        self._keep()
+        self._start(candidates)
+        if self._looked:  # at some of them since the last pick: that need not be done again
+            stay = torch.isin(before, candidates)
+            places = torch.searchsorted(candidates, before[stay])
+            self.gain[places] = gain[stay]
+            self.old[places], self.screened[places], self.decided[places] = (sieve[stay] for sieve in sieves)
+        if len(new := torch.nonzero(torch.isposinf(self.old))[:, 0]):
+            self._evaluate(new.cpu().numpy())
 
+    def _keep(self) -> None:
+        """The bounds of the front, for when others race."""
+        bounds = self._bounds()
+        self.bound[self.front] = torch.where(bounds > _NONE, bounds, self.bound[self.front])
+
+    def _start(self, candidates: Int[Tensor, " F"]) -> None:
+        self.front, self._front, self.behind = candidates, candidates.cpu().numpy(), _NONE
+        self.old, self.gain = self.bound[candidates], torch.zeros_like(self.bound[candidates])
+        self.screened, self.decided = torch.full_like(self.old, _NONE), torch.full_like(self.old, _NONE)
+
+    def _search(self) -> "_Best | None":
+        """The one of the highest score in front, if anyone there runs."""
+        if not len(self.front):
+            return None
+        # Each batch may have twice the size of the one before: what can still win after a few batches mostly has to be
+        # evaluated anyway. On an accelerator one batch is to be enough: as many as the last pick needed.
+        most, some, spent = self._needed if self.hurried else self.batch_size, self.finalists, 0
         while True:
-            # 1. screen: evaluate old gains again, the most promising first, until no old one can win. Each batch may have
-            # twice the size of the one before: what can still win after a few batches mostly has to be evaluated anyway. In
-            # bfloat16 batches are always full, since its kernels are compiled anew for each shape.
-            most = self.batch_size
-            while len(stale := (group := hopeful())[~self.fresh[group]]):
-                if np.isposinf(self.bound[stale]).all():
-                    batch = stale  # the first pass
-                else:
-                    size = min(most, len(stale))
-                    if self.screen is not None and self.screen.dtype == torch.bfloat16:
-                        size = -(-size // self.batch_size) * self.batch_size
-                        stale = runners[~self.fresh[runners]]
-                    batch = np.sort(stale[np.argpartition(-self.bound[stale], min(size, len(stale)) - 1)[:size]])
-                    most *= 2
-                floor = max(floor, self._evaluate(batch))
-            # 2. decide, in float64: a few with the highest bounds first, since what they reach rules out most others
-            some = _FIRST_FINALISTS
-            while len(unknown := np.array([i for i in hopeful().tolist() if i not in self.decided], dtype=np.int64)):
-                unknown = unknown[np.argsort(-self.bound[unknown], kind="stable")[:some]]
-                gains = self.information.exact(unknown)
-                self.decided |= zip(unknown.tolist(), gains.tolist(), strict=True)
-                self.bound[unknown] = gains / self.divisor[unknown]
-                floor = max(floor, float(self.bound[unknown].max()))
-                some = len(self.bound)
-            if len(finalists := hopeful()):
+            seen = self._read(most)
+            if not seen.sound:
+                self.information.refuse(self._front[(self.decided > _NONE).cpu().numpy()])
+            if not seen.open and (seen.certain or seen.floor == _NONE):
                 break
-            # A screen promised what float64 could not find: only what float64 found counts.
-            floor = max(gain / self.divisor[i] for i, gain in self.decided.items())
-        scores = np.array([self.decided[i] for i in finalists.tolist()]) / self.divisor[finalists]
-        best = int(finalists[np.flatnonzero(scores >= scores.max() * (1 - TIE))[0]])
-        return best, self.decided[best]
+            if not seen.open:  # a screen promised what float64 could not find: only what float64 found counts
+                self.floor.fill_(seen.best.score)
+            if seen.stale:
+                batch = seen.old[: self._full(min(most, seen.stale))]
+                self._evaluate(np.sort(batch))
+                most, spent = 2 * most, spent + len(batch)
+            if seen.open and self.screen is not None and (self.hurried or not seen.stale):
+                self._decide(some if seen.stale else min(some, seen.open))
+                some *= 8
+        self._needed = max(spent, self.batch_size)
+        return seen.best if seen.certain else None
 
-    def _evaluate(self, examples: np.ndarray) -> float:
-        """Tighten the bounds of some examples; returns the highest score that one of them certainly has."""
+    def _full(self, size: int) -> int:
+        """In bfloat16 batches are always full, since its kernels are compiled anew for each shape."""
+        narrow = self.screen is not None and self.screen.dtype == torch.bfloat16
+        return -(-size // self.batch_size) * self.batch_size if narrow else size
+
+    def _read(self, most: int) -> "_Standing":
+        """How the race stands: the one question of a round to the device."""
+        top, reach = self.decided.max(), self._reach()
+        first = (self.decided >= top * (1 - TIE)).byte().argmax()  # the lowest index, since the front rises
+        old = self.old.topk(min(self._full(most), len(self.front)))
+        stale, screened = (self.old >= reach).sum(), (self.screened >= reach).sum()
+        numbers = torch.stack(
+            [n.double() for n in (stale, screened, self.floor, top >= reach, self.sound, first, self.gain[first], top)]
+        )
+        places = torch.where(old.values > _NONE, old.indices, -1).double()
+        answer = torch.cat([numbers, places]).cpu().numpy()
+        places, numbers = answer[len(numbers) :], answer[: len(numbers)].tolist()
+        return _Standing(
+            open=int(numbers[0] + numbers[1]),
+            stale=int(numbers[0]),
+            floor=numbers[2],
+            certain=bool(numbers[3]),
+            sound=bool(numbers[4]),
+            best=_Best(int(numbers[5]), *numbers[6:]),
+            old=places[places >= 0].astype(np.int64),
+        )
+
+    def _reach(self) -> Tensor:
+        """The lowest bound that may win."""
+        return (self.floor - 2 * TIE * self.floor.abs()).clamp(min=-1)  # no score is negative
+
+    def _evaluate(self, places: np.ndarray) -> None:
+        """Tighten some bounds, and raise the floor to the highest score that one of them certainly has."""
+        at, examples = send(places, self.device), self._front[places]
+        divisor = self.divisor[self.front[at]]
+        self.old[at] = _NONE
         if self.screen is None:
-            gains = self.information.exact(examples)
-            errors = np.zeros(len(gains))
-            self.decided |= zip(examples.tolist(), gains.tolist(), strict=True)
+            gains, sound = self.information.gains(examples)
+            errors, self.gain[at], self.sound = torch.zeros_like(gains), gains, self.sound & sound
         else:
             gains, errors = self.screen.gains(examples)
-        self.fresh[examples] = True
-        self.bound[examples] = (gains + errors) / self.divisor[examples]
-        return float(((gains - errors) / self.divisor[examples]).max())
+        (self.decided if self.screen is None else self.screened)[at] = (gains + errors) / divisor
+        self.floor = torch.maximum(self.floor, ((gains - errors) / divisor).max())
+        self._looked, self._longest = True, max(self._longest, int(self.information.blocks.lengths[examples].max()))
+
+    def _decide(self, most: int) -> None:
+        """Compute the gains of a few in float64: of those with the highest screened bounds."""
+        top = self.screened.topk(min(most, len(self.front)))
+        at, real = top.indices, top.values >= self._reach()  # fewer may be waiting: the first one fills their places
+        examples = self.front[at]
+        gains, sound = self.information.gains_there(torch.where(real, examples, examples[0]), self._longest)
+        scores = torch.where(real, gains / self.divisor[examples], _NONE)
+        self.gain[at] = torch.where(real, gains, self.gain[at])
+        self.decided[at] = torch.where(real, scores, self.decided[at])
+        self.screened[at] = torch.where(real, _NONE, self.screened[at])
+        self.floor = torch.maximum(self.floor, scores.max())
+        self.sound = self.sound & (sound | ~real[0])
+
+
+class _Best(NamedTuple):
+    place: int
+    gain: float
+    score: float
+
+
+class _Standing(NamedTuple):
+    """What the CPU knows of a race. `open`: how many may win and are not decided, of which `stale` have old gains only.
+
+    `certain`: whether the best of the decided, `best`, may win. `old`: places of old gains, the highest bounds first.
+    """
+
+    open: int
+    stale: int
+    floor: float
+    certain: bool
+    sound: bool
+    best: _Best
+    old: np.ndarray

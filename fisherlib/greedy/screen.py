@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fisherlib._device import computes_bfloat16
+from fisherlib._device import computes_bfloat16, is_accelerator, send
 from fisherlib.greedy.blocks import pad
 from fisherlib.greedy.information import Information
+from fisherlib.greedy.log_det import log_det
 
 COARSE = 8.0  # up to this trace a Gram matrix that is rounded to bfloat16 adds no more error than the rounded root does
 STANDARD_ERRORS = 4.0  # how far a screened gain is trusted to lie from the true one
@@ -29,23 +30,22 @@ class Screen:
         self.information, self.dtype = information, dtype
         self._changes = -1  # of V when its root was rounded
 
-    def gains(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+    def gains(self, indices: np.ndarray) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Gains in the screening precision, and an estimate of the error of each; infinite where nothing is known.
 
-        O(T d^2 + T^3) each, in few and large products: a part at a time, as many as the memory holds.
+        On the device; waits for nothing there. O(T d^2 + T^3) each, in few and large products: a part at a time, as many as
+        the memory holds.
         """
         if self._changes != self.information.changes:
             self._root, self._changes = self.information.root.to(self.dtype), self.information.changes
             self._root_squared = self._root.float().square()
-        gains, errors = np.zeros(len(indices)), np.zeros(len(indices))
-        for part in self.information.blocks.parts(indices):
-            gains[part], errors[part] = self._part(indices[part])
         self.information.evaluations += len(indices)
-        if (unknown := np.isinf(errors)).any():
-            self.information.check_finite(indices[unknown])
-        return gains, errors
+        found = torch.zeros(2, len(indices), dtype=torch.float64, device=self.information.device)
+        for part in self.information.blocks.parts(indices):
+            found[:, send(part, found.device)] = self._part(indices[part]).double()
+        return found[0], found[1]
 
-    def _part(self, indices: np.ndarray) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+    def _part(self, indices: np.ndarray) -> Float[Tensor, "2 B"]:
         X, place = self.information.blocks.flat(indices, self.dtype)
         W, found, narrow = X @ self._root, [], self.dtype == torch.bfloat16
         of_tokens = (X.float().square() @ self._root_squared.sum(1))[:, None]  # sum_k q_k of each token by itself
@@ -55,7 +55,8 @@ class Screen:
                 columns = w.float().square().sum(1)
                 q = pad(X, at).float().square().sum(1) @ self._root_squared
                 spread = ((4 * columns).clamp(max=1) * (2 * q + columns)).sum(1)
-                coarse = d >= T and bool(columns.sum(1).max() < COARSE)
+                # An accelerator is not asked, since that means to wait; there a float32 product is not dear, either.
+                coarse = d >= T and not is_accelerator(w.device) and bool(columns.sum(1).max() < COARSE)
                 w = w if coarse else w.float()
             gram = (w @ w.mT if d >= T else w.mT @ w).float()
             energy = gram.diagonal(dim1=1, dim2=2).sum(1)
@@ -63,11 +64,10 @@ class Screen:
                 spread = 2 * pad(of_tokens, at).sum((1, 2)) + energy
             error = self._error(spread, energy, gram, coarse)
             gram.diagonal(dim1=1, dim2=2).add_(1.0)
-            sign, gain = torch.linalg.slogdet(gram)  # by LU, which works on several matrices at once; Cholesky does not
-            usable = (sign > 0) & torch.isfinite(gain) & torch.isfinite(error)
-            found.append(torch.stack([torch.where(usable, gain, 0.0), torch.where(usable, error, torch.inf)]))
-        gains, errors = torch.cat(found, dim=1).double().cpu().numpy()  # one transfer
-        return gains.clip(min=0), errors
+            gain = log_det(gram)
+            usable = torch.isfinite(gain) & torch.isfinite(error)
+            found.append(torch.stack([torch.where(usable, gain.clamp(min=0), 0.0), torch.where(usable, error, torch.inf)]))
+        return torch.cat(found, dim=1)
 
     def _error(
         self, spread: Float[Tensor, " b"], energy: Float[Tensor, " b"], gram: Float[Tensor, "b t t"], coarse: bool

@@ -179,7 +179,7 @@ def test_the_error_of_cuda_comes_back_without_the_mend(move, monkeypatch):
         assert_equal(fl.select(move(features), examples=5, device=DEVICE), here)
         # Each mend helps alone, so all are undone: the plan finds moved values elsewhere, and their rows stay on the CPU.
         monkeypatch.setattr(memory, "resolve", torch.device)
-        undone = without(".to(self._values.device)", blocks)
+        undone = without(".to(values.device)", blocks)
         undone.plan_memory = lambda *call: replace(memory.plan_memory(*call), cache_rows=len(features.values))
         monkeypatch.setattr(information, "Blocks", undone.Blocks)
         with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device.*index_select"):
@@ -246,11 +246,14 @@ def test_a_pool_that_does_not_fit_is_cached_there(mapped, roomy, weighting, tmp_
     if mapped:
         features.save(tmp_path / "features")
         features = fl.TokenFeatures.load(tmp_path / "features")
-    tight = 100 * 12**2 + 64 * 120 + 4 * 32 * 16 * 12  # what it must have, see `Blocks`
+    tight = 100 * 12**2 + 128 * 120 + 4 * 32 * 16 * 12  # what it must have, see `Blocks`
     options = {"examples": 12, "weighting": weighting, "memory": 1.0 if roomy else (tight + features.values.nbytes) / 1e9}
     with accelerator() as device:
         read = Blocks(features, weighting, DEVICE, int(options["memory"] * 1e9))
-        assert (len(read._cache) == 0) == roomy and device.arrived == features.values.nbytes * roomy
+        assert (len(read._cache) == 0) == roomy
+        a_token, an_example = 8 * (weighting == "trace"), 16  # its weight; where it begins and its length
+        all_of_it = features.values.nbytes + a_token * len(features.values) + an_example * len(features)
+        assert device.arrived == all_of_it * roomy
         assert_equal(fl.select(features, **options, device=DEVICE), fl.select(features, examples=12, weighting=weighting))
 
 

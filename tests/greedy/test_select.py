@@ -188,7 +188,7 @@ def test_a_screen_that_promises_too_much_changes_no_pick(monkeypatch):
     """Were an error estimate too small, float64 would still decide between those that it looks at."""
     features = make_pool("duplicated", 1, 60, 6, 8)
     expected, screen = fl.select(features, examples=20, dtype="float64").indices, Screen.gains
-    monkeypatch.setattr(Screen, "gains", lambda self, i: (1.001 * screen(self, i)[0], 0 * i + 0.0))
+    monkeypatch.setattr(Screen, "gains", lambda self, i: (1.001 * screen(self, i)[0], torch.zeros(len(i))))
     assert fl.select(features, examples=20, dtype="float32").indices.tolist() == expected.tolist()
 
 
