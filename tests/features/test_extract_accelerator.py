@@ -113,8 +113,8 @@ def test_what_cannot_be_stored_names_its_row_though_the_next_batch_runs(twin, id
 def test_each_batch_is_waited_for_once(twin, ids, device, side, passes):
     """Beside what the model itself asks: transformers looks at the mask."""
     own: list[int] = []
-    twin.register_forward_pre_hook(lambda *_: own.append(-device.reads))
-    twin.register_forward_hook(lambda *_: own.append(device.reads))
+    twin.model.register_forward_pre_hook(lambda *_: own.append(-device.reads))
+    twin.model.register_forward_hook(lambda *_: own.append(device.reads))
     reads = []
     for tokens_per_batch in (1, 10, 20, 1000):
         passes.clear()
@@ -190,7 +190,7 @@ def stored(model, ids, **options):
 def test_features_have_the_half_precision_of_a_model_that_is_there(tiny, twin, ids, tmp_path):
     assert stored(twin, ids) == torch.float32  # the device has no bfloat16
     for half in (torch.bfloat16, torch.float16):
-        narrow = copy.deepcopy(twin).to(half)
+        narrow = copy.deepcopy(tiny).to(half).to(DEVICE)
         assert stored(narrow, ids) == stored(narrow, ids, out_dir=tmp_path / str(half)) == half
         assert stored(narrow, ids, dtype=torch.float32) == torch.float32
     for precision, kept in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):  # the pretend device mixes none
