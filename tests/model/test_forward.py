@@ -91,9 +91,9 @@ def padded_slowly(examples, side):
 @pytest.mark.parametrize("lengths", [[5, 1, 0, 3, 5, 2], [0], [0, 0], [1], [4, 4], [1, 7]])
 def test_padding_is_that_of_a_plain_loop(side, lengths):
     draw = torch.Generator().manual_seed(sum(lengths))
-    examples = [
-        Encoded(*(torch.randint(0, end, (n,), generator=draw).tolist() for end in (97, 2))) for n in lengths
-    ]  # some first tokens are marked, too: nothing predicts them
+    ids, marks = ([torch.randint(0, end, (n,), generator=draw) for n in lengths] for end in (97, 2))
+    examples = [Encoded(row.tolist(), mark.bool().tolist()) for row, mark in zip(ids, marks, strict=True)]
+    # Some first tokens are marked, too: nothing predicts them.
     wanted, found = padded_slowly(examples, side), pad(examples, side)
     assert wanted.keys() == found.keys()
     for name, tensor in wanted.items():
