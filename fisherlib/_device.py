@@ -1,6 +1,7 @@
 """Which device, and whether it is one beside the computer's own. Private helpers that every wing may use."""
 
 import inspect
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -41,7 +42,25 @@ def free_bytes(device: torch.device) -> int:
     backend = torch.get_device_module(device)
     if not hasattr(backend, "mem_get_info"):
         raise ValueError(f"expected memory= (gigabytes to work with), since {device} does not say what is free: give it")
-    return backend.mem_get_info(device)[0]
+    free = backend.mem_get_info(device)[0]
+    if hasattr(backend, "memory_reserved"):  # what PyTorch has taken and keeps for the next tensors is free too
+        free += backend.memory_reserved(device) - backend.memory_allocated(device)
+    return free
+
+
+def fetch(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begin to copy a tensor to the CPU. Returns what waits for the copy and gives it; CUDA goes on meanwhile."""
+    if tensor.device.type != "cuda":
+        there = tensor.cpu()
+        return lambda: there
+    here = page_locked(*tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor, non_blocking=True)
+    copied = torch.cuda.current_stream(tensor.device).record_event()
+
+    def arrived() -> torch.Tensor:
+        copied.synchronize()
+        return here
+
+    return arrived
 
 
 def computes_bfloat16(device: torch.device) -> bool:

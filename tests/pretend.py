@@ -14,6 +14,7 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 NAME = "pretend"
 _aten = torch.ops.aten
+_ASKING = (_aten._local_scalar_dense.default, _aten.nonzero.default, _aten.masked_select.default, _aten.equal.default)
 _INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default)
 
 
@@ -35,6 +36,7 @@ class OnDevice(torch.Tensor):
         raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() first")
 
     def tolist(self) -> list:
+        _present[-1].reads += 1
         return self.inside.tolist()
 
     @classmethod
@@ -43,9 +45,13 @@ class OnDevice(torch.Tensor):
 
 
 class Accelerator(TorchDispatchMode):
-    """Sends what is made for the device there. `arrived`: the bytes that were copied to it from the CPU."""
+    """Sends what is made for the device there. `arrived`: the bytes that were copied to it from the CPU.
+
+    `reads`: how often the CPU would have waited for it, for a copy, for one number, or for how many a mask selects.
+    """
 
     arrived = 0
+    reads = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if torch.is_inference_mode_enabled():  # what is made of several operations arrives whole, and is taken apart
@@ -78,6 +84,8 @@ def _run(func, args, kwargs):
         named["device"] = torch.device("cpu")
     if func is _aten._pin_memory.default:
         return args[0]
+    if there and _waits(func, args, target):
+        _present[-1].reads += 1
     if func is _aten._to_copy.default or func is _aten.copy_.default:  # may go from one device to another
         if target and not isinstance(came[-1], OnDevice):
             _present[-1].arrived += came[-1].nbytes
@@ -85,6 +93,14 @@ def _run(func, args, kwargs):
         _check(func, args, came)
     own = {id(_inside(t)): t for t in came}  # of an operation in place, what came in goes out
     return _each(func(*inner, **named), lambda t: own[id(t)] if id(t) in own else OnDevice(t) if target else t)
+
+
+def _waits(func, args, target) -> bool:
+    if func is _aten.copy_.default:
+        return isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice)
+    if func in _INDEXING:
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return func in _ASKING or (func is _aten._to_copy.default and not target)
 
 
 def _inside(t: torch.Tensor) -> torch.Tensor:

@@ -5,25 +5,26 @@ a softmax regression on the prefix's pre-logit vector `x` [d] (paper, section 2)
 """
 
 import dataclasses
-import hashlib
-import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fisherlib._device import fetch, is_accelerator
 from fisherlib._door import checked
 from fisherlib._quiet import progress_bar
 from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import folder as feature_folder
+from fisherlib.features.source import source_of
 from fisherlib.features.token_features import TokenFeatures
 from fisherlib.model import (
     all_finite,
@@ -32,9 +33,12 @@ from fisherlib.model import (
     check_run,
     context_length,
     evaluating,
+    flat,
     head_scale,
     mixes,
+    one_behind,
     output_head,
+    tokens_at_once,
     working_precision,
 )
 from fisherlib.text import Encoded, encode, provenance
@@ -51,10 +55,10 @@ def extract_features(
     rows: Dataset | Sequence[Sequence[int]],
     *,
     out_dir: str | Path | None = None,
-    tokens_per_batch: int = 2048,
+    tokens_per_batch: int | str = "auto",
     precision: str = "auto",
     padding_side: str = "right",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     progress: bool | None = None,
 ) -> TokenFeatures:
     """The pre-logit vector at the position that predicts each response token, for every row.
@@ -66,10 +70,14 @@ def extract_features(
     (torch.Size([6, 16]), tensor([4, 2]))
 
     `rows`: a dataset (see `fisherlib.text`), or lists of token ids with `tokenizer=None`. `tokens_per_batch` bounds
-    memory and does not change the result beyond rounding; nor does `padding_side`, for models that heed the attention mask
-    and positions (RWKV heeds neither: leave it at "right"). `precision` of the forward pass: "bfloat16", "float32" or
-    "auto", which is bfloat16 where the device has units for it. `dtype`: of the stored values. `progress`: None shows a
-    bar in a terminal only. Runs where the model is (CPU, CUDA or MPS); the result is on the CPU.
+    memory and does not change the result beyond rounding; "auto" is 2,048, and on an accelerator up to 16,384, as its free
+    memory allows. Nor does `padding_side`, for models that heed the attention mask and positions (RWKV heeds neither: leave
+    it at "right"). `precision` of the forward pass: "bfloat16", "float32" or "auto", which is bfloat16 where the device has
+    units for it. `progress`: None shows a bar in a terminal only. Runs where the model is (CPU, CUDA or MPS); the result is
+    on the CPU.
+    `dtype`: of the stored values. None is float32, but on an accelerator the half precision that the model computes with,
+    if it does: float16 for weights of float16, else bfloat16. A token takes d numbers of 4 bytes, or of 2 in half precision,
+    and 16 bytes for its weight, loss and label: a million tokens of d = 2,048 are 8.2 GB, or 4.1.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
     last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
@@ -84,16 +92,22 @@ def extract_features(
     to; `OSError` if the disk is full or cannot be written to (what is done is kept).
     Time: one forward pass over all tokens. Source: paper, section 2; the per-token statistics are an extension.
     """
-    if dtype not in feature_folder.FLOATS:
+    if dtype is not None and dtype not in feature_folder.FLOATS:
         raise ValueError(
             f"expected features of one of the dtypes bfloat16, float16, float32, float64, got {dtype}: change dtype="
         )
     encoded = encode(rows, tokenizer, max_tokens=context_length(model))
-    check_run(model, encoded, tokens_per_batch=tokens_per_batch, precision=precision, padding_side=padding_side)
+    if isinstance(tokens_per_batch, str) and tokens_per_batch != "auto":
+        raise ValueError(f"expected tokens_per_batch of at least 1, or 'auto', got {tokens_per_batch!r}: change it")
+    tokens = 1 if isinstance(tokens_per_batch, str) else tokens_per_batch
+    check_run(model, encoded, tokens_per_batch=tokens, precision=precision, padding_side=padding_side)
     precision = working_precision(precision, model.device)  # what a folder remembers must not depend on where it is read
-    source, of = _source(model, tokenizer, encoded, precision), provenance(rows) if isinstance(rows, Dataset) else None
+    dtype = dtype or _working_dtype(model, precision)
+    ids, is_response, lengths = flat(encoded)
+    offsets, labels = _offsets(is_response, lengths), torch.from_numpy(ids[is_response])
+    source, of = source_of(model, tokenizer, encoded, precision), provenance(rows) if isinstance(rows, Dataset) else None
     settings: dict[str, Any] = {
-        "tokens_per_batch": tokens_per_batch,
+        "tokens_per_batch": tokens_at_once(model, int(lengths.max())) if tokens_per_batch == "auto" else tokens,
         "precision": precision,
         "padding_side": padding_side,
         "dtype": dtype,
@@ -101,10 +115,10 @@ def extract_features(
     if out_dir is None:
         scale = head_scale(model, encoded)
         lost = "nothing is kept: give out_dir=, a folder, to go on from there next time"
-        with progress_bar(len(encoded), progress) as bar, interruptible(lambda: lost):
-            columns: dict[str, Any] = _columns(model, encoded, scale, bar, **settings)
-        return TokenFeatures(**columns, offsets=_offsets(encoded), info=source | {"logit_scale": scale}, provenance=of)
-    folder, offsets = Path(out_dir), _offsets(encoded)
+        with evaluating(model), progress_bar(len(encoded), progress) as bar, interruptible(lambda: lost):
+            columns: dict[str, Any] = next(_columns(model, encoded, offsets, [(0, len(encoded))], scale, bar, **settings))
+        return TokenFeatures(**columns, labels=labels, offsets=offsets, info=source | {"logit_scale": scale}, provenance=of)
+    folder = Path(out_dir)
     wanted = feature_folder.describe(dtype, _dim(model), offsets, _COLUMNS, source)
     info = feature_folder.find(folder, wanted, offsets)
     if info["done"] < len(encoded) or feature_folder.whole(folder, info, offsets) < len(encoded):
@@ -119,9 +133,12 @@ def extract_features(
             scale = info["source"].get("logit_scale") or head_scale(model, encoded)  # one for all shards, to the last bit
             info["source"]["logit_scale"] = scale
             writer = feature_folder.Writer(folder, info, offsets, of)
-            with progress_bar(len(encoded), progress, info["done"]) as bar, interruptible(lambda: _kept(folder)):
-                for start, stop in shards:
-                    writer.append(_columns(model, encoded[start:stop], scale, bar, start, **settings), stop - start)
+            shown = progress_bar(len(encoded), progress, info["done"])
+            with evaluating(model), shown as bar, interruptible(lambda: _kept(folder)):
+                found = _columns(model, encoded, offsets, shards, scale, bar, **settings)
+                for (start, stop), columns in zip(shards, found, strict=True):
+                    tokens = slice(int(offsets[start]), int(offsets[stop]))
+                    writer.append(columns | {"labels": labels[tokens]}, stop - start)
     features = TokenFeatures.load(folder)
     if not torch.equal(features.offsets, offsets):
         raise ValueError(
@@ -136,60 +153,106 @@ def _kept(folder: Path) -> str:
     return f"{done:,} of {N:,} examples are in {folder}: call extract_features again with the same out_dir to go on"
 
 
+def _working_dtype(model: Model, precision: str) -> torch.dtype:
+    """What features are stored in unless the caller says: half precision where an accelerator computes with that."""
+    if not is_accelerator(model.device):
+        return torch.float32
+    if model.dtype in (torch.bfloat16, torch.float16):
+        return model.dtype
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
 def _columns(
     model: Model,
     encoded: Sequence[Encoded],
+    offsets: Int[Tensor, " N_plus_1"],
+    shards: Sequence[tuple[int, int]],
     scale: float,
     bar: tqdm,
-    first: int = 0,
     *,
     tokens_per_batch,
     precision,
     padding_side,
     dtype,
-) -> dict[str, Tensor]:
-    """What is stored of each response token, in the order of the examples: `values` [M, d] and the columns [M].
+) -> Iterator[dict[str, Tensor]]:
+    """Of each shard of examples what is computed of its tokens, in their order: `values` [M, d], and two columns [M].
 
-    `first`: the number of the first row, for messages. Raises `ValueError` for what is not finite.
+    Raises `ValueError` for what is not finite.
     """
-    offsets, head = _offsets(encoded), model.get_output_embeddings()
-    M = int(offsets[-1])
-    columns = {name: torch.empty(M, dtype=kind) for name, kind in _COLUMNS.items()}
-    columns["values"] = torch.empty(M, _dim(model), dtype=dtype)
-    with evaluating(model):
-        for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
-            states, labels = at_responses(model, batch, precision, compute_logits=False)
-            x = states.float() * scale
-            weights, nll = _head_statistics(head, x, labels, scale, precision)
-            if head.bias is not None:
-                x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
-            rows = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in indices])
-            batch_columns = {"values": x, "trace_weights": weights, "nll": nll, "labels": labels}
-            for name, part in batch_columns.items():
-                stored = part.to(columns[name].dtype).cpu()
-                if not all_finite(stored):
-                    bad = int(torch.nonzero(~stored.reshape(len(stored), -1).isfinite().all(1))[0])
+    d = _dim(model)
+
+    def computed() -> Iterator[tuple[list[int], Callable[[], Tensor]]]:
+        for start, stop in shards:
+            for indices, batch in batches(encoded[start:stop], tokens_per_batch, padding_side, model.device):
+                yield [start + i for i in indices], fetch(_computed(model, batch, scale, precision, dtype))
+
+    found = one_behind(computed()) if is_accelerator(model.device) else computed()
+    for start, stop in shards:
+        first, M = int(offsets[start]), int(offsets[stop] - offsets[start])
+        with torch.inference_mode(False):  # what the caller gets is an ordinary tensor
+            columns = {"values": torch.empty(M, d, dtype=dtype)}
+            columns |= {name: torch.empty(M) for name in ("trace_weights", "nll")}
+        missing = stop - start
+        while missing:
+            indices, arrived = next(found)
+            packed, at = arrived(), torch.tensor(indices)
+            counts = offsets[at + 1] - offsets[at]
+            begins = (offsets[at] - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+            rows = begins + torch.arange(len(packed))  # in the pool
+            weights, nll, largest = _numbers(packed[:, d:])
+            for name, column in (("values", largest.to(dtype)), ("trace_weights", weights), ("nll", nll)):
+                if not all_finite(column):
+                    bad = int(torch.nonzero(~column.isfinite())[0])
                     owner = int(torch.searchsorted(offsets, rows[bad], right=True)) - 1
-                    raise ValueError(_not_finite(first + owner, name, part[bad], dtype))
-                columns[name][rows] = stored
+                    raise ValueError(_not_finite(owner, name, float((largest if name == "values" else column)[bad]), dtype))
+            values, there = columns["values"], packed[:, :d]
+            if dtype.itemsize == 2 and d % 2 == 0:  # PyTorch puts number by number: two at once take half the time
+                values, there = values.view(torch.int32), there.view(torch.int32)
+            for column, part in ((values, there), (columns["trace_weights"], weights), (columns["nll"], nll)):
+                column[rows - first] = part
+            missing -= len(indices)
             bar.update(len(indices))
-    return columns
+        yield columns
 
 
-def _not_finite(row: int, name: str, computed: Tensor, dtype: torch.dtype) -> str:
+def _computed(
+    model: Model, batch: dict[str, Tensor], scale: float, precision: str, dtype: torch.dtype
+) -> Shaped[Tensor, "m _"]:
+    """Of each response token of a batch the values, and behind them what `_numbers` takes out: a single tensor to copy.
+
+    The third number is the largest of the row, by amount, before it is stored: NaN or infinite if any of them is.
+    """
+    head = output_head(model)
+    states, labels = at_responses(model, batch, precision, compute_logits=False)
+    x = states.float() * scale
+    weights, nll = _head_statistics(head, x, labels, scale, precision)
+    if head.bias is not None:
+        x = torch.cat([x, torch.full_like(x[:, :1], scale)], dim=1)
+    largest = torch.maximum(x.amax(dim=1), -x.amin(dim=1))  # on a CPU ten times as fast as the norm that it is
+    numbers = torch.stack([weights, nll, largest], dim=1)
+    return torch.cat([x.to(dtype), numbers.to(torch.promote_types(dtype, torch.float32)).view(dtype)], dim=1)
+
+
+def _numbers(packed: Shaped[Tensor, "m _"]) -> tuple[Float[Tensor, " m"], ...]:
+    """The three numbers of each token, in float32 or wider: two of bfloat16 hold the bits of one of float32."""
+    wide = torch.promote_types(packed.dtype, torch.float32)
+    return packed.clone(memory_format=torch.contiguous_format).view(wide).float().unbind(1)
+
+
+def _not_finite(row: int, name: str, computed: float, dtype: torch.dtype) -> str:
     """Why a token cannot be stored, as a message: the model's own NaN, or a number that the dtype cannot hold."""
-    if torch.isfinite(computed).all():
-        largest = float(computed.abs().max())
+    if math.isfinite(computed):
         return (
-            f"row {row}: expected features within {dtype} (up to {torch.finfo(dtype).max:,.0f}), got {largest:,.0f}: "
+            f"row {row}: expected features within {dtype} (up to {torch.finfo(dtype).max:,.0f}), got {computed:,.0f}: "
             "give dtype=torch.bfloat16 or torch.float32"
         )
     what = "features" if name == "values" else name
     return f"row {row}: expected finite {what}, got NaN or infinity: the model has diverged, or give precision='float32'"
 
 
-def _offsets(encoded: Sequence[Encoded]) -> Int[Tensor, " N_plus_1"]:
-    return torch.tensor([0, *(sum(e.is_response) for e in encoded)]).cumsum(0)
+def _offsets(is_response: Bool[np.ndarray, " n"], lengths: Int[np.ndarray, " N"]) -> Int[Tensor, " N_plus_1"]:
+    before = np.append(0, is_response.cumsum())  # response tokens before each token
+    return torch.from_numpy(before[np.append(0, lengths.cumsum())])
 
 
 def _shards(offsets: Int[Tensor, " N_plus_1"], row_bytes: int) -> list[tuple[int, int]]:
@@ -206,44 +269,6 @@ def _shards(offsets: Int[Tensor, " N_plus_1"], row_bytes: int) -> list[tuple[int
     return shards
 
 
-def _source(model: Model, tokenizer: Tokenizer | None, encoded: Sequence[Encoded], precision: str) -> dict:
-    """What decides the features, as a few fingerprints: enough to tell whether another call would give the same.
-
-    Of the weights it takes about a thousand numbers spread over each tensor, bit by bit: cheap for any model, and no step
-    of training leaves all of them as they were. Positions are no weights: they are in buffers that no file of weights
-    holds, and in the configuration. Every token id and every response mask counts.
-    """
-    state, config = model.state_dict(), model.config.get_text_config().to_dict()
-    buffers = {name: tensor for name, tensor in model.named_buffers() if name not in state}
-    rope = json.dumps(
-        {name: value for name, value in config.items() if name.startswith("rope")}, sort_keys=True, default=str
-    )
-    ids = hashlib.sha256()
-    for example in encoded:
-        ids.update(np.array([len(example.input_ids), *example.input_ids], dtype="<i8").tobytes())
-        ids.update(np.array(example.is_response, dtype=np.uint8).tobytes())
-    template = getattr(tokenizer, "chat_template", None)
-    return {
-        "model": model.config.name_or_path,
-        "model_weights": _sampled(state),
-        "model_positions": hashlib.sha256((_sampled(buffers) + rope).encode()).hexdigest(),
-        "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest(),
-        "precision": precision,
-        "rows": ids.hexdigest(),
-    }
-
-
-def _sampled(tensors: dict[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or tensor.is_meta:  # weights that accelerate keeps elsewhere cannot be seen here
-            continue
-        flat = tensor.flatten()
-        sample = flat[:: max(len(flat) // 1024, 1)].cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode() + sample.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _dim(model: Model) -> int:
     """Width of a feature: the head's input, and one more for the head's bias."""
     head = output_head(model)
@@ -254,15 +279,21 @@ def _head_statistics(
     head: torch.nn.Linear, x: Float[Tensor, "m d"], labels: Int[Tensor, " m"], scale: float, precision: str
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
     """Per token the trace weight `1 - ||p||^2` and the negative log-likelihood, a slice of tokens at a time."""
-    weights, nll = [], []
     step = max(_LOGIT_ELEMENTS // head.weight.shape[0], 1)
-    for rows, targets in zip(x.split(step), labels.split(step), strict=True):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixes(head.weight, precision)):
-            logits = torch.nn.functional.linear(rows.to(head.weight.dtype), head.weight)
-        log_p = logits.float()
-        if head.bias is not None:
-            log_p += scale * head.bias.float()
-        log_p = torch.log_softmax(log_p, dim=-1)
-        nll.append(-log_p.gather(1, targets[:, None])[:, 0])
-        weights.append((1 - log_p.exp_().square_().sum(1)).clamp(min=0))
-    return (torch.cat(weights), torch.cat(nll)) if weights else (x.new_empty(0), x.new_empty(0))
+    slices = zip(x.split(step), labels.split(step), strict=True)
+    found = [_slice_statistics(head, part, targets, scale, precision) for part, targets in slices]
+    weights, nll = zip(*found, strict=True)
+    return torch.cat(weights), torch.cat(nll)
+
+
+def _slice_statistics(
+    head: torch.nn.Linear, x: Float[Tensor, "m d"], labels: Int[Tensor, " m"], scale: float, precision: str
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=mixes(head.weight, precision)):
+        log_p = torch.nn.functional.linear(x.to(head.weight.dtype), head.weight)
+    log_p = log_p.float()  # one name for all: of a slice no more than two copies are there at once
+    if head.bias is not None:
+        log_p += scale * head.bias.float()
+    log_p = torch.log_softmax(log_p, dim=-1)
+    nll = -log_p.gather(1, labels[:, None])[:, 0]
+    return (1 - log_p.exp_().square_().sum(1)).clamp(min=0), nll

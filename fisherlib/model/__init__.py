@@ -7,10 +7,13 @@ from fisherlib.model.forward import (
     check_run,
     context_length,
     evaluating,
+    flat,
     is_first_choice,
     nll,
+    one_behind,
     pad,
     per_token,
+    tokens_at_once,
 )
 from fisherlib.model.generate import continuations, prompt_ids
 from fisherlib.model.head import head_matrix, head_scale, mixes, output_head, working_precision
@@ -24,15 +27,18 @@ __all__ = [
     "context_length",
     "continuations",
     "evaluating",
+    "flat",
     "head_matrix",
     "head_scale",
     "is_first_choice",
     "load_model",
     "mixes",
     "nll",
+    "one_behind",
     "output_head",
     "pad",
     "per_token",
     "prompt_ids",
+    "tokens_at_once",
     "working_precision",
 ]

@@ -2,18 +2,24 @@
 
 import contextlib
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fisherlib._device import fetch, free_bytes, is_accelerator, page_locked
 from fisherlib._quiet import progress_bar
 from fisherlib._types import Model
-from fisherlib.model.head import mixes, working_precision
+from fisherlib.model.head import mixes, output_head, working_precision
 from fisherlib.text import Encoded
+
+_Step = TypeVar("_Step")
+_FEWEST, _MOST = 2048, 16_384  # tokens of a batch, our choice: enough to hide what Python does for a batch
 
 
 def batches(
@@ -21,12 +27,42 @@ def batches(
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Yield `(indices, padded batch)` of at most `tokens_per_batch` tokens, longest rows first; empty rows ride along."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].input_ids))
+    ids, is_response, lengths = flat([encoded[i] for i in order])
+    begins = np.append(0, lengths.cumsum())
     start = 0
     while start < len(order):
-        width = max(len(encoded[order[start]].input_ids), 1)
-        indices = order[start : start + max(tokens_per_batch // width, 1)]
-        yield indices, pad([encoded[i] for i in indices], padding_side, device)
-        start += len(indices)
+        stop = min(start + max(tokens_per_batch // max(int(lengths[start]), 1), 1), len(order))
+        tokens = slice(begins[start], begins[stop])
+        yield order[start:stop], _padded(ids[tokens], is_response[tokens], lengths[start:stop], padding_side, device)
+        start = stop
+
+
+def tokens_at_once(model: Model, longest: int) -> int:
+    """How many tokens a batch of rows of up to `longest` tokens should hold: 2,048, and more where an accelerator has room.
+
+    There it is the largest power of two, up to 16,384, with which a layer fits into half of the free memory: about 16 bytes
+    for each number of the hidden state (five times: as it comes, normed, queries, keys and values) and of the layer's widest
+    matrix, and the mask; with eager attention all its scores. As a power of two it hardly ever changes from call to call.
+    """
+    device = model.device
+    if not (is_accelerator(device) and hasattr(torch.get_device_module(device), "mem_get_info")):
+        return _FEWEST
+    head, config = output_head(model), model.config.get_text_config()
+    matrices = [weight.shape for weight in model.parameters() if weight.ndim > 1 and head.out_features not in weight.shape]
+    widest = max((max(shape[-2:]) for shape in matrices), default=0)
+    heads = getattr(config, "num_attention_heads", 1) if getattr(config, "_attn_implementation", None) == "eager" else 0
+    bytes_per_token = 16 * (5 * head.in_features + widest) + longest * (4 + 8 * heads)
+    fitting = free_bytes(device) // 2 // bytes_per_token
+    return max(min(2 ** (max(fitting, 1).bit_length() - 1), _MOST), _FEWEST)
+
+
+def one_behind(steps: Iterable[_Step]) -> Iterator[_Step]:
+    """Each step only after the next one has been begun: what an accelerator computes is looked at while it computes more."""
+    before: list[_Step] = []
+    for step in steps:
+        yield from before
+        before = [step]
+    yield from before
 
 
 def check_run(
@@ -81,25 +117,51 @@ def context_length(model: Model) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def pad(examples: Sequence[Encoded], side: str = "right", device: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """One batch: `input_ids`, `attention_mask`, `position_ids` and `predicts`, all [B, T].
+def flat(examples: Sequence[Encoded]) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"], Int[np.ndarray, " B"]]:
+    """The token ids of all examples one after the other, which of them are response tokens, and each example's length."""
+    lengths = np.fromiter((len(e.input_ids) for e in examples), np.int64, len(examples))
+    ids = np.fromiter(itertools.chain.from_iterable(e.input_ids for e in examples), np.int64, lengths.sum())
+    is_response = np.fromiter(itertools.chain.from_iterable(e.is_response for e in examples), bool, lengths.sum())
+    return ids, is_response, lengths
 
-    `predicts[b, t]` marks the positions whose *next* token is a response token: hidden state t belongs to label t + 1.
+
+def pad(examples: Sequence[Encoded], side: str = "right", device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """One batch: `input_ids`, `attention_mask` and `position_ids` [B, T], and `predicts` [m].
+
+    `predicts` are the positions, counted through the batch's B * T, whose *next* token is a response token: hidden state t
+    belongs to label t + 1. They are numbers and no mask, since a GPU must wait before it can say how many a mask selects.
     """
     if side not in ("left", "right"):
         raise ValueError(f"expected padding_side 'left' or 'right', got {side!r}")
-    width = max(max(len(e.input_ids) for e in examples), 1)
-    shape = (len(examples), width)
-    ids, real, predicts = torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-    for b, example in enumerate(examples):
-        n = len(example.input_ids)
-        start = width - n if side == "left" else 0
-        ids[b, start : start + n] = torch.tensor(example.input_ids, dtype=torch.long)
-        real[b, start : start + n] = 1
-        predicts[b, start : start + max(n - 1, 0)] = torch.tensor(example.is_response[1:], dtype=torch.bool)
-    positions = (real.cumsum(1) - 1).clamp(min=0)  # left padding must not shift the positions
-    batch = {"input_ids": ids, "attention_mask": real.long(), "position_ids": positions.long(), "predicts": predicts}
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return _padded(*flat(examples), side, device)
+
+
+def _padded(
+    ids: Int[np.ndarray, " n"],
+    is_response: Bool[np.ndarray, " n"],
+    lengths: Int[np.ndarray, " B"],
+    side: str,
+    device: str | torch.device,
+) -> dict[str, Tensor]:
+    """`pad` of what `flat` gives. All tensors are parts of one, so that a single copy goes to the device."""
+    B, T, device = len(lengths), max(int(lengths.max()), 1), torch.device(device)
+    begins = (T - lengths if side == "left" else np.zeros_like(lengths))[:, None]
+    steps, sizes = np.arange(T), lengths[:, None]
+    is_real = (begins <= steps) & (steps < begins + sizes)
+    place = np.flatnonzero(is_real)  # of each token in the batch, row by row
+    counts = is_response.copy()
+    counts[(lengths.cumsum() - lengths)[lengths > 0]] = False  # nothing predicts the first token of a row
+    predicts = place[counts] - 1
+    whole = page_locked(3 * B * T + len(predicts), dtype=torch.int64, device=device)
+    input_ids, attention_mask, position_ids = whole.numpy()[: 3 * B * T].reshape(3, B, T)
+    input_ids.fill(0)
+    input_ids.reshape(-1)[place] = ids
+    attention_mask[:] = is_real
+    position_ids[:] = (steps - begins).clip(0, (sizes - 1).clip(0))  # left padding must not shift the positions
+    whole.numpy()[3 * B * T :] = predicts
+    there = whole.to(device, non_blocking=True)
+    names = ("input_ids", "attention_mask", "position_ids")
+    return dict(zip(names, there[: 3 * B * T].view(3, B, T), strict=True)) | {"predicts": there[3 * B * T :]}
 
 
 def at_responses(
@@ -110,13 +172,13 @@ def at_responses(
     Returns `(states, labels)`, or `(logits, labels)` with `compute_logits`: one row per response token of the batch.
     The head's input is taken by a hook on the head itself, so that no architecture's final norm is applied twice.
     """
-    predicts: Bool[Tensor, "B T"] = batch["predicts"]
+    predicts: Int[Tensor, " m"] = batch["predicts"]
     captured: list[Tensor] = []
 
     def keep_response_positions(_head, inputs):
-        states = inputs[0][predicts]
+        states = inputs[0].flatten(0, 1).index_select(0, predicts)
         captured.append(states)
-        return (states[None] if compute_logits else inputs[0][:, :1],)
+        return (states[None] if compute_logits else inputs[0][:1, :1],)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_response_positions)
     understood = inspect.signature(model.forward).parameters  # Bloom, for one, has no position_ids
@@ -126,7 +188,7 @@ def at_responses(
             output = model(**inputs, use_cache=False)
     finally:
         hook.remove()
-    labels = batch["input_ids"].roll(-1, dims=1)[predicts]  # the roll never wraps: a last position predicts nothing
+    labels = batch["input_ids"].flatten().index_select(0, predicts + 1)  # in the same row: its last token predicts nothing
     return (output.logits[0] if compute_logits else captured[0]), labels
 
 
@@ -162,11 +224,15 @@ def per_token(
     """
     check_run(model, encoded, tokens_per_batch=tokens_per_batch, precision=precision, padding_side=padding_side)
     values: list[np.ndarray] = [np.empty(0)] * len(encoded)
-    with evaluating(model), progress_bar(len(encoded), progress) as bar:
+
+    def computed() -> Iterator[tuple[list[int], Callable[[], Tensor]]]:
         for indices, batch in batches(encoded, tokens_per_batch, padding_side, model.device):
             logits, labels = at_responses(model, batch, precision, compute_logits=True)
-            found = statistic(logits.float(), labels).cpu().double()  # MPS has no float64
-            parts = found.split([sum(encoded[i].is_response) for i in indices])
+            yield indices, fetch(statistic(logits.float(), labels))
+
+    with evaluating(model), progress_bar(len(encoded), progress) as bar:
+        for indices, arrived in one_behind(computed()) if is_accelerator(model.device) else computed():
+            parts = arrived().double().split([sum(encoded[i].is_response) for i in indices])  # MPS has no float64
             for i, part in zip(indices, parts, strict=True):
                 values[i] = part.numpy()
             bar.update(len(indices))

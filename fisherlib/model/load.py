@@ -2,7 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from fisherlib._device import computes_bfloat16, is_accelerator, resolve
 from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib._quiet import quiet_transformers
@@ -12,23 +16,30 @@ from fisherlib.model.forward import all_finite
 
 
 @checked
-def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> tuple[Model, Tokenizer]:
+def load_model(
+    name: str | Path = "smollm2-135m", *, dtype: str = "float32", device: str | torch.device = "cpu"
+) -> tuple[Model, Tokenizer]:
     """Load a causal language model and its tokenizer.
 
-    `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `dtype`: of the weights; keep
-    float32 for fine-tuning (what runs a model computes in bfloat16 over them where the device has units for it).
-    Returns `(model, tokenizer)`, the model in eval mode on the CPU.
-    Raises `ValueError` if it is no causal LM or cannot be loaded, if some of its weights are missing, of another shape than
-    its config says, or not finite, or if it needs code of its own, which is never run; `AssetError` if the shipped model
-    cannot be fetched.
+    `name`: a shipped model ("smollm2-135m"), a folder, or a transformers model id. `device`: where the weights go, without a
+    copy of the whole on the CPU; "auto" is a GPU if there is one. `dtype`: of the weights, "float32", "bfloat16", "float16",
+    or "auto", which is bfloat16 on an accelerator that computes it and else float32, always so on a CPU. Keep float32 for
+    fine-tuning (what runs a model computes in bfloat16 over them where the device has units for it).
+    Returns `(model, tokenizer)`, the model in eval mode.
+    Raises `ValueError` for a device that is not there, if it is no causal LM or cannot be loaded, if some of its weights are
+    missing, of another shape than its config says, or not finite, or if it needs code of its own, which is never run;
+    `AssetError` if the shipped model cannot be fetched.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     name = str(name)
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"expected dtype 'float32', 'bfloat16' or 'float16', got {dtype!r}")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise ValueError(f"expected dtype 'float32', 'bfloat16', 'float16' or 'auto', got {dtype!r}")
+    place = resolve(device)
+    if dtype == "auto":  # a CPU with units for bfloat16 uses them over float32 weights, whose gradients are not rounded
+        dtype = "bfloat16" if is_accelerator(place) and computes_bfloat16(place) else "float32"
+    straight: dict[str, Any] = {} if place.type == "cpu" else {"device_map": {"": place}}
     source = str(fetch(name)) if name in MODELS else name
     # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
@@ -45,6 +56,7 @@ def load_model(name: str | Path = "smollm2-135m", *, dtype: str = "float32") -> 
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
+                **straight,
             )
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             _check_weights(model, found)

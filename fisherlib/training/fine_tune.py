@@ -120,7 +120,7 @@ def fine_tune(
             if "weights" not in inputs:
                 return torch.nn.functional.cross_entropy(logits.float(), labels)
             per_token = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-            return (inputs["weights"].repeat_interleave(inputs["predicts"].sum(1)) * per_token).mean()
+            return (inputs["weights"] * per_token).mean()
 
         def log(self, logs, *args, **kwargs):  # once a step
             for name, number in (("loss", logs.get("loss", 0.0)), ("norm of the gradient", logs.get("grad_norm", 0.0))):

@@ -42,10 +42,10 @@ def weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> li
 
 
 def batch_of(step: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-    """One step as tensors, with `weights` [B] if its rows have them."""
+    """One step as tensors, with `weights` [m], one for each response token, if its rows have them."""
     batch = pad(step)
     if weights := [example.weight for example in step if isinstance(example, Weighted)]:
-        batch["weights"] = torch.tensor(weights)
+        batch["weights"] = torch.tensor(weights).repeat_interleave(torch.tensor([sum(e.is_response[1:]) for e in step]))
     return batch
 
 

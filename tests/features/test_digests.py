@@ -272,7 +272,7 @@ def test_a_save_that_fails_names_the_folder_and_leaves_nothing(tmp_path, monkeyp
 @pytest.mark.parametrize("place", [None, "f"])
 def test_an_interrupted_extraction_says_in_one_line_what_is_kept(tiny, ids, tmp_path, place, monkeypatch, capsys):
     monkeypatch.setattr(F, "_SHARD_EXAMPLES", 3)
-    compute, calls = F._columns, []
+    compute, calls = F.at_responses, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
@@ -280,7 +280,7 @@ def test_an_interrupted_extraction_says_in_one_line_what_is_kept(tiny, ids, tmp_
             raise KeyboardInterrupt
         return compute(*arguments, **options)
 
-    monkeypatch.setattr(F, "_columns", interrupted)
+    monkeypatch.setattr(F, "at_responses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fl.extract_features(tiny, None, ids, out_dir=place and tmp_path / place, **EXACT)
     kept = f"3 of 8 examples are in {tmp_path}/f: call extract_features again with the same out_dir to go on"
@@ -298,9 +298,9 @@ ENDLESS = """
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=97, **sizes)).eval()
-    F._SHARD_EXAMPLES, compute = 2, F._columns
+    F._SHARD_EXAMPLES, compute = 2, F.at_responses
     if sys.argv[2] == "slowly":
-        F._columns = lambda *a, **k: time.sleep(0.2) or compute(*a, **k)
+        F.at_responses = lambda *a, **k: time.sleep(0.2) or compute(*a, **k)
     features = fl.extract_features(model, None, [[i, 1, 2] for i in range(90)], out_dir=sys.argv[1], precision="float32")
     print(len(features))
 """

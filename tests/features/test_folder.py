@@ -239,12 +239,12 @@ def test_a_tokenizer_that_begins_rows_with_another_token_is_another_extraction(t
 def test_another_chat_template_or_mask_is_another_extraction(real, tiny):
     _, tokenizer = real
     rows = fl.encode(Dataset.from_list([{"prompt": "a", "response": "b"}]), tokenizer)
-    source = F._source(tiny, tokenizer, rows, "float32")
+    source = F.source_of(tiny, tokenizer, rows, "float32")
     other = copy.deepcopy(tokenizer)
     other.chat_template += " "
-    assert F._source(tiny, other, rows, "float32")["chat_template"] != source["chat_template"] is not None
+    assert F.source_of(tiny, other, rows, "float32")["chat_template"] != source["chat_template"] is not None
     rows[0].is_response[1] ^= True
-    assert F._source(tiny, tokenizer, rows, "float32")["rows"] != source["rows"]
+    assert F.source_of(tiny, tokenizer, rows, "float32")["rows"] != source["rows"]
 
 
 def test_a_subset_is_not_taken_for_the_pool(tiny, ids, tmp_path):

@@ -8,8 +8,9 @@ import torch
 from datasets import Dataset
 
 import fisherlib as fl
-from fisherlib.model import all_finite, continuations, evaluating, nll, per_token
-from fisherlib.text import encode
+from fisherlib.model import all_finite, continuations, evaluating, nll, one_behind, pad, per_token
+from fisherlib.model.forward import batches
+from fisherlib.text import Encoded, encode
 
 SETTINGS = {"tokens_per_batch": 20, "precision": "float32", "progress": False}
 
@@ -65,6 +66,48 @@ def test_a_loop_that_stops_early_leaves_the_model_as_it_was(forgetful):
             assert not forgetful.training and torch.is_inference_mode_enabled()
             break
     assert forgetful.training and not torch.is_inference_mode_enabled()
+
+
+def padded_slowly(examples, side):
+    """What `pad` gives, token by token."""
+    T = max(max(len(e.input_ids) for e in examples), 1)
+    batch = {
+        name: torch.zeros(len(examples), T, dtype=torch.int64) for name in ("input_ids", "attention_mask", "position_ids")
+    }
+    predicts = []
+    for b, example in enumerate(examples):
+        n = len(example.input_ids)
+        begin = T - n if side == "left" else 0
+        for t in range(T):
+            batch["position_ids"][b, t] = min(max(t - begin, 0), max(n - 1, 0))
+        for t, (token, counts) in enumerate(zip(example.input_ids, example.is_response, strict=True)):
+            batch["input_ids"][b, begin + t], batch["attention_mask"][b, begin + t] = token, 1
+            if counts and t > 0:
+                predicts.append(b * T + begin + t - 1)
+    return batch | {"predicts": torch.tensor(predicts, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("lengths", [[5, 1, 0, 3, 5, 2], [0], [0, 0], [1], [4, 4], [1, 7]])
+def test_padding_is_that_of_a_plain_loop(side, lengths):
+    draw = torch.Generator().manual_seed(sum(lengths))
+    ids, marks = ([torch.randint(0, end, (n,), generator=draw) for n in lengths] for end in (97, 2))
+    examples = [Encoded(row.tolist(), mark.bool().tolist()) for row, mark in zip(ids, marks, strict=True)]
+    # Some first tokens are marked, too: nothing predicts them.
+    wanted, found = padded_slowly(examples, side), pad(examples, side)
+    assert wanted.keys() == found.keys()
+    for name, tensor in wanted.items():
+        assert tensor.dtype == found[name].dtype and torch.equal(tensor, found[name]), name
+    for indices, batch in batches(examples, 6, side, "cpu"):
+        for name, tensor in padded_slowly([examples[i] for i in indices], side).items():
+            assert torch.equal(tensor, batch[name]), name
+
+
+def test_one_behind_gives_all_in_order_and_each_after_the_next_began():
+    for n in range(4):
+        begun = []
+        given = [(step, len(begun)) for step in one_behind(begun.append(i) or i for i in range(n))]
+        assert given == [(i, min(i + 2, n)) for i in range(n)]
 
 
 def test_padding_on_either_side_gives_the_same_losses_of_the_same_tokens(tiny, ids):

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import fisherlib as fl
+from tests.pretend import accelerator
 
 SIZES = {"vocab_size": 97, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -50,6 +51,36 @@ def test_a_whole_model_is_loaded_and_a_tied_head_is_not_missing(saved, name):
     again, _ = fl.load_model(saved / name)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == (name == "tied")
+
+
+def test_weights_go_straight_to_where_they_are_asked(saved, monkeypatch):
+    here, _ = fl.load_model(saved / "untied")
+    assert here.device.type == "cpu" and here.dtype == torch.float32
+    with accelerator() as device:
+        for name in ("pretend", "pretend:0", torch.device("pretend")):
+            there, _ = fl.load_model(saved / "untied", device=name)
+            assert all(tensor.device == torch.device("pretend:0") for tensor in [*there.parameters(), *there.buffers()])
+            assert all(torch.equal(p.cpu(), q) for p, q in zip(there.parameters(), here.parameters(), strict=True))
+        weights = sum(p.nbytes for p in here.parameters())
+        assert weights <= device.arrived / 3 < weights + 1000  # once for each name, beside a buffer or two
+        with pytest.raises(ValueError, match="expected pretend:0 to pretend:0, got 'pretend:1': change device="):
+            fl.load_model(saved / "untied", device="pretend:1")
+    for name in ("pretend", "tpu"):
+        with pytest.raises(ValueError, match=f"expected .*device.*, got '{name}'"):
+            fl.load_model(saved / "untied", device=name)
+
+
+def test_auto_is_half_precision_on_an_accelerator_only(saved, monkeypatch):
+    monkeypatch.setattr("fisherlib.model.load.computes_bfloat16", lambda _: True)
+    here, _ = fl.load_model(saved / "untied", dtype="auto", device="auto")
+    assert here.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert fl.load_model(saved / "untied", dtype="auto")[0].dtype == torch.float32
+    with accelerator():
+        assert fl.load_model(saved / "untied", dtype="auto", device="pretend")[0].dtype == torch.bfloat16
+        monkeypatch.setattr("fisherlib.model.load.computes_bfloat16", lambda _: False)
+        assert fl.load_model(saved / "untied", dtype="auto", device="pretend")[0].dtype == torch.float32
+    with pytest.raises(ValueError, match="expected dtype 'float32', 'bfloat16', 'float16' or 'auto', got 'float64'"):
+        fl.load_model(saved / "untied", dtype="float64")
 
 
 def test_missing_weights_are_not_drawn_at_random(folder, saved, tmp_path):
