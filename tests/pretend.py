@@ -89,6 +89,7 @@ def _run(func, args, kwargs):
     if func is _aten._to_copy.default or func is _aten.copy_.default:  # may go from one device to another
         if target and not isinstance(came[-1], OnDevice):
             _present[-1].arrived += came[-1].nbytes
+            _present[-1].reads += came[-1].ndim > 0 and not (kwargs or {}).get("non_blocking", len(args) > 2 and args[2])
     elif there:
         _check(func, args, came)
     own = {id(_inside(t)): t for t in came}  # of an operation in place, what came in goes out

@@ -176,10 +176,11 @@ class Race:
         """How the race stands: the one question of a round to the device."""
         top, reach = self.decided.max(), self._reach()
         first = (self.decided >= top * (1 - TIE)).byte().argmax()  # the lowest index, since the front rises
+        gain = self.gain.gather(0, first[None])[0]  # gain[first] would ask the device for `first`
         old = self.old.topk(min(self._full(most), len(self.front)))
         stale, screened = (self.old >= reach).sum(), (self.screened >= reach).sum()
         numbers = torch.stack(
-            [n.double() for n in (stale, screened, self.floor, top >= reach, self.sound, first, self.gain[first], top)]
+            [n.double() for n in (stale, screened, self.floor, top >= reach, self.sound, first, gain, top)]
         )
         places = torch.where(old.values > _NONE, old.indices, -1).double()
         answer = torch.cat([numbers, places]).cpu().numpy()

@@ -5,6 +5,7 @@ whole, in float32. Not shown: mixed precision, which passes it by; weights that 
 there; a GPU's own rounding; and whatever needs a second device.
 """
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -12,6 +13,7 @@ import re
 import types
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from fisherlib.evaluation.judging import continuations
 from fisherlib.greedy import blocks, information, memory
 from fisherlib.greedy.blocks import Blocks
 from fisherlib.greedy.race import Race
+from fisherlib.greedy.screen import screen_of
 from fisherlib.training.curriculum import ClusterOrder
 from fisherlib.training.heads import fit_head, head_frame
 from tests.pretend import accelerator
@@ -42,6 +45,10 @@ def make_pool(kind: str, seed: int, n: int, d: int, longest: int) -> fl.TokenFea
         arrays = [arrays[i] for i in rng.integers(0, max(n // 3, 1), n)]
     elif kind == "ragged":
         arrays = [np.concatenate([block] * int(rng.integers(1, 5))) + rng.normal() for block in arrays]
+    elif kind == "near-tied":
+        arrays = [arrays[0][:1] * (1 + 1e-8 * rng.integers(0, 9)) for _ in arrays]
+    elif kind == "heavy-tailed":
+        arrays = [block * 10.0 ** rng.integers(-3, 3) for block in arrays]
     elif kind == "with empty rows":
         arrays = [block[: rng.integers(0, len(block) + 1)] for block in arrays]
     features = fl.TokenFeatures.from_list([torch.tensor(block, dtype=torch.float32) for block in arrays])
@@ -186,12 +193,76 @@ def test_the_error_of_cuda_comes_back_without_the_mend(move, monkeypatch):
             fl.select(move(features), examples=5, device=DEVICE)
 
 
+@contextlib.contextmanager
+def fronts_of(size: int, batch: int | None = None):
+    """Races among so few that they have to be drawn again and again."""
+    init = Race.__init__
+
+    def small(self, *arguments, **named):
+        init(self, *arguments, **named)
+        self.size, self.batch_size = size, batch or self.batch_size
+        self._needed = self.batch_size
+
+    with mock.patch.object(Race, "__init__", small):
+        yield
+
+
+@pytest.mark.parametrize("move", [lambda features: features, on_device], ids=["moved by select", "features there"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("weighting", ["none", "trace"])
+def test_a_round_asks_the_device_once(move, dtype, weighting):
+    """And sends it no more than the numbers of a batch: nothing waits, or is copied, between two questions."""
+    features, n = make_pool("ragged", 3, 300, 16, 9), 300
+    with accelerator() as device:
+        state = information.Information(move(features), 1.0, weighting, DEVICE)
+        race = Race(state, screen_of(state, dtype), np.ones(n), np.ones(n), batch_size=16)
+        rounds, read = [], Race._read
+        with mock.patch.object(Race, "_read", lambda self, most: rounds.append(most) or read(self, most)):
+            race.take(race.next(n)[0])  # the first one draws a front
+            for left in range(n - 1, n - 25, -1):
+                rounds.clear()
+                before, arrived, evaluated = device.reads, device.arrived, state.evaluations
+                best, _ = race.next(left)
+                assert device.reads - before == len(rounds) <= 8
+                assert device.arrived - arrived <= 64 * (state.evaluations - evaluated)
+                before = device.reads
+                race.take(best)
+                assert device.reads - before <= 4  # how large W is, and every few picks two questions of a new root
+        assert len(rounds) > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["random", "ragged", "duplicated", "near-tied", "heavy-tailed", "with empty rows"]),
+    seed=st.integers(0, 10**6),
+    n=st.integers(2, 40),
+    front=st.integers(1, 12),
+    batch=st.sampled_from([1, 4]),
+    budget=st.sampled_from(["examples", "tokens", "per token", "stochastic"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_a_small_front_changes_no_pick(kind, seed, n, front, batch, budget, dtype):
+    features = make_pool(kind, seed, n, 4, 6)
+    if not (total := int(features.lengths.sum())):
+        return
+    options = {
+        "examples": {"examples": n // 2 + 1},
+        "tokens": {"tokens": max(total // 2, int(features.lengths.max()))},
+        "per token": {"tokens": max(total // 2, int(features.lengths.max())), "rule": "gain_per_token"},
+        "stochastic": {"examples": n // 3 + 1, "stochastic": 0.1},
+    }[budget]
+    whole = fl.select(features, **options, dtype="float64" if budget == "stochastic" else dtype)
+    with fronts_of(front, batch):
+        assert_equal(fl.select(features, **options, dtype=dtype), whole)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from(["random", "ragged", "duplicated", "with empty rows"]),
+    kind=st.sampled_from(["random", "ragged", "duplicated", "near-tied", "heavy-tailed", "with empty rows"]),
     seed=st.integers(0, 10**6),
     n=st.integers(2, 24),
-    d=st.integers(1, 6),
+    d=st.sampled_from([1, 2, 4, 6, 30]),  # the last is wider than the longest example
+    front=st.sampled_from([1, 3, 2**15]),
     longest=st.sampled_from([1, 2, 6]),
     by_tokens=st.booleans(),
     rule=st.sampled_from(["gain", "gain_per_token"]),
@@ -204,7 +275,7 @@ def test_the_error_of_cuda_comes_back_without_the_mend(move, monkeypatch):
     move=st.booleans(),
 )
 def test_selects_as_on_the_cpu(
-    kind, seed, n, d, longest, by_tokens, rule, weighting, matrix, dtype, stored, start, there, move
+    kind, seed, n, d, front, longest, by_tokens, rule, weighting, matrix, dtype, stored, start, there, move
 ):
     """Wherever the features are; and features that are there are selected from on the CPU, too."""
     features = make_pool(kind, seed, n, d, longest)
@@ -219,7 +290,7 @@ def test_selects_as_on_the_cpu(
     if start and not by_tokens:
         options["start"] = fl.score_selection(features, [n - 1])
     here = fl.select(features, **options)
-    with accelerator():
+    with accelerator(), fronts_of(front):
         moved = on_device(features) if move else features
         assert_equal(fl.select(moved, **options, device=DEVICE if there else "cpu"), here)
 
