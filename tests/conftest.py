@@ -1,20 +1,23 @@
+"""What all tests share. Whoever starts the workers reads this file too: so it imports nothing that takes seconds by itself."""
+
+import gc
 import os
+import sys
 from collections import Counter
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores; their kernels and children inherit it
     os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
 
-import jaxtyping
-import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-import fisherlib as fl
-
-if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+# jsonschema, which nbformat imports, does without it: its grammars take seconds to build, for a check that nobody asks for.
+sys.modules.setdefault("rfc3987_syntax", None)
+gc.disable()  # while modules are imported: what they make stays, and is searched for garbage again and again
 
 SLOW_SECONDS = 900  # for a test that is marked slow, where pyproject.toml gives the others less
 
@@ -35,6 +38,11 @@ def unexplained(reasons: list[str]) -> list[str]:
     """The reasons of skips that are not explained above, or are given more often than that."""
     found = Counter(next((known for known in EXPLAINED if known in reason), reason) for reason in reasons)
     return [f"{reason} ({count} times)" for reason, count in found.items() if count > EXPLAINED.get(reason, 0)]
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -61,12 +69,17 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture
 def as_a_user(monkeypatch):
     """Without the checks of annotations, which only tests have: what is refused is refused by the library itself."""
+    import jaxtyping
+
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")
 def tiny():
     """A random Llama: 97 tokens, 16 dimensions, untied head."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=97,
@@ -85,16 +98,22 @@ def tiny():
 @pytest.fixture(scope="session")
 def real():
     """The shipped model and its tokenizer."""
+    import fisherlib as fl
+
     return fl.load_model("smollm2-135m")
 
 
 @pytest.fixture(scope="session")
 def plays():
+    import fisherlib as fl
+
     return fl.load_pool("shakespeare")
 
 
 @pytest.fixture
 def ids():
+    import torch
+
     generator = torch.Generator().manual_seed(1)
     lengths = [7, 3, 12, 5, 1, 9, 0, 12]
     return [torch.randint(1, 97, (n,), generator=generator).tolist() for n in lengths]
