@@ -416,7 +416,7 @@ def test_the_two_level_bootstrap_covers_both_levels():
     rng = np.random.default_rng(0)
     tokens = [np.ones(200) for _ in range(8)]
     sums = [rng.normal(shift, 1.0, 200) for shift in rng.normal(0, 0.2, 8)]
-    low, high = statistics.two_level_bootstrap(sums, tokens, resamples=20_000)
+    low, high = statistics.two_level_bootstrap(sums, tokens, resamples=5_000)
     means = np.array([s.mean() for s in sums])
     error = np.sqrt(means.var() / 8 + np.mean([s.var() / 200 for s in sums]) / 8)
     assert (low + high) / 2 == pytest.approx(means.mean(), abs=0.1 * error)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -123,9 +123,16 @@ def test_equals_naive(kind, seed, n, d, longest, share, rule, by_tokens, batch_s
 @pytest.mark.parametrize("prior", [1e-4, 1.0, 300.0])
 def test_equals_naive_on_a_larger_pool(rule, prior, dtype):
     for kind in ("heavy-tailed", "common mean"):
-        features = make_pool(kind, 5, 120, 16, 20)
+        features, expected = larger(kind, rule, prior)
         selection = fl.select(features, examples=40, rule=rule, prior=prior, dtype=dtype)
-        assert selection.indices.tolist() == naive(features, examples=40, rule=rule, V0=prior * np.eye(16))
+        assert selection.indices.tolist() == expected
+
+
+@cache
+def larger(kind, rule, prior):
+    """A pool and the naive picks, once for all kinds of numbers."""
+    features = make_pool(kind, 5, 120, 16, 20)
+    return features, naive(features, examples=40, rule=rule, V0=prior * np.eye(16))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -533,25 +540,25 @@ def test_stochastic_greedy_keeps_its_guarantee_on_average_and_looks_at_less():
 
 
 def test_the_forecast_is_of_the_right_size():
-    features = make_pool("heavy-tailed", 9, 1500, 24, 8)
-    for budget in ({"examples": 150}, {"tokens": 600}):
-        expected = fl.forecast(features, **budget, sample=300)
+    features = make_pool("heavy-tailed", 9, 600, 24, 8)
+    for budget in ({"examples": 60}, {"tokens": 240}):
+        expected = fl.forecast(features, **budget, sample=120)
         selection = fl.select(features, **budget)
         assert 0.3 < expected.evaluations / selection.evaluations < 3
         assert expected.seconds > 0 and expected.gigabytes > 0
-    best = fl.forecast(features, tokens=1000, rule="best", sample=300)
-    spent = fl.select(features, tokens=1000, rule="best").evaluations
+    best = fl.forecast(features, tokens=400, rule="best", sample=120)
+    spent = fl.select(features, tokens=400, rule="best").evaluations
     assert spent / 2 < best.evaluations < 2 * spent
-    assert best.gigabytes == fl.forecast(features, tokens=1000, sample=300).gigabytes  # one engine at a time
-    whole = fl.forecast(features, examples=150, sample=2000)
-    assert whole.evaluations == fl.select(features, examples=150).evaluations
+    assert best.gigabytes == fl.forecast(features, tokens=400, sample=120).gigabytes  # one engine at a time
+    whole = fl.forecast(features, examples=60, sample=1000)
+    assert whole.evaluations == fl.select(features, examples=60).evaluations
     with pytest.raises(ValueError, match="raise memory="):
         fl.forecast(features, examples=10, memory=1e-6)
     with pytest.raises(ValueError, match="exactly one of"):
         fl.forecast(features)
     with pytest.raises(ValueError, match="hold for a sample of the pool too, got .'costs'."):
-        fl.forecast(features, examples=10, costs=np.ones(1500))
-    assert fl.forecast(features, tokens=8, sample=300).evaluations > 0  # a sample's share would not pay for one example
+        fl.forecast(features, examples=10, costs=np.ones(600))
+    assert fl.forecast(features, tokens=8, sample=120).evaluations > 0  # a sample's share would not pay for one example
 
 
 def test_no_features_and_negative_weights_are_refused():
