@@ -1,9 +1,10 @@
-"""What all tests share. Whoever starts the workers reads this file too: so it imports nothing that takes seconds by itself."""
+"""What all tests share. Who starts the workers reads it too, and waits: nothing that takes seconds is imported for that."""
 
 import gc
 import os
 import sys
 from collections import Counter
+from itertools import chain, groupby
 
 import pytest
 
@@ -45,9 +46,29 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def is_slow(item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def slow_ones_first(items: list) -> list:
+    """In each half of the list, slow tests first, and of these the notebooks.
+
+    Two workers begin with a half each; who is done takes from the end of the other's. So what is left at the end is short,
+    and both end together. Of a file, the tests stay together; only notebooks, which share nothing, alternate.
+    """
+    slow, others = [item for item in items if is_slow(item)], [item for item in items if not is_slow(item)]
+    runs = [[item] for item in slow if item.path.parent.name == "notebooks"]
+    files = [list(group) for path, group in groupby(slow, lambda item: item.path) if path.parent.name != "notebooks"]
+    first, second = (list(chain.from_iterable(runs[k::2] + files[k::2])) for k in (0, 1))
+    here = max(len(items) // 2 - len(first), 0)
+    return [*first, *others[:here], *second, *others[here:]]
+
+
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = slow_ones_first(items)
+    for item in filter(is_slow, items):
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
