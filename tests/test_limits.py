@@ -1,11 +1,13 @@
 """Nothing may wait for ever: every call that waits for somebody else says for how long."""
 
 import ast
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fisherlib.assets import ROOT
-from tests.conftest import EXPLAINED, unexplained
+from tests.conftest import EXPLAINED, slow_ones_first, unexplained
 
 # A call of this name needs a keyword; a method of that name needs `timeout`, or a first argument that is one.
 NEEDS = {"run": "timeout", "call": "timeout", "check_call": "timeout", "check_output": "timeout"}  # of subprocess
@@ -58,6 +60,20 @@ def test_a_skip_needs_an_explanation_and_no_more_than_that_many_have_it():
     assert unexplained(few * 2) == ["needs a CUDA device (2 times)", "comes with the bench extra (6 times)"]
     readme = (ROOT / "tests" / "README.md").read_text()
     assert all(f"| {reason}" in readme for reason in EXPLAINED)
+
+
+def test_workers_begin_with_what_takes_long_and_leave_no_test_out():
+    def item(path, slow, name):
+        marker = "slow" if slow else None
+        return SimpleNamespace(path=Path(path), name=name, get_closest_marker=lambda asked: marker)
+
+    fast, slow = ([item(f"tests/{i // 5}.py", kind, f"{kind}{i}") for i in range(20)] for kind in (False, True))
+    runs = [item("tests/notebooks/test_run.py", True, f"run{i}") for i in range(5)]
+    ordered = slow_ones_first([*fast[:10], *runs, *slow, *fast[10:]])
+    assert sorted(map(id, ordered)) == sorted(map(id, [*fast, *runs, *slow]))
+    assert [i.name for i in ordered[:4]] == ["run0", "run2", "run4", "True0"] and ordered[21] is fast[8]
+    assert [i.name for i in ordered[22:26]] == ["run1", "run3", "True5", "True6"] and ordered[-1] is fast[-1]
+    assert slow_ones_first(fast) == fast
 
 
 def test_every_wait_has_a_limit():

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from datasets import Dataset
@@ -90,8 +91,7 @@ def near_duplicates(
     if shingle < 1:
         raise ValueError(f"expected shingles of at least 1 character, got {shingle}")
     documents = texts(rows)
-    # What is missed is lost, what is found in error is checked: so misses weigh more in the choice of bands.
-    index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+    index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(min(threshold, 0.9)))
     groups = np.arange(len(documents))
     for i, document in enumerate(documents):
         grams = _shingles(document, shingle)
@@ -105,6 +105,14 @@ def near_duplicates(
         else:
             index.insert(i, sketch)
     return groups
+
+
+@cache
+def _bands(threshold: float) -> tuple[int, int]:
+    """How many bands of how many rows. Chosen by integrals, which take longer than the hashing of a small pool."""
+    # What is missed is lost, what is found in error is checked: so misses weigh more.
+    index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+    return index.b, index.r
 
 
 def _shingles(text: str, n: int) -> set[str]:

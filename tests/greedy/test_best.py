@@ -12,17 +12,9 @@ import fisherlib as fl
 from fisherlib.greedy import Budget
 from fisherlib.greedy.best import improve
 from fisherlib.greedy.information import Information
-from tests.greedy.test_select import POOLS, make_pool, objective
+from tests.greedy.test_select import POOLS, make_pool, most_of_all, objective
 
 POORER = 1e-9  # relative: by rounding only
-
-
-def brute_force(features, tokens):
-    """The most that the budget can buy."""
-    costs = features.lengths.tolist()
-    n = len(features)
-    subsets = (c for size in range(1, n + 1) for c in itertools.combinations(range(n), size))
-    return max(objective(features, s) for s in subsets if sum(costs[i] for i in s) <= tokens)
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,7 +36,7 @@ def test_never_less_than_either_rule_and_within_its_guarantee_of_the_optimum(kin
     for rule in ("gain", "gain_per_token"):
         single = fl.select(features, tokens=tokens, rule=rule)
         assert best.objective >= single.objective * (1 - POORER)
-    optimum = brute_force(features, tokens)
+    optimum = most_of_all(features, lambda s: costs[s].sum() <= tokens)
     assert best.objective >= (1 - 1 / np.e) / 2 * optimum * (1 - POORER)
     assert best.upper_bound >= optimum * (1 - POORER)
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -45,27 +45,42 @@ def make_pool(kind: str, seed: int, n: int, d: int, longest: int) -> fl.TokenFea
 
 def naive(features, *, examples=None, tokens=None, rule="gain", V0=None, ids=()):
     """The definition: every log-determinant of every candidate at every pick, in float64."""
-    blocks = [features[i].double().numpy() for i in range(len(features))]
+    outer, lengths = grams(features), features.lengths.tolist()
     V = np.eye(features.dim) if V0 is None else V0.copy()
     picks, left = list(ids), tokens
     for i in picks:
-        V += blocks[i].T @ blocks[i]
+        V += outer[i]
     while True:
-        rest = [i for i in range(len(blocks)) if i not in picks]
+        rest = [i for i in range(len(outer)) if i not in picks]
         rest = rest[:0] if examples is not None and len(picks) == examples else rest
-        rest = [i for i in rest if tokens is None or len(blocks[i]) <= left]
+        rest = [i for i in rest if tokens is None or lengths[i] <= left]
         if not rest:
             return picks
         now = np.linalg.slogdet(V)[1]
-        gains = {i: max(np.linalg.slogdet(V + blocks[i].T @ blocks[i])[1] - now, 0.0) for i in rest}
-        score = {i: g / (max(len(blocks[i]), 1) if rule == "gain_per_token" else 1) for i, g in gains.items()}
-        best = next(i for i in rest if score[i] >= max(score.values()) * (1 - TIE) - 1e-12)
+        gains = dict(zip(rest, (np.linalg.slogdet(V + outer[rest])[1] - now).clip(0.0), strict=True))
+        score = {i: g / (max(lengths[i], 1) if rule == "gain_per_token" else 1) for i, g in gains.items()}
+        highest = max(score.values())
+        best = next(i for i in rest if score[i] >= highest * (1 - TIE) - 1e-12)
         if tokens is not None:
             if gains[best] <= 1e-12:
                 return picks
-            left -= len(blocks[best])
+            left -= lengths[best]
         picks.append(best)
-        V += blocks[best].T @ blocks[best]
+        V += outer[best]
+
+
+def grams(features):
+    """X^T X of every example, [N, d, d] in float64."""
+    blocks = [features[i].double().numpy() for i in range(len(features))]
+    return np.stack([X.T @ X for X in blocks])
+
+
+def most_of_all(features, affordable, V0=None):
+    """The largest objective of a set that is affordable, of all sets of at most ten examples; `affordable`: of an array."""
+    sets = np.array(list(itertools.product([0.0, 1.0], repeat=len(features))))
+    sets = sets[[affordable(np.flatnonzero(s)) for s in sets]]
+    V0 = np.eye(features.dim) if V0 is None else V0
+    return (np.linalg.slogdet(V0 + np.einsum("si,ijk->sjk", sets, grams(features)))[1] - np.linalg.slogdet(V0)[1]).max()
 
 
 def objective(features, indices, V0=None):
@@ -108,9 +123,16 @@ def test_equals_naive(kind, seed, n, d, longest, share, rule, by_tokens, batch_s
 @pytest.mark.parametrize("prior", [1e-4, 1.0, 300.0])
 def test_equals_naive_on_a_larger_pool(rule, prior, dtype):
     for kind in ("heavy-tailed", "common mean"):
-        features = make_pool(kind, 5, 120, 16, 20)
+        features, expected = larger(kind, rule, prior)
         selection = fl.select(features, examples=40, rule=rule, prior=prior, dtype=dtype)
-        assert selection.indices.tolist() == naive(features, examples=40, rule=rule, V0=prior * np.eye(16))
+        assert selection.indices.tolist() == expected
+
+
+@cache
+def larger(kind, rule, prior):
+    """A pool and the naive picks, once for all kinds of numbers."""
+    features = make_pool(kind, 5, 120, 16, 20)
+    return features, naive(features, examples=40, rule=rule, V0=prior * np.eye(16))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -271,13 +293,7 @@ def test_certificate_bounds_the_brute_force_optimum(kind, seed, by_tokens, prior
     budget = {"tokens": max(int(costs.sum()) // 2, int(costs[costs > 0].min()))} if by_tokens else {"examples": 3}
     selection = fl.select(features, **budget, prior=prior, rule="gain_per_token" if by_tokens else "gain")
     V0 = prior * np.eye(features.dim)
-    affordable = (
-        s
-        for r in range(9)
-        for s in itertools.combinations(range(8), r)
-        if (costs[list(s)].sum() <= budget["tokens"] if by_tokens else r <= 3)
-    )
-    best = max(objective(features, s, V0) for s in affordable)
+    best = most_of_all(features, lambda s: costs[s].sum() <= budget["tokens"] if by_tokens else len(s) <= 3, V0)
     assert best <= selection.upper_bound + 1e-8
     assert 0 <= selection.certificate <= 1
     assert selection.objective >= selection.certificate * best - 1e-8
@@ -342,16 +358,19 @@ def test_equals_naive_where_gains_are_tiny(d, prior):
     features = fl.TokenFeatures.from_list(
         [torch.tensor(rng.normal(size=(k, d)), dtype=torch.float32) for k in rng.integers(1, 7, 300)]
     )
+    padded = np.zeros((300, 6, d))  # a row of zeros adds an eigenvalue of zero
+    for block, i in zip(padded, range(300), strict=True):
+        block[: len(features[i])] = features[i]
     picks = (
         fl.select(features, examples=120).indices if prior == 1 else fl.select(features, examples=25, prior=prior).indices
     )
     V = prior * np.eye(d)
     for i in picks:  # log1p of eigenvalues: slogdet itself would lose these gains
-        W = [np.linalg.solve(np.linalg.cholesky(V), features[j].double().numpy().T) for j in range(300)]
-        gains = np.array([np.log1p(np.linalg.eigvalsh(w.T @ w).clip(0)).sum() for w in W])
+        W = np.linalg.solve(np.linalg.cholesky(V), padded.transpose(0, 2, 1))
+        gains = np.log1p(np.linalg.eigvalsh(W.transpose(0, 2, 1) @ W).clip(0)).sum(axis=1)
         gains[picks[: np.flatnonzero(picks == i)[0]]] = -1
         assert gains[i] >= gains.max() * (1 - 2 * TIE)
-        V += features[i].double().numpy().T @ features[i].double().numpy()
+        V += padded[i].T @ padded[i]
 
 
 def test_an_unaffordable_giant_does_not_spoil_the_certificate():
@@ -361,8 +380,7 @@ def test_an_unaffordable_giant_does_not_spoil_the_certificate():
         features = fl.TokenFeatures.from_list([torch.full((40, 3), 1e8, dtype=torch.float64), *small])
         selection = fl.select(features, tokens=9, rule="gain_per_token")
         costs = features.lengths.numpy()
-        sets = [s for r in range(8) for s in itertools.combinations(range(1, 8), r) if costs[list(s)].sum() <= 9]
-        assert max(objective(features, s) for s in sets) <= selection.upper_bound + 1e-8
+        assert most_of_all(features, lambda s, costs=costs: costs[s].sum() <= 9) <= selection.upper_bound + 1e-8
 
 
 def test_scoring_a_selection_uses_prior_and_weighting():
@@ -522,25 +540,25 @@ def test_stochastic_greedy_keeps_its_guarantee_on_average_and_looks_at_less():
 
 
 def test_the_forecast_is_of_the_right_size():
-    features = make_pool("heavy-tailed", 9, 1500, 24, 8)
-    for budget in ({"examples": 150}, {"tokens": 600}):
-        expected = fl.forecast(features, **budget, sample=300)
+    features = make_pool("heavy-tailed", 9, 600, 24, 8)
+    for budget in ({"examples": 60}, {"tokens": 240}):
+        expected = fl.forecast(features, **budget, sample=120)
         selection = fl.select(features, **budget)
         assert 0.3 < expected.evaluations / selection.evaluations < 3
         assert expected.seconds > 0 and expected.gigabytes > 0
-    best = fl.forecast(features, tokens=1000, rule="best", sample=300)
-    spent = fl.select(features, tokens=1000, rule="best").evaluations
+    best = fl.forecast(features, tokens=400, rule="best", sample=120)
+    spent = fl.select(features, tokens=400, rule="best").evaluations
     assert spent / 2 < best.evaluations < 2 * spent
-    assert best.gigabytes == fl.forecast(features, tokens=1000, sample=300).gigabytes  # one engine at a time
-    whole = fl.forecast(features, examples=150, sample=2000)
-    assert whole.evaluations == fl.select(features, examples=150).evaluations
+    assert best.gigabytes == fl.forecast(features, tokens=400, sample=120).gigabytes  # one engine at a time
+    whole = fl.forecast(features, examples=60, sample=1000)
+    assert whole.evaluations == fl.select(features, examples=60).evaluations
     with pytest.raises(ValueError, match="raise memory="):
         fl.forecast(features, examples=10, memory=1e-6)
     with pytest.raises(ValueError, match="exactly one of"):
         fl.forecast(features)
     with pytest.raises(ValueError, match="hold for a sample of the pool too, got .'costs'."):
-        fl.forecast(features, examples=10, costs=np.ones(1500))
-    assert fl.forecast(features, tokens=8, sample=300).evaluations > 0  # a sample's share would not pay for one example
+        fl.forecast(features, examples=10, costs=np.ones(600))
+    assert fl.forecast(features, tokens=8, sample=120).evaluations > 0  # a sample's share would not pay for one example
 
 
 def test_no_features_and_negative_weights_are_refused():

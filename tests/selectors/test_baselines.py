@@ -73,6 +73,7 @@ def test_pooled_vectors_are_those_of_the_definition(at_once, monkeypatch):
         _pooled.pooled(features, "max")
 
 
+@pytest.mark.usefixtures("as_a_user")  # hundreds of calls that are alike: other tests check their annotations
 def test_uniform_is_uniform_and_seeded():
     features = draw(2, n=6, least=1)
     counts = np.zeros(6)
@@ -107,6 +108,7 @@ def test_length_matched_has_the_histogram_of_what_it_is_like(seed, ratio):
     assert len(length_matched(None, features, like=like, examples=30, seed=seed)) == 30
 
 
+@pytest.mark.usefixtures("as_a_user")  # hundreds of calls that are alike: other tests check their annotations
 def test_length_matched_is_random_inside_a_bucket():
     features = fl.TokenFeatures.from_list([torch.ones(t, 2) for t in (9, 9, 9, 2, 2)])
     like = longest(None, features, examples=1)
@@ -202,6 +204,7 @@ def test_density_is_the_kernel_sum_wherever_the_example_stands(seed):
     assert np.allclose(density_scores(features, bandwidth=h), scores, rtol=1e-9, equal_nan=True)
 
 
+@pytest.mark.usefixtures("as_a_user")  # hundreds of calls that are alike: other tests check their annotations
 def test_copies_share_the_chance_of_one():
     apart = 50.0 * np.eye(5)
     features = points(np.concatenate([np.repeat(apart[:1], 6, axis=0), apart[1:]]))  # six copies of one, four singletons
@@ -213,6 +216,7 @@ def test_copies_share_the_chance_of_one():
         density(None, features, examples=1, bandwidth=0.0)
 
 
+@pytest.mark.usefixtures("as_a_user")  # hundreds of calls that are alike: other tests check their annotations
 @pytest.mark.slow
 def test_gumbel_order_is_that_of_drawing_by_weight_without_replacement():
     features = points([[0.0], [0.0], [0.0], [40.0], [90.0]])
@@ -251,6 +255,7 @@ def test_priority_sampling_is_unbiased(equal_costs):
         assert np.allclose(weights, 1 / np.minimum(1, p[picks] / np.sort(q)[-5]))
 
 
+@pytest.mark.usefixtures("as_a_user")  # hundreds of calls that are alike: other tests check their annotations
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [{"examples": 6}, {"tokens": 24}])
 def test_clustered_weights_estimate_the_whole_pool(budget):

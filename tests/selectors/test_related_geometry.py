@@ -447,6 +447,7 @@ def test_far_blobs_are_certain_and_the_point_between_them_is_not():
     assert entropies_of(X, dimensions=2)[300] < 1e-6
 
 
+@pytest.mark.usefixtures("as_a_user")  # hundreds of calls that are alike: other tests check their annotations
 def test_sampling_is_by_entropy(monkeypatch):
     features, H = points(np.eye(6)), np.log(2) * np.array([0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
     monkeypatch.setattr(isa_module, "isa_entropies", lambda *_, **__: H)

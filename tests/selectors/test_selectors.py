@@ -83,7 +83,7 @@ HELPERS |= {"Plateau", "Ranking", "cluster_labels", "installed", "selector"}
 NAMES = sorted(name for name, thing in vars(selectors).items() if isinstance(thing, Selector))
 BY_SCORE = ["ask_llm", "ifd", "slearn", "llmaaa_entropy", "llmaaa_least_confidence"]
 every = pytest.mark.parametrize("select", SELECTORS.values(), ids=SELECTORS)
-some = settings(max_examples=12, deadline=None)
+some = settings(max_examples=8, deadline=None)  # for each of thirty selectors
 
 
 def test_all_have_the_same_call_and_a_row_in_the_table_of_methods():

@@ -60,8 +60,10 @@ TWO = Dataset.from_list(
 
 @pytest.fixture(scope="module")
 def with_template(real):
+    """One copy of the shipped tokenizer, which takes each template in turn."""
+    tokenizer = copy.deepcopy(real[1])
+
     def make(template):
-        tokenizer = copy.deepcopy(real[1])
         tokenizer.chat_template, tokenizer.eos_token = template, "<|endoftext|>"
         return tokenizer
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import random
 import resource
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ def setup(*, seed: int, out_dir: str) -> Path:
 
     from fisherlib.course import plotting
 
-    transformers.set_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    random.seed(seed)  # with the two below all that `transformers.set_seed` does, which takes seconds to import
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_deterministic_debug_mode("warn")  # as `use_deterministic_algorithms` does, which imports a compiler first
     transformers.utils.logging.set_verbosity_error()
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()

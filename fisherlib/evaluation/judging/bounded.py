@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import queue
+import ssl
 import threading
 import time
 import zlib
@@ -17,8 +18,11 @@ class BoundedClient:
 
     def __init__(self, base_url: str, key: str, timeout: float, *, proxies: bool):
         self._timeout = timeout
+        options: dict = {"trust_env": proxies}
+        if not proxies and base_url.startswith("http://"):  # nothing is encrypted: spare the reading of all certificates
+            options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # and this one trusts nobody
         self._new = lambda: openai.OpenAI(
-            base_url=base_url, api_key=key, timeout=timeout, max_retries=0, http_client=_Http(timeout, trust_env=proxies)
+            base_url=base_url, api_key=key, timeout=timeout, max_retries=0, http_client=_Http(timeout, **options)
         )
         self._idle: list[openai.OpenAI] = [self._new()]
         self._idle[0].chat.completions.with_raw_response  # noqa: B018 (this imports: not in the first question's time)
