@@ -21,8 +21,6 @@ from benchmarks import gpu_checks, report
 from fisherlib.greedy import race, screen
 from fisherlib.greedy.log_det import log_det
 
-Rows = list[dict]
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -34,7 +32,7 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("not yet measured on a GPU: no CUDA device is visible here, so there is nothing to run")
         return
-    rows: Rows = []
+    rows: list[dict] = []
     for name in options.parts:
         part, seconds = PARTS[name]
         began = time.perf_counter()
@@ -42,7 +40,7 @@ def main() -> None:
             with limit(seconds):
                 for row in part(options.device, options.scale):
                     rows.append(say(row))
-        except Exception as error:  # of any kind: the other parts are worth their minutes all the same
+        except Exception as error:  # of any kind: the other parts are worth their minutes all the same, and the row says it
             rows.append(
                 say({"what": name, "error": f"{type(error).__name__}: {str(error) or f'took over {seconds} s'}"[:200]})
             )
@@ -71,7 +69,7 @@ def checks(device: str, scale: float) -> Iterator[dict]:
 
 
 def ceilings(device: str, scale: float) -> Iterator[dict]:
-    size = max(int(8192 * scale**0.5), 64)
+    size = width(8192, scale)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         A, B = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         rate = 2 * size**3 / seconds_of(lambda a=A, b=B: a @ b, device) / 1e12
@@ -94,7 +92,7 @@ def ceilings(device: str, scale: float) -> Iterator[dict]:
 
 
 def agreement(device: str, scale: float) -> Iterator[dict]:
-    features, picks = ragged(int(20_000 * scale), 576, device, seed=1), max(int(60 * scale**0.5), 5)
+    features, picks = ragged(int(20_000 * scale), width(576, scale), device, seed=1), max(int(60 * scale), 5)
     here = fl.TokenFeatures(features.values.cpu(), features.offsets)
     there, expected = fl.select(features, examples=picks, device=device), fl.select(here, examples=picks, device="cpu")
     same = there.indices.tolist() == expected.indices.tolist()
@@ -104,18 +102,18 @@ def agreement(device: str, scale: float) -> Iterator[dict]:
 
 
 def ragged_pool(device: str, scale: float) -> Iterator[dict]:
-    features = ragged(int(400_000 * scale), 576, device)
-    yield from selection(features, max(int(2000 * scale**0.5), 5), max(int(200 * scale**0.5), 3), device)
+    features = ragged(int(400_000 * scale), width(576, scale), device)
+    yield from selection(features, max(int(2000 * scale), 5), max(int(200 * scale), 3), device)
 
 
 def equal_pool(device: str, scale: float) -> Iterator[dict]:
-    features = ragged(int(1_000_000 * scale), 768, device, shortest=32, longest=32)
-    yield from selection(features, max(int(10_000 * scale**0.5), 5), max(int(200 * scale**0.5), 3), device)
+    features = ragged(int(1_000_000 * scale), width(768, scale), device, shortest=32, longest=32)
+    yield from selection(features, max(int(10_000 * scale), 5), max(int(200 * scale), 3), device)
 
 
 def levers(device: str, scale: float) -> Iterator[dict]:
     """What each switch is worth: the same picks, with one thing changed at a time."""
-    features, picks = ragged(int(200_000 * scale), 576, device), max(int(150 * scale**0.5), 5)
+    features, picks = ragged(int(200_000 * scale), width(576, scale), device), max(int(150 * scale), 5)
 
     def timed(**changed) -> float:
         return min(fl.select(features, examples=picks, device=device, **changed).seconds for _ in range(2))
@@ -143,7 +141,7 @@ def extraction(device: str, scale: float) -> Iterator[dict]:
     )  # fmt: skip
     config = LlamaConfig(**shape, num_key_value_heads=4, vocab_size=32_000 if wide else 500, max_position_embeddings=2048)
     with torch.device(device):
-        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16 if device == "cuda" else torch.float32).eval()
+        model = LlamaForCausalLM(config).eval().to(torch.bfloat16 if device == "cuda" else torch.float32)
     parameters = sum(p.numel() for p in model.parameters())
     yield {"what": "parameters of the model", "value": parameters, "unit": ""}
     batch = torch.randint(config.vocab_size, (64, 64), device=device)
@@ -280,6 +278,11 @@ def ragged(examples: int, d: int, device: str, shortest: int = 11, longest: int 
         X += torch.einsum("mr,mrd->md", mixture, own[of // 8])
         values[tokens] = (X * scale[of][:, None]).to(values.dtype)
     return fl.TokenFeatures(values, offsets.cpu(), info={"model": "synthetic"})
+
+
+def width(d: int, scale: float) -> int:
+    """At full scale d; a rehearsal has narrower features too."""
+    return max(int(d * scale**0.5), 16)
 
 
 @contextlib.contextmanager

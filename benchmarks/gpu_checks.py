@@ -55,8 +55,8 @@ def features_may_lie_anywhere(device: str) -> None:
     here = fl.select(features, examples=20)
     same_picks(fl.select(replace(features, values=features.values.to(device)), examples=20, device=device), here, "there")
     with tempfile.TemporaryDirectory() as folder:
-        features.save(folder)
-        mapped = fl.TokenFeatures.load(folder)
+        features.save(f"{folder}/features")
+        mapped = fl.TokenFeatures.load(f"{folder}/features")
         same_picks(fl.select(mapped, examples=20, device=device), here, "mapped")
         tight = (100 * 12**2 + 128 * 200 + 4 * 32 * 16 * 12 + features.values.nbytes) / 1e9
         same_picks(fl.select(mapped, examples=20, device=device, memory=tight), here, "mapped, and larger than the memory")

@@ -27,6 +27,7 @@ EXPLAINED = {
     "needs a CUDA device": 1,
     "comes with the bench extra": 3,
     "could not import 'skmatter": 1,
+    "could not import 'triton": 1,
     "needs the history of the repository": 1,
     "needs node": 1,
     "needs a small file system of its own": 2,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 import fisherlib as fl
-from benchmarks import memory, peers, report, vectors
+from benchmarks import gpu, gpu_checks, memory, peers, report, vectors
+from tests.pretend import accelerator
 
 
 def naive_greedy(blocks, n):
@@ -94,6 +96,67 @@ def test_a_selection_from_a_mapped_file_stays_within_its_memory(tmp_path):
     slack = 0.1  # for what libraries keep for themselves
     assert measured["anonymous_gb"] - measured["before_gb"] < 0.1 + slack
     assert measured["resident_gb"] - measured["before_resident_gb"] < 0.2 + slack  # with what is mapped of the 0.4 GB
+
+
+CHECKS = {check.__name__: check for check in gpu_checks.CHECKS}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_what_has_to_hold_on_a_gpu_holds_on_the_pretend_one(check):
+    with accelerator():
+        CHECKS[check]("pretend")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_and_on_a_real_one():
+    for check in gpu_checks.CHECKS:
+        check("cuda")
+
+
+def test_a_check_can_fail(monkeypatch):
+    monkeypatch.setattr(gpu_checks.fl, "select", lambda f, device, **more: fl.score_selection(f, [3, int(device == "cpu")]))
+    with pytest.raises(AssertionError, match="random, {'examples': 20}: other picks"):
+        gpu_checks.picks_are_those_of_the_cpu("pretend")
+
+
+def test_the_plain_loop_for_gpus_is_the_greedy_too(ragged):
+    features, expected = ragged
+    assert gpu.plain_loop(features, 20, "cpu", batch=7, finalists=2) == expected[:20].tolist()
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_gpus_is_rehearsed_at_a_hundredth_of_its_size(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device=cpu", "--scale=0.01", f"--results={tmp_path}"]
+    done = subprocess.run(command, timeout=600, capture_output=True, text=True, cwd=report.FOLDER.parent, check=True)
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {row["what"]: row for row in result["rows"]}
+    assert set(result) >= report.REQUIRED and report.table(result) in done.stdout
+    assert not [row for row in result["rows"] if "error" in row]
+    assert sum(what.startswith("check: ") for what in rows) == len(CHECKS)
+    assert all(row["value"] == "holds" for what, row in rows.items() if what.startswith("check: "))
+    same = [row["value"] for what, row in rows.items() if "pick the same" in what or "picks of the CPU" in what]
+    assert same == [True] * 3 and all(f"{name}: this part in all" in rows for name in gpu.PARTS)
+
+
+def test_a_part_that_takes_too_long_or_fails_is_a_row(tmp_path, monkeypatch, capsys):
+    def slow(device, scale):
+        yield {"what": "begun", "value": 1, "unit": ""}
+        time.sleep(30)
+
+    def failing(device, scale):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(gpu, "PARTS", {"slow": (slow, 1), "failing": (failing, 9)})
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device=cpu", f"--results={tmp_path}"])
+    gpu.main()
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [row.get("error") for row in rows] == [
+        None,
+        "TimeoutError: took over 1 s",
+        None,
+        "RuntimeError: no kernel image",
+        None,
+    ]
 
 
 def test_committed_results_are_whole_and_the_readme_shows_them():

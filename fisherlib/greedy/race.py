@@ -152,7 +152,7 @@ class Race:
         while True:
             seen = self._read(most)
             if not seen.sound:
-                self.information.refuse(self._front[(self.decided > _NONE).cpu().numpy()])
+                self.information.refuse(self._front[(self.decided != _NONE).cpu().numpy()])
             if not seen.open and (seen.certain or seen.floor == _NONE):
                 break
             if not seen.open:  # a screen promised what float64 could not find: only what float64 found counts

@@ -469,13 +469,6 @@ def test_half_precision_features_are_cast_before_any_product():
     assert fl.select(half, examples=10).indices.tolist() == fl.select(same, examples=10, dtype="float64").indices.tolist()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_gives_the_same_selection():
-    features = make_pool("heavy-tailed", 11, 80, 12, 10)
-    on_gpu, on_cpu = (fl.select(features, examples=30, device=device) for device in ("cuda", "cpu"))
-    assert on_gpu.indices.tolist() == on_cpu.indices.tolist()
-
-
 # --- other people's picks, fewer dimensions, random samples, forecasts --------------------------------------------------
 
 
