@@ -44,7 +44,7 @@ class Race:
         # On an accelerator an evaluation costs little and a round much: batches are large, and a few are decided in each.
         self.hurried = is_accelerator(self.device)
         self.batch_size = batch_size or (2048 if self.hurried else 32)
-        self.size = 2**15 if self.hurried else 2**12  # of a front: a pass over all of a large pool takes long
+        self.size = 2**15 if self.hurried else 2**13  # of a front: a pass over all of a large pool takes long
         self.finalists = 16 if self.hurried else 4  # decided before the others: what they reach rules out most of them
         self.divisor, self.price = send(divisor, self.device), send(price, self.device)
         self.bound = torch.full((len(divisor),), torch.inf, dtype=torch.float64, device=self.device)
@@ -146,9 +146,10 @@ class Race:
         """The one of the highest score in front, if anyone there runs."""
         if not len(self.front):
             return None
-        # Each batch may have twice the size of the one before: what can still win after a few batches mostly has to be
-        # evaluated anyway. On an accelerator one batch is to be enough: as many as the last pick needed.
-        most, some, spent = self._needed if self.hurried else self.batch_size, self.finalists, 0
+        # A quarter of what the last pick needed, then twice as many, and so on: what can still win after a few batches
+        # mostly has to be evaluated anyway. On an accelerator one batch is to be enough.
+        most = max(self._needed // (1 if self.hurried else 4), self.batch_size)
+        some, spent = self.finalists, 0
         while True:
             seen = self._read(most)
             if not seen.sound:
