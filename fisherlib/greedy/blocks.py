@@ -60,8 +60,8 @@ class Blocks:
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether an accelerator holds all features, and so finds those of an example by itself."""
-        return is_accelerator(self.device) and self._values.device == self.device
+        """Whether an accelerator holds all features, if there are any, and so finds those of an example by itself."""
+        return is_accelerator(self.device) and self._values.device == self.device and len(self._values) > 0
 
     def padded_there(self, at: Int[Tensor, " B"], longest: int, dtype: torch.dtype) -> Float[Tensor, "B T d"]:
         """`padded` for examples of at most this length whose numbers only the accelerator knows. Waits for nothing."""

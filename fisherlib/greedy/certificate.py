@@ -96,6 +96,7 @@ def slack(
     remaining = np.zeros(n)
     if screen is not None:  # a quick look whether the second bound can be the smaller one at all
         gains, errors = screen.gains(rest)
+        screen.information.check_finite(rest[torch.isinf(errors).cpu().numpy()])  # nobody who fits may have been among them
         remaining[rest] = (gains - errors).cpu().numpy()
         if _fractional_knapsack(remaining.clip(min=0), price, budget) > by_concavity:
             return max(by_concavity, 0.0)

@@ -117,13 +117,17 @@ class Information:
 
     def refuse(self, indices: np.ndarray) -> NoReturn:
         """Raise `ValueError` for gains that could not be computed, with the reason."""
+        self.check_finite(indices)
+        raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
+
+    def check_finite(self, indices: np.ndarray) -> None:
+        """Raise `ValueError` for features that hold NaN or infinity."""
         for part in self.blocks.parts(indices):
             finite = torch.isfinite(self.blocks.padded(indices[part], torch.float64)).flatten(1).all(1)
             if len(bad := indices[part][~finite.cpu().numpy()]):
                 raise ValueError(
                     f"expected finite features, got NaN or infinity in example {bad.min()}: extract the features again"
                 )
-        raise ValueError(f"expected gains that float64 can compute {_TOO_WIDE}")
 
     def _factorise(self) -> None:
         self.root = inverse_root(self.V)

@@ -153,7 +153,7 @@ class Race:
         while True:
             seen = self._read(most)
             if not seen.sound:
-                self.information.refuse(self._front[(self.decided != _NONE).cpu().numpy()])
+                self.information.refuse(self._front[(self.decided != _NONE).cpu().numpy()])  # NaN among them
             if not seen.open and (seen.certain or seen.floor == _NONE):
                 break
             if not seen.open:  # a screen promised what float64 could not find: only what float64 found counts
@@ -198,7 +198,7 @@ class Race:
 
     def _reach(self) -> Tensor:
         """The lowest bound that may win."""
-        return (self.floor - 2 * TIE * self.floor.abs()).clamp(min=-1)  # no score is negative
+        return (self.floor * (1 - 2 * TIE)).clamp(min=-1)  # no score is negative; one of a tiny cost may be infinite
 
     def _evaluate(self, places: np.ndarray) -> None:
         """Tighten some bounds, and raise the floor to the highest score that one of them certainly has."""

@@ -295,6 +295,15 @@ def test_selects_as_on_the_cpu(
         assert_equal(fl.select(moved, **options, device=DEVICE if there else "cpu"), here)
 
 
+@pytest.mark.parametrize("move", [lambda features: features, on_device], ids=["features in memory", "features there"])
+def test_examples_without_tokens_are_picked_in_their_order(move):
+    none = {"trace_weights": torch.zeros(0), "nll": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+    features = fl.TokenFeatures(torch.zeros(0, 4), torch.zeros(6, dtype=torch.int64), **none)
+    with accelerator():
+        for dtype in ("float32", "float64"):
+            assert fl.select(move(features), examples=3, dtype=dtype, device=DEVICE).indices.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("rule", ["gain", "gain_per_token"])
 def test_costs_and_random_samples_too(rule):
     features = make_pool("ragged", 4, 40, 6, 5)

@@ -561,3 +561,30 @@ def test_no_features_and_negative_weights_are_refused():
     features = fl.TokenFeatures(torch.ones(4, 2), torch.tensor([0, 2, 4]), trace_weights=-torch.ones(4))
     with pytest.raises(ValueError, match="expected trace_weights of at least 0, got others: extract the features again"):
         fl.select(features, examples=1, weighting="trace")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("cost", [3.0, 40.0], ids=["affordable", "never affordable"])
+def test_features_that_are_not_finite_are_refused_by_the_example(value, cost, dtype):
+    features = make_pool("random", 11, 20, 4, 5)
+    features.values[features.offsets[7]] = value
+    costs = np.full(20, 3.0)
+    costs[7] = cost
+    for budget in (9, 30):
+        with pytest.raises(ValueError, match="expected finite features, got NaN or infinity in example 7: extract the"):
+            fl.select(features, tokens=budget, costs=costs, dtype=dtype)
+
+
+@pytest.mark.timeout(30)  # it is about a race that did not end
+@pytest.mark.filterwarnings("ignore:overflow encountered in divide")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scores_may_be_infinite(dtype):
+    """Of costs so small that a gain over them overflows; two such scores are a tie."""
+    features = make_pool("random", 12, 12, 4, 5)
+    costs = np.full(12, 1e-310)
+    some = fl.select(features, tokens=5e-310, costs=costs, rule="gain_per_token", dtype=dtype)
+    assert some.indices.tolist() == list(range(5))
+    costs = features.lengths.double().numpy()
+    costs[5] = 1e-310
+    assert fl.select(features, tokens=9, costs=costs, rule="gain_per_token", dtype=dtype).indices[0] == 5
