@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib._device import is_accelerator, send
@@ -29,6 +29,9 @@ class Race:
     is in one of three sieves [F], by how it came about: `old`, `screened` since the last pick, or `decided` in float64
     since then. `gain` [F]: of the decided. `bound` [N]: as they were when the front was drawn.
     """
+
+    front: Int[Tensor, " F"]
+    gain: Float[Tensor, " F"]
 
     def __init__(
         self,
@@ -183,16 +186,16 @@ class Race:
         numbers = torch.stack(
             [n.double() for n in (stale, screened, self.floor, top >= reach, self.sound, first, gain, top)]
         )
-        places = torch.where(old.values > _NONE, old.indices, -1).double()
-        answer = torch.cat([numbers, places]).cpu().numpy()
-        places, numbers = answer[len(numbers) :], answer[: len(numbers)].tolist()
+        waiting = torch.where(old.values > _NONE, old.indices, -1).double()
+        answer = torch.cat([numbers, waiting]).cpu().numpy()
+        said, places = answer[: len(numbers)].tolist(), answer[len(numbers) :]
         return _Standing(
-            open=int(numbers[0] + numbers[1]),
-            stale=int(numbers[0]),
-            floor=numbers[2],
-            certain=bool(numbers[3]),
-            sound=bool(numbers[4]),
-            best=_Best(int(numbers[5]), *numbers[6:]),
+            open=int(said[0] + said[1]),
+            stale=int(said[0]),
+            floor=said[2],
+            certain=bool(said[3]),
+            sound=bool(said[4]),
+            best=_Best(int(said[5]), *said[6:]),
             old=places[places >= 0].astype(np.int64),
         )
 

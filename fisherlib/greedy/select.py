@@ -83,11 +83,11 @@ def select(
 
     *How to compute.* `device`: "auto" (CUDA where there is one, else the CPU) or the name of any device that PyTorch knows
     and that has float64. `dtype` of the screening: "bfloat16", "float32", "float64" (no screening) or "auto", the quickest
-    of the device; `batch_size` examples are screened at once (by default 32, on an accelerator 256). The error of a screen
-    is an estimate, as if roundings were independent. In bfloat16 those of equal numbers are not: from features of 0 and 1,
-    picks were seen that are not quite the best. With "float64" nothing is screened. `memory`: gigabytes to work with beside
-    features that are in memory; by default half of what is free (four fifths of a GPU's). `progress`: None shows a bar in a
-    terminal only.
+    of the device; `batch_size` examples or more are screened at once (by default 32, on an accelerator 2,048). The error of
+    a screen is an estimate, as if roundings were independent. In bfloat16 those of equal numbers are not: from features of 0
+    and 1, picks were seen that are not quite the best. With "float64" nothing is screened. `memory`: gigabytes to work with
+    beside features that are in memory; by default half of what is free (four fifths of a GPU's). `progress`: None shows a
+    bar in a terminal only.
 
     *Very large pools.* `stochastic`: an epsilon from 0 to 1: each pick looks at (N / n) log(1 / epsilon) random examples
     with tokens only (drawn with `seed`), and is worth 1 - 1/e - epsilon of the optimum in expectation (Mirzasoleiman et al.
