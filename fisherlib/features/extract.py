@@ -137,8 +137,8 @@ def extract_features(
             with evaluating(model), shown as bar, interruptible(lambda: _kept(folder)):
                 found = _columns(model, encoded, offsets, shards, scale, bar, **settings)
                 for (start, stop), columns in zip(shards, found, strict=True):
-                    tokens = slice(int(offsets[start]), int(offsets[stop]))
-                    writer.append(columns | {"labels": labels[tokens]}, stop - start)
+                    whose = slice(int(offsets[start]), int(offsets[stop]))
+                    writer.append(columns | {"labels": labels[whose]}, stop - start)
     features = TokenFeatures.load(folder)
     if not torch.equal(features.offsets, offsets):
         raise ValueError(

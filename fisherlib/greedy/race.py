@@ -19,6 +19,7 @@ from fisherlib._device import is_accelerator, send
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.screen import Screen
 
+_AGE = 8  # picks that a front has to last: else the next one is twice as large
 _NONE = -torch.inf  # the bound of one that does not race, or whose bound is in another sieve
 
 
@@ -57,6 +58,7 @@ class Race:
         self._left = -np.inf  # the budget that the front was made for
         self._needed = self.batch_size  # evaluations at the last pick
         self._looked, self._longest = False, 1  # at anyone since the last pick; the longest of them
+        self._age = 0  # of the front, in picks
         self._start(torch.zeros(0, dtype=torch.int64, device=self.device))
 
     def threads(self) -> contextlib.AbstractContextManager:
@@ -67,18 +69,18 @@ class Race:
         self.floor = torch.full((), _NONE, dtype=torch.float64, device=self.device)  # a score that is certainly reached
         if self.sampled is not None:
             self._enter(self._sample(self._candidates(left), self.sampled))
-        elif left > self._left or len(self.front) > self.size:
-            self._draw(left, self.size)
+        elif left > self._left:
+            self._draw(left)
         elif left < self._left:
             self.old, self.screened, self.decided = (
                 torch.where(self.price[self.front] <= left, sieve, _NONE) for sieve in self._sieves()
             )
-        self._left, size = left, self.size
+        self._left = left
         while (best := self._search()) is None or best.score * (1 - 2 * TIE) <= self.behind:
             if self.behind == _NONE:
                 return None
-            self._draw(left, size)
-            size *= 8
+            self.size *= 2 if self._age < _AGE else 1
+            self._draw(left)
         return int(self._front[best.place]), best.gain
 
     def take(self, i: int) -> None:
@@ -91,7 +93,7 @@ class Race:
             self.old[place] = _NONE
         self.screened.fill_(_NONE)
         self.decided.fill_(_NONE)
-        self._looked, self._longest = False, 1
+        self._looked, self._longest, self._age = False, 1, self._age + 1
 
     def _sieves(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.old, self.screened, self.decided
@@ -111,12 +113,13 @@ class Race:
             runners = np.sort(rng.choice(runners, size, replace=False))
         return send(runners, self.device)
 
-    def _draw(self, left: float, size: int) -> None:
+    def _draw(self, left: float) -> None:
         """A new front: the candidates of the highest bounds."""
+        self._age = 0
         self._enter(self._candidates(left))
-        if len(self.front) > size:
+        if len(self.front) > self.size:
             self._keep()
-            top = self._bounds().topk(size)
+            top = self._bounds().topk(self.size)
             self.behind, kept = float(top.values[-1]), top.indices.sort().values
             self.front, self.gain = self.front[kept], self.gain[kept]
             self.old, self.screened, self.decided = (sieve[kept] for sieve in self._sieves())
@@ -128,8 +131,9 @@ class Race:
         self._keep()
         self._start(candidates)
         if self._looked:  # at some of them since the last pick: that need not be done again
-            stay = torch.isin(before, candidates)
-            places = torch.searchsorted(candidates, before[stay])
+            places = torch.searchsorted(candidates, before).clamp(max=max(len(candidates) - 1, 0))
+            stay = candidates[places] == before if len(candidates) else torch.zeros_like(before, dtype=torch.bool)
+            places = places[stay]
             self.gain[places] = gain[stay]
             self.old[places], self.screened[places], self.decided[places] = (sieve[stay] for sieve in sieves)
         if len(new := torch.nonzero(torch.isposinf(self.old))[:, 0]):
