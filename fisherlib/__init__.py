@@ -9,17 +9,21 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
-from fisherlib import fisher, selectors
+from fisherlib import fisher
 from fisherlib._version import __version__ as __version__
 from fisherlib.assets import AssetError
 from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
 from fisherlib.features import TokenFeatures, compress, extract_features
 from fisherlib.greedy import Selection, certify, forecast, score_selection, select
 from fisherlib.model import load_model
-from fisherlib.selectors import recipe
 from fisherlib.text import MaskAudit, Pool, encode, load_pool
 from fisherlib.training import fine_tune, fit_heads
+
+if TYPE_CHECKING:
+    from fisherlib import selectors
+    from fisherlib.selectors import recipe
 
 # In the order of the line: text, model, features, selection, training, evaluation; then the mathematics and the course.
 __all__ = [
@@ -51,8 +55,10 @@ __all__ = [
     "plotting",
     "notebook",
 ]
-# On first use: they need extras, or are the course's own. The last two are where committed notebooks look for them.
+# On first use: they need extras, take a second to import (selectors: scikit-learn), or are the course's own. The last two are
+# where committed notebooks look for them.
 _ROOMS = {
+    "selectors": "selectors",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",
@@ -66,6 +72,8 @@ _ROOMS = {
 def __getattr__(name: str):
     if name in _ROOMS:
         return importlib.import_module(f"fisherlib.{_ROOMS[name]}")
+    if name == "recipe":
+        return importlib.import_module("fisherlib.selectors").recipe
     raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")
 
 

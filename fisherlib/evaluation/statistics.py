@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import scipy  # not its stats, which take a second: they come on first use
 from jaxtyping import Float, Int
-from scipy import stats
 
 LEVEL = 0.95
 
@@ -66,7 +66,7 @@ def student(values: Float[np.ndarray, " S"]) -> Interval:
     if len(values) < 2:
         return Interval(float(values.mean()), -np.inf, np.inf, count=len(values))
     mean = values.mean()
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Interval(float(mean), float(mean - half), float(mean + half), count=len(values))
 
 
@@ -83,8 +83,8 @@ def paired_t(differences: Sequence[float] | Float[np.ndarray, " S"], *, at_least
     error = max(0.0 if alike else float(d.std(ddof=1)), at_least) / np.sqrt(len(d))
     if not error:
         return Interval(mean, mean, mean, 1.0 if mean == 0 else 0.0, len(d))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(d) - 1)) * error
-    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, len(d) - 1)), len(d))
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, len(d) - 1)) * error
+    return Interval(mean, mean - half, mean + half, float(2 * scipy.stats.t.sf(abs(mean) / error, len(d) - 1)), len(d))
 
 
 def equivalence_margin(result: Interval) -> float:
@@ -95,7 +95,7 @@ def equivalence_margin(result: Interval) -> float:
     """
     if result.count is None:
         raise ValueError(f"expected an interval of paired_t, which knows of how many seeds, got {result}")
-    two_sided, one_sided = stats.t.ppf([(1 + LEVEL) / 2, LEVEL], result.count - 1)
+    two_sided, one_sided = scipy.stats.t.ppf([(1 + LEVEL) / 2, LEVEL], result.count - 1)
     return float(abs(result.mean) + (result.high - result.low) / 2 * one_sided / two_sided)
 
 
@@ -146,7 +146,7 @@ def percentile_bootstrap(
     def mean(total, count, axis=-1):
         return total.sum(axis=axis) / count.sum(axis=axis)
 
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (sums, tokens),
         mean,
         paired=True,

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its stats come on first use
 
 from fisherlib.assets import ROOT
 from fisherlib.course.study.arms import REFERENCE
@@ -180,7 +180,7 @@ def limits(table: pd.DataFrame, said: Said) -> str:
     sizes, steps = usual.groupby("pool")["pool_tokens"].mean(), sorted(usual["steps"].astype(int).unique())
     clean = said["clean"]
     seeds, more, arms = int(clean["seeds"].min()), len(NEW_SEEDS), int(clean["family"].iloc[0])
-    least = stats.t.ppf(1 - (1 - LEVEL) / 2 / arms, seeds - 1) * np.median(clean["spread"]) / np.sqrt(seeds)
+    least = scipy.stats.t.ppf(1 - (1 - LEVEL) / 2 / arms, seeds - 1) * np.median(clean["spread"]) / np.sqrt(seeds)
     trained = usual.groupby("method")["trained_all_tokens"].mean()
     return (
         f"- **Shown** at one scale: SmolLM2-135M, {TOKENS:,} of {sizes.min():,.0f} to {sizes.max():,.0f} response tokens, "
