@@ -55,8 +55,8 @@ __all__ = [
     "plotting",
     "notebook",
 ]
-# On first use: they need extras, take a second to import (selectors: scikit-learn), or are the course's own. The last two are
-# where committed notebooks look for them.
+# On first use: they need extras, take a second to import (scikit-learn, of the selectors), or are the course's own. The last
+# two are where committed notebooks look for them.
 _ROOMS = {
     "selectors": "selectors",
     "judging": "evaluation.judging",

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from graphlib import TopologicalSorter
 
@@ -31,6 +32,19 @@ def constraints():
 def test_the_public_names_are_these_and_exist():
     assert fl.__all__ == PUBLIC and dir(fl) == sorted(PUBLIC)
     assert all(getattr(fl, name).__doc__ for name in PUBLIC)
+
+
+def test_what_takes_a_second_to_import_comes_on_first_use_and_not_inside_a_call_that_is_timed():
+    code = (
+        "import sys, fisherlib as fl\n"
+        "late = ('sklearn', 'scipy.stats')\n"
+        "assert not [name for name in late if name in sys.modules]\n"
+        "fl.selectors, fl.recipe\n"
+        "assert 'sklearn.cluster' in sys.modules and fl.recipe is fl.selectors.recipe"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_every_dependency_is_pinned_within_its_range():
