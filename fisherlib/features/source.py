@@ -31,7 +31,7 @@ def source_of(model: Model, tokenizer: Tokenizer | None, encoded: Sequence[Encod
     ids, lengths, ends = ids.astype("<i8", copy=False), lengths.astype("<i8", copy=False), [0, *lengths.cumsum().tolist()]
     for number, (start, stop) in enumerate(itertools.pairwise(ends)):
         for part in (lengths[number : number + 1], ids[start:stop], is_response[start:stop]):
-            digest.update(part)
+            digest.update(part.tobytes())
     template = getattr(tokenizer, "chat_template", None)
     return {
         "model": model.config.name_or_path,
