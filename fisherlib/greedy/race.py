@@ -127,12 +127,12 @@ class Race:
 
     def _enter(self, candidates: Int[Tensor, " F"]) -> None:
         """Let these race instead; those that nobody has looked at yet are evaluated in one sweep."""
-        before, gain, sieves = self.front, self.gain, self._sieves()
+        before, gain, sieves, raced = self.front, self.gain, self._sieves(), self._bounds() > _NONE
         self._keep()
         self._start(candidates)
         if self._looked:  # at some of them since the last pick: that need not be done again
             places = torch.searchsorted(candidates, before).clamp(max=max(len(candidates) - 1, 0))
-            stay = candidates[places] == before if len(candidates) else torch.zeros_like(before, dtype=torch.bool)
+            stay = raced & (candidates[places] == before if len(candidates) else False)
             places = places[stay]
             self.gain[places] = gain[stay]
             self.old[places], self.screened[places], self.decided[places] = (sieve[stay] for sieve in sieves)

@@ -51,6 +51,15 @@ def test_next_takes_nothing_and_take_decides(kind):
     assert sorted(taken) == list(range(40)) and engine.next(9.0) is None
 
 
+@pytest.mark.parametrize("kind", [race, one_token])
+def test_what_was_too_dear_may_be_next_when_there_is_more(kind):
+    features, price = make_pool(40, 1, 0), np.linspace(1, 3, 40)
+    engine = kind(features, price)
+    for left in (1.2, 9.0, 1.5, 2.5, 9.0):
+        found, alone = engine.next(left), kind(features, price).next(left)
+        assert found[0] == alone[0] and found[1] == pytest.approx(alone[1], rel=1e-9)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 60), begun=st.integers(0, 5), left=st.floats(1.0, 3.0))
 def test_both_engines_pick_the_same(seed, n, begun, left):
