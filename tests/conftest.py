@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections import Counter
 from itertools import chain, groupby
@@ -16,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores; thei
 
     torch.set_num_threads(1)
 
+# Begun in the background of a script, all would ignore Ctrl-C, and so would the children that tests send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # jsonschema, which nbformat imports, does without it: its grammars take seconds to build, for a check that nobody asks for.
 sys.modules.setdefault("rfc3987_syntax", None)
 gc.disable()  # while modules are imported: what they make stays, and is searched for garbage again and again

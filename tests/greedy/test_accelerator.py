@@ -218,11 +218,11 @@ def test_a_round_asks_the_device_once(move, dtype, weighting):
         race = Race(state, screen_of(state, dtype), np.ones(n), np.ones(n), batch_size=16)
         rounds, read = [], Race._read
         with mock.patch.object(Race, "_read", lambda self, most: rounds.append(most) or read(self, most)):
-            race.take(race.next(n)[0])  # the first one draws a front
+            race.take(race.next(float(n))[0])  # the first one draws a front
             for left in range(n - 1, n - 25, -1):
                 rounds.clear()
                 before, arrived, evaluated = device.reads, device.arrived, state.evaluations
-                best, _ = race.next(left)
+                best, _ = race.next(float(left))
                 assert device.reads - before == len(rounds) <= 8
                 assert device.arrived - arrived <= 64 * (state.evaluations - evaluated)
                 before = device.reads
