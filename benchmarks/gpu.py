@@ -169,13 +169,13 @@ def extraction(device: str, scale: float) -> Iterator[dict]:
 
 
 PARTS: dict[str, tuple[Callable[[str, float], Iterator[dict]], int]] = {  # and the seconds that each may take
-    "checks": (checks, 40),
+    "checks": (checks, 35),
     "ceilings": (ceilings, 15),
-    "agreement": (agreement, 40),
+    "agreement": (agreement, 35),
     "400,000 ragged": (ragged_pool, 30),
-    "1,000,000 x 32": (equal_pool, 50),
+    "1,000,000 x 32": (equal_pool, 45),
     "extraction": (extraction, 45),
-    "levers": (levers, 40),
+    "levers": (levers, 30),
 }
 
 

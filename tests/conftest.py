@@ -1,5 +1,6 @@
 """What all tests share. Who starts the workers reads it too, and waits: nothing that takes seconds is imported for that."""
 
+import copy
 import gc
 import os
 import signal
@@ -143,3 +144,18 @@ def ids():
     generator = torch.Generator().manual_seed(1)
     lengths = [7, 3, 12, 5, 1, 9, 0, 12]
     return [torch.randint(1, 97, (n,), generator=generator).tolist() for n in lengths]
+
+
+@pytest.fixture
+def device():
+    """The pretend accelerator, and what it counts."""
+    from tests.pretend import accelerator
+
+    with accelerator() as present:
+        yield present
+
+
+@pytest.fixture
+def twin(tiny, device):
+    """`tiny`, on that device."""
+    return copy.deepcopy(tiny).to("pretend")

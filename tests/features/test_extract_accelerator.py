@@ -10,22 +10,10 @@ import fisherlib as fl
 from fisherlib.features import extract as F
 from fisherlib.features import folder as feature_folder
 from fisherlib.model import tokens_at_once
-from tests.pretend import accelerator
 
 DEVICE = "pretend"
 COLUMNS = ("values", "trace_weights", "nll", "labels")
 EXACT = {"precision": "float32", "progress": False}
-
-
-@pytest.fixture
-def device():
-    with accelerator() as present:
-        yield present
-
-
-@pytest.fixture
-def twin(tiny, device):
-    return copy.deepcopy(tiny).to(DEVICE)
 
 
 @pytest.fixture

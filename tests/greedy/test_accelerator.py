@@ -421,17 +421,6 @@ def test_features_that_are_there_are_written_to_disk(tmp_path):
 FLOAT32 = {"precision": "float32", "progress": False}
 
 
-@pytest.fixture
-def device():
-    with accelerator() as present:
-        yield present
-
-
-@pytest.fixture
-def twin(tiny, device):
-    return copy.deepcopy(tiny).to(DEVICE)
-
-
 def test_features_are_extracted_there_and_come_to_the_cpu(tiny, twin, ids, tmp_path):
     here = fl.extract_features(tiny, None, ids, **FLOAT32)
     for options in ({}, {"padding_side": "left", "tokens_per_batch": 8}, {"out_dir": tmp_path / "features"}):
