@@ -42,7 +42,7 @@ def test_what_was_seen_is_a_prior_and_costs_nothing(weighting, prior, monkeypatc
 
 
 def test_who_was_seen_is_no_news():
-    features = make_pool("random", 3, 30, 6, 4)
+    features = make_pool("random", 3, 30, 60, 4)  # more directions than the picks have tokens: others are always news
     first = fl.select(features, examples=5)
     after = fl.select(features, examples=5, start=features.subset(first.indices))
     assert not set(after.indices) & set(first.indices)
