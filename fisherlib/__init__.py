@@ -16,7 +16,7 @@ from fisherlib._version import __version__ as __version__
 from fisherlib.assets import AssetError
 from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
 from fisherlib.features import TokenFeatures, compress, extract_features
-from fisherlib.greedy import Selection, certify, forecast, score_selection, select
+from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select
 from fisherlib.model import load_model
 from fisherlib.text import MaskAudit, Pool, encode, load_pool
 from fisherlib.training import fine_tune, fit_heads
@@ -41,6 +41,7 @@ __all__ = [
     "Selection",
     "score_selection",
     "certify",
+    "explain",
     "selectors",
     "recipe",
     "fine_tune",
