@@ -6,7 +6,7 @@ from fisherlib.greedy.checks import check_budget
 from fisherlib.greedy.forecast import Forecast, forecast
 from fisherlib.greedy.groups import Labels, plain_labels, share_of
 from fisherlib.greedy.nested import nested
-from fisherlib.greedy.price import quota_price
+from fisherlib.greedy.price import quota_price, quota_prices
 from fisherlib.greedy.race import Race
 from fisherlib.greedy.reasons import CODES, Reasons, explain
 from fisherlib.greedy.score import score_selection
@@ -29,6 +29,7 @@ __all__ = [
     "nested",
     "plain_labels",
     "quota_price",
+    "quota_prices",
     "score_selection",
     "select",
     "share_of",

@@ -19,8 +19,9 @@ class Nearest:
     def __init__(self, information: Information, picks: Int[np.ndarray, " n"]):
         """Two passes over the pool at most, O(M d); holds O(n d)."""
         self.information, self.picks = information, picks
-        total, everyone = torch.zeros(information.features.dim, dtype=torch.float64, device=information.device), 0
         lengths = information.blocks.lengths
+        self.silent = torch.from_numpy(lengths[picks] == 0).to(information.device)  # without tokens: like nobody
+        total, everyone = torch.zeros(information.features.dim, dtype=torch.float64, device=information.device), 0
         for part, means in _means(information, np.flatnonzero(lengths > 0)):
             total += means.sum(0)
             everyone += len(part)
@@ -45,21 +46,26 @@ class Nearest:
             later = (
                 torch.arange(n, device=found.device) >= torch.arange(begin, begin + len(found), device=found.device)[:, None]
             )
-            best = found.masked_fill(later, -2.0).max(dim=1)
+            best = found.masked_fill(later | self.silent, -2.0).max(dim=1)
             which[begin : begin + step] = best.indices.cpu().numpy()
             cosine[begin : begin + step] = best.values.cpu().numpy()
-        which[cosine < -1.5], cosine[cosine < -1.5] = -1, 0.0
-        return which, cosine.clip(-1, 1)
+        return _or_none(which, cosine)
 
     def among_all(self, examples: Int[np.ndarray, " r"]) -> tuple[Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-        """For each of these examples the number of the nearest pick, and the cosine. O(r n d)."""
+        """For each of these examples the number of the nearest pick, -1 if none has tokens, and the cosine. O(r n d)."""
         which, cosine = np.zeros(len(examples), dtype=np.int64), np.zeros(len(examples))
         step = max(_COSINES // len(self.picks), 1)
         for part, means in _means(self.information, examples):
             for some, directions in zip(np.split(part, range(step, len(part), step)), means.split(step), strict=True):
-                best = (self._directions(directions) @ self.of_picks.T).max(dim=1)
+                best = (self._directions(directions) @ self.of_picks.T).masked_fill(self.silent, -2.0).max(dim=1)
                 which[some], cosine[some] = best.indices.cpu().numpy(), best.values.cpu().numpy()
-        return which, cosine.clip(-1, 1)
+        return _or_none(which, cosine)
+
+
+def _or_none(which: np.ndarray, cosine: np.ndarray) -> tuple[Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+    """-1 for those that were told of nobody, for which the cosine stands at -2."""
+    none = cosine < -1.5
+    return np.where(none, -1, which), np.where(none, 0.0, cosine.clip(-1, 1))
 
 
 def _means(information: Information, examples: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "b d"]]]:

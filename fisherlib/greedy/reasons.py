@@ -91,7 +91,7 @@ def explain(
         )
     weighting = weighting or settings.get("weighting", "none")
     check_weighting(features, weighting)
-    if prior is None and ("seen" in settings or not isinstance(settings.get("prior", 1.0), float)):
+    if prior is None and ("seen" in settings or not isinstance(settings.get("prior", 1.0), float | int)):
         raise ValueError("expected the prior of the selection, a matrix, got none: give prior= (after a start: with_seen)")
     prior = settings.get("prior", 1.0) if prior is None else prior
     if not isinstance(prior, float | int) and isinstance(prior, Tensor) and prior.layout != torch.strided:
@@ -112,7 +112,7 @@ def explain(
     nearest = Nearest(state, picks)
     of_picks, of_rest = nearest.among_earlier(), nearest.among_all(rest)
     copies = np.full(len(features), np.nan)
-    later, some = of_picks[0] >= 0, lengths[rest] > 0
+    later, some = (of_picks[0] >= 0) & (lengths[picks] > 0), (of_rest[0] >= 0) & (lengths[rest] > 0)
     copies[picks[later]] = likeness(state, picks[later], picks[of_picks[0][later]])
     copies[rest[some]] = likeness(state, rest[some], picks[of_rest[0][some]])
 
