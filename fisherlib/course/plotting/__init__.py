@@ -1,9 +1,9 @@
-"""One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
+"""One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
 from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
-from fisherlib.course.plotting.house import COLOURS, colour, save, style
+from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.movable import movable
@@ -14,6 +14,8 @@ from fisherlib.course.plotting.why import moved, properties
 
 __all__ = [
     "COLOURS",
+    "GREY",
+    "PAGE",
     "batch_sizes",
     "colour",
     "comparison",
