@@ -77,6 +77,8 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     found = candidates(session, given, tokenizer, context_length(model))
     write_reasons(found, beside(out, "skipped.jsonl"))
     session.said["fingerprints"] = {"data": found.data}
+    if given.get("plan"):
+        check_plan(Path(given["plan"]), found)
     session.said["skipped"] = counts(found)
     session.result(summed_up(found))
     features = extracted(session, given, model, tokenizer, found, work / "features")
@@ -89,6 +91,12 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     if found.left_out:
         session.partial.append(f"{found.left_out:,} rows were skipped: see {beside(out, 'skipped.jsonl')}")
     session.event("summary", **session.said["got"] if len(made) == 1 else {"budgets": made})
+
+
+def check_plan(plan: Path, found: Candidates) -> None:
+    """Raise `Stop` if the rows are not those that the plan was made for."""
+    if json.loads(plan.read_text())["data"]["rows"] != found.data["rows"]:
+        raise Stop(FOREIGN, f"expected the rows that {plan} was made for, got others: run `fisherlib forecast` again")
 
 
 def seen(session: Session, given: dict[str, Any], model: Any, tokenizer: Any, work: Path) -> TokenFeatures | None:
@@ -201,7 +209,8 @@ def fisher(
         :8
     ]
     with session.step(f"select {largest:g} tokens"):
-        whole = select(features, tokens=largest, checkpoint=work / f"picks-{key}.json", progress=session.progress, **asked)
+        picks = work / f"picks-{key}.json"
+        whole = select(features, tokens=largest, checkpoint=picks, progress=session.progress, **asked)
     made = []
     for budget, path in plans:
         most = float(whole.costs.sum())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,10 +57,12 @@ def fingerprint(sources: list[str], rows: Dataset) -> dict:
     return {"files": found, "rows": hashlib.sha256("\n".join(hashes).encode()).hexdigest(), "count": len(rows)}
 
 
-def candidates(session: Session, given: dict[str, Any], tokenizer: Any, most: int | None) -> Candidates:
+def candidates(
+    session: Session, given: dict[str, Any], tokenizer: Any, most: int | None, *, strict: bool = True
+) -> Candidates:
     """Read all rows, and leave out those that cannot be trained on, each with its reason.
 
-    Raises `Stop` if none is left, or if one is too long and nobody said what to do with it.
+    Raises `Stop` if none is left, or, if `strict`, one that is too long while nobody said what to do with it.
     """
     sources = [str(source) for source in given["data"]]
     with session.step("read"):
@@ -86,7 +89,7 @@ def candidates(session: Session, given: dict[str, Any], tokenizer: Any, most: in
     if not len(found.rows):
         first = Counter(one["reason"] for one in found.reasons).most_common(1)[0][0]
         raise Stop(UNUSABLE, f"expected rows to learn from, got none of {found.read:,} that can be used: {first}")
-    if given["too_long"] == "error" and (long := [one for one in audit.reasons if one["code"] == "too long"]):
+    if strict and given["too_long"] == "error" and (long := [one for one in audit.reasons if one["code"] == "too long"]):
         where = ", ".join(_place(one) for one in long[:5])
         raise Stop(
             FAILED,
@@ -112,7 +115,7 @@ def summed_up(found: Candidates) -> str:
 
 
 def write_reasons(found: Candidates, path: Path) -> None:
-    """Of each row that was left out or cut its file, line, id and reason, one line of JSON each; no file if there is none."""
+    """Of each row that was left out or cut its file, line, id and reason, one line of JSON each; no empty file."""
     if not found.reasons:
         path.unlink(missing_ok=True)
         return
@@ -146,7 +149,6 @@ def extracted(
     session: Session, given: dict[str, Any], model: Any, tokenizer: Any, found: Candidates, folder: Path
 ) -> TokenFeatures:
     """The features of the candidates, in a folder that a second call opens. Raises `Stop` if they do not fit on the disk."""
-    import shutil
 
     responses = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
     needed = bytes_of(responses, model)

@@ -172,10 +172,6 @@ def _ending(error: Exception) -> tuple[int, str]:
     name = type(error).__name__
     if name in ("MemoryError", "OutOfMemoryError") or "memory=" in words:
         return NO_ROOM, f"out of memory ({words}): try --memory, a smaller --dtype, or fewer rows"
-    if name == "ValueError" and (
-        "another process is extracting" in words or ("that" in words and "was begun with" in words)
-    ):
-        return FOREIGN, f"{words}; in the command: --work"
     if isinstance(error, ValueError | OSError) or name == "AssetError":
         return FAILED, words
     return FAILED, f"unexpected {name}: {words}: this is a fault of ours; --debug shows where"
