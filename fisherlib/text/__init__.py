@@ -7,6 +7,7 @@ from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
 from fisherlib.text.rows import SHAPES, SOURCE, as_stored, half_a_character
 from fisherlib.text.shapes import SHAPE_NAMES
+from fisherlib.text.trainers import hand_over
 
 __all__ = [
     "SHAPES",
@@ -22,6 +23,7 @@ __all__ = [
     "encode",
     "files_in",
     "half_a_character",
+    "hand_over",
     "is_file",
     "load_pool",
     "provenance",

@@ -111,19 +111,10 @@ def test_every_arm_of_a_committed_row_is_in_the_table():
     assert len(seen) > 40 and {arm for arm in seen if not arm.startswith("layer_")} <= known
 
 
-def test_names_and_titles_differ_and_so_do_colours():
+def test_names_and_titles_differ():
     names, titles = [method.name for method in METHODS], [method.title for method in METHODS]
     assert len(set(names)) == len(names) and len(set(titles)) == len(titles)
-    colours = [method.colour for method in METHODS if method.colour]
-    assert len(set(colours)) == len(colours) and all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in colours)
     assert {arm: file for arm, (file, _) in SCORES.items()} == FILES
-
-
-def test_colours_are_those_of_the_table_and_who_has_none_gets_a_spare_one():
-    for method in METHODS:
-        shade = fl.plotting.colour(method.title)
-        assert shade == method.colour if method.colour else shade in fl.plotting.house._SPARE
-    assert fl.plotting.colour("FisherSFT") == "#0072B2" and fl.plotting.colour("uniform") == "#E69F00"
 
 
 def test_who_is_in_no_table_is_not_chosen_by(as_a_user):
@@ -170,7 +161,6 @@ print(json.dumps({
     "rows": sum(row.method == "shortest" for row in fl.study.PROFILES["full"].rows()),
     "row": {name: row[name] for name in ("method", "chosen_tokens", "chosen_examples", "nll")},
     "title": fl.study.title("shortest"),
-    "colour": fl.plotting.colour(fl.study.title("shortest")),
 }))
 """
 
@@ -203,4 +193,4 @@ def test_the_example_of_contributing_is_in_every_table(tmp_path):
     }
     assert found["arms"] == ["all_data", "shortest"] and found["rows"] > 0
     assert found["row"]["method"] == "shortest" and 100 < found["row"]["chosen_tokens"] <= 150
-    assert found["title"] == "the shortest" and found["colour"] == "#336699"
+    assert found["title"] == "the shortest"

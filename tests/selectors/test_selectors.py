@@ -265,14 +265,6 @@ def test_information_is_that_of_the_definition():
     assert chosen.objective == pytest.approx(np.linalg.slogdet(np.eye(5) + X.T @ X)[1], abs=1e-10)
 
 
-@every
-def test_every_method_has_a_colour_of_its_own(select):
-    rows, features = draw_pool(6)
-    method = select(rows, features, examples=2).settings["method"]
-    colours = {name: shade for name, shade in fl.plotting.COLOURS.items() if not name.startswith("log det")}
-    assert method in colours and list(colours.values()).count(colours[method]) == 1
-
-
 def test_clustered_refuses_an_nll_that_is_not_finite():
     features = fl.TokenFeatures.from_list([torch.randn(2, 3) for _ in range(6)], nll=torch.full((12,), torch.nan))
     with pytest.raises(ValueError, match="expected a finite nll, got NaN or infinity: extract the features again"):

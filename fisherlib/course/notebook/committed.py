@@ -54,9 +54,9 @@ def clean(node):
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
             for output in cell.outputs:
-                output.pop("metadata", None)
+                shown = output.pop("metadata", {}).get("image/png")  # at which size; the picture has twice the pixels
                 if output.output_type in ("display_data", "execute_result"):
-                    output.metadata = {}
+                    output.metadata = {"image/png": shown} if shown else {}
     return node
 
 

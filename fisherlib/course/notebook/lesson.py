@@ -1,5 +1,6 @@
 """What the notebooks share: `setup`, `check`, `attempt`, `show`, `record`; and `results`, what a run recorded."""
 
+import html
 import inspect
 import json
 import random
@@ -62,12 +63,23 @@ def attempt(claim: str, answer: Any, expected: Any, *, atol: float = 0.0) -> Non
 
 
 def show(thing) -> None:
-    """Display the source of a library function: the text that runs, never a copy of it."""
-    from IPython.display import Markdown, display
+    """Display the source of a public function, folded: the text that runs, never a copy of it.
 
+    Raises `ValueError` for a private one: a lesson teaches what a reader may call.
+    """
+    from IPython.display import display
+
+    private = [name for name in thing.__qualname__.split(".") if name.startswith("_")]
+    if private:
+        raise ValueError(f"expected a public function, got {thing.__qualname__}: write a small version of it instead")
     lines, first = inspect.getsourcelines(thing)
-    path = Path(inspect.getsourcefile(thing) or "").relative_to(ROOT).as_posix()
-    display(Markdown(f"`{path}`, line {first}:\n\n```python\n{''.join(lines)}```"))
+    where = f"{Path(inspect.getsourcefile(thing) or '').relative_to(ROOT).as_posix()}, line {first}"
+    source = "".join(lines)
+    folded = (
+        f"<details><summary><code>{where}</code></summary>"
+        f'<pre style="font-family:monospace">{html.escape(source)}</pre></details>'
+    )
+    display({"text/html": folded, "text/markdown": f"`{where}`:\n\n```python\n{source}```", "text/plain": source}, raw=True)
 
 
 def record(summary: str = "", **numbers) -> None:

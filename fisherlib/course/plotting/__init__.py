@@ -1,19 +1,24 @@
-"""One style, one colour per method, and the figures, a file for each notebook. Needs matplotlib (`notebooks` extra)."""
+"""One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
 from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
-from fisherlib.course.plotting.house import COLOURS, colour, save, style
+from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
+from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
+from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
+from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import designs, line_panels, simplex
 from fisherlib.course.plotting.why import moved, properties
 
 __all__ = [
     "COLOURS",
+    "GREY",
+    "PAGE",
     "batch_sizes",
     "colour",
     "comparison",
@@ -31,6 +36,11 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "living",
+    "living_certificate",
+    "living_gains",
+    "living_lazy",
+    "living_softmax",
     "movable",
     "moved",
     "overlap",

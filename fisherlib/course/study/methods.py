@@ -1,7 +1,7 @@
-"""The one table of methods: what each is called in committed rows and for a reader, how it chooses, and what colour it has.
+"""The one table of methods: what each is called in committed rows and for a reader, and how it chooses.
 
-A new method is a row here, see CONTRIBUTING.md: the tables of the study, titles, colours and the tests of selectors are read
-from it. Names of arms stand in committed rows and never change.
+A new method is a row here, see CONTRIBUTING.md: the tables of the study, titles and the tests of selectors are read from
+it. Names of arms stand in committed rows and never change.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,14 @@ class Method:
     """One row. `choose(rows, features, *, seed, examples=... | tokens=...)` gives the `Selection`.
 
     `table`: where it stands, "arms" (notebook 05), "variants" or "recipes" (05b), "recipe" (05b and 07), "related" or
-    "neighbours" (07), "quotas" (05c), or "" for none. `title`: by default what its selector says, or its name. `colour`: by
-    default a spare one. `scores`: of who chooses by what a model says, the file to keep that in, and what computes it.
+    "neighbours" (07), "quotas" (05c), or "" for none. `title`: by default what its selector says, or its name. `scores`: of
+    who chooses by what a model says, the file to keep that in, and what computes it.
     """
 
     name: str
     choose: Callable[..., Selection] | None
     table: str
     title: str = ""
-    colour: str = ""
     scores: tuple[str, Callable[..., related.Scores]] | None = None
 
     def __post_init__(self):
@@ -48,27 +47,27 @@ _asked, _helped = ("answers", related.asked), ("ifd", related.helped)
 # that is `wanted`, and those with `scores` these.
 # fmt: off
 METHODS = (
-    Method(REFERENCE, selectors.uniform, "arms", colour="#E69F00"),
-    Method("fisher_gain", partial(fisher, rule="gain"), "arms", "FisherSFT, by gain", "#009E73"),
-    Method("fisher_per_token", fisher_per_token, "arms", "FisherSFT", "#0072B2"),
-    Method("fisher_weighted", fisher_weighted, "arms", "FisherSFT, trace-weighted", "#56B4E9"),
-    Method("longest", selectors.longest, "arms", colour="#CC79A7"),
-    Method("dedup_uniform", _dedup, "arms", "deduplicated, then uniform", "#CCBB77"),
-    Method("dedup_fisher", partial(_dedup, then=fisher_per_token), "arms", "deduplicated, then FisherSFT", "#CC0033"),
-    Method("length_matched", selectors.length_matched, "arms", colour="#D55E00"),
-    Method("uniform_in_clusters", selectors.uniform_in_clusters, "arms", colour="#8877FF"),
-    Method("nearest_to_centre", selectors.nearest_to_centre, "arms", colour="#991188"),
-    Method("clustered", selectors.clustered, "arms", colour="#9900FF"),
-    Method("density", selectors.density, "arms", colour="#99CCAA"),
-    Method("farthest_point", selectors.farthest_point, "arms", colour="#335500"),
-    Method("sentence_optimal", selectors.sentence_optimal, "arms", colour="#0000BB"),
-    Method("ask_llm", selectors.ask_llm, "arms", colour="#550000", scores=_asked),
+    Method(REFERENCE, selectors.uniform, "arms"),
+    Method("fisher_gain", partial(fisher, rule="gain"), "arms", "FisherSFT, by gain"),
+    Method("fisher_per_token", fisher_per_token, "arms", "FisherSFT"),
+    Method("fisher_weighted", fisher_weighted, "arms", "FisherSFT, trace-weighted"),
+    Method("longest", selectors.longest, "arms"),
+    Method("dedup_uniform", _dedup, "arms", "deduplicated, then uniform"),
+    Method("dedup_fisher", partial(_dedup, then=fisher_per_token), "arms", "deduplicated, then FisherSFT"),
+    Method("length_matched", selectors.length_matched, "arms"),
+    Method("uniform_in_clusters", selectors.uniform_in_clusters, "arms"),
+    Method("nearest_to_centre", selectors.nearest_to_centre, "arms"),
+    Method("clustered", selectors.clustered, "arms"),
+    Method("density", selectors.density, "arms"),
+    Method("farthest_point", selectors.farthest_point, "arms"),
+    Method("sentence_optimal", selectors.sentence_optimal, "arms"),
+    Method("ask_llm", selectors.ask_llm, "arms", scores=_asked),
     Method(ALL, everything, "arms", "all the data"),
     # FisherSFT with one thing changed, and uniform with one thing that FisherSFT does
     Method("prior_1e3", partial(fisher_per_token, prior=1e3), "variants", "prior times 1,000"),
     Method("prior_1e5", partial(fisher_per_token, prior=1e5), "variants", "prior times 100,000"),
     Method("target_prior", variants.target_prior, "variants", "target-aware prior"),
-    Method("i_optimal", partial(selectors.i_optimal, rule="gain_per_token"), "variants", "I-optimal", "#66AA00"),
+    Method("i_optimal", partial(selectors.i_optimal, rule="gain_per_token"), "variants", "I-optimal"),
     Method("half_uniform", variants.half_uniform, "variants", "half uniform, half FisherSFT"),
     Method("fisher_in_clusters", partial(_clusters, then=fisher_per_token), "variants", "FisherSFT inside clusters"),
     Method("without_memorised", partial(_inside, keep=variants.not_memorised, then=fisher_per_token), "variants",
@@ -82,26 +81,26 @@ METHODS = (
     Method("uniform_where_fisher", partial(_clusters, like=fisher_per_token), "variants", "uniform where FisherSFT looks"),
     # what `fl.recipe` was chosen from, on the pools of notebook 05, and itself
     Method("dedup_where_fisher", partial(_dedup, then=_clusters, like=fisher_per_token), "recipes",
-           "deduplicated, uniform where FisherSFT looks", "#22AA55"),
+           "deduplicated, uniform where FisherSFT looks"),
     Method("dedup_in_clusters", partial(_dedup, then=selectors.uniform_in_clusters), "recipes",
-           "deduplicated, uniform in clusters", "#6655CC"),
+           "deduplicated, uniform in clusters"),
     Method("dedup_half_fisher", partial(_dedup, then=variants.half_uniform), "recipes",
-           "deduplicated, half uniform, half FisherSFT", "#AA4499"),
-    Method("recipe", partial(selectors.recipe, mix="fisher"), "recipe", colour="#117733"),
+           "deduplicated, half uniform, half FisherSFT"),
+    Method("recipe", partial(selectors.recipe, mix="fisher"), "recipe"),
     # of related papers
-    Method("ifd", selectors.ifd, "related", colour="#002244", scores=_helped),
-    Method("ifd_then_fisher", related.ifd_then_fisher, "related", "IFD, then FisherSFT", "#3399AA", _helped),
-    Method("slearn", selectors.slearn, "related", colour="#775566", scores=("token_accuracy", related.known)),
-    Method("adaicl", selectors.adaicl, "related", colour="#CC00AA"),
-    Method("adaicl_plus", partial(selectors.adaicl, discounted=True), "related", "AdaICL+", "#FF66CC"),
-    Method("llmaaa_k_means", selectors.llmaaa, "related", "LLMaAA, k-means", "#AAAA88"),
-    Method("llmaaa_entropy", partial(selectors.llmaaa, acquisition="entropy"), "related", "LLMaAA, entropy", "#5544AA",
+    Method("ifd", selectors.ifd, "related", scores=_helped),
+    Method("ifd_then_fisher", related.ifd_then_fisher, "related", "IFD, then FisherSFT", _helped),
+    Method("slearn", selectors.slearn, "related", scores=("token_accuracy", related.known)),
+    Method("adaicl", selectors.adaicl, "related"),
+    Method("adaicl_plus", partial(selectors.adaicl, discounted=True), "related", "AdaICL+"),
+    Method("llmaaa_k_means", selectors.llmaaa, "related", "LLMaAA, k-means"),
+    Method("llmaaa_entropy", partial(selectors.llmaaa, acquisition="entropy"), "related", "LLMaAA, entropy",
            ("entropy", related.unsure)),
-    Method("sparft", selectors.sparft, "related", colour="#440088"),
-    Method("isa", selectors.isa, "related", colour="#66EE22"),
+    Method("sparft", selectors.sparft, "related"),
+    Method("isa", selectors.isa, "related"),
     # of known packages; farthest points are an arm already, which these are compared with
-    Method("facility_location", selectors.facility_location, "neighbours", colour="#887700"),
-    Method("semhash", selectors.semhash, "neighbours", colour="#FF9988"),
+    Method("facility_location", selectors.facility_location, "neighbours"),
+    Method("semhash", selectors.semhash, "neighbours"),
     # near-duplicates out, and a share of the budget for each group
     Method("minhash_uniform", quotas.minhash, "quotas", "MinHash, then uniform"),
     Method("minhash_proportional", partial(quotas.minhash, shares=quotas.proportional), "quotas",
@@ -116,11 +115,11 @@ METHODS = (
     Method("length_matched_weighted", quotas.length_matched_weighted, "quotas", "length-matched to trace-weighted"),
     Method("minhash_oracle", quotas.minhash_oracle, "quotas", "MinHash, the test's mix"),
     # not in the study
-    Method("in_clusters", selectors.in_clusters, "", colour="#AA8899"),
-    Method("quotas", selectors.quotas, "", colour="#557799"),
+    Method("in_clusters", selectors.in_clusters, ""),
+    Method("quotas", selectors.quotas, ""),
     Method("llmaaa_least_confidence", partial(selectors.llmaaa, acquisition="least confidence"), "",
-           "LLMaAA, least confidence", "#553333"),
-    Method(NONE, None, "", "no fine-tuning", "#7A7A7A"),
+           "LLMaAA, least confidence"),
+    Method(NONE, None, "", "no fine-tuning"),
 )
 # fmt: on
 
