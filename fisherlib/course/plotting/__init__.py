@@ -10,7 +10,7 @@ from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
-from fisherlib.course.plotting.theory import designs, line_panels, simplex
+from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
 from fisherlib.course.plotting.why import moved, properties
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "GREY",
     "PAGE",
     "batch_sizes",
+    "bounds",
     "colour",
     "comparison",
     "copies",

@@ -74,7 +74,9 @@ def comparison(now: Mapping[str, Mapping[str, Interval]], study: Mapping[str, Ma
         axis.set_title(pool)
     axes[-1, 0].set_xlabel("held-out loss minus uniform's, nats per token\n(left of the line is better)")
     key = "dot: this run   " + ("diamond: the study   " if study else "") + "hollow: a tie"
-    axes[0, 0].annotate(key, (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", fontsize=10, color="#555")
+    axes[0, 0].annotate(
+        key, (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", fontsize=10, color="#555"
+    )
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
@@ -110,7 +112,9 @@ def uncertainty_ellipses(
         ellipse(axis, _root(V), colour("FisherSFT"))
         for label, (x, panels) in (arrows or {}).items():
             shade = "#222222" if name in panels else "#AAAAAA"
-            axis.annotate("", x, (0, 0), arrowprops={"arrowstyle": "-|>", "color": shade, "lw": 1.6, "shrinkA": 0, "shrinkB": 0})
+            axis.annotate(
+                "", x, (0, 0), arrowprops={"arrowstyle": "-|>", "color": shade, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
+            )
             axis.annotate(label, x, _beyond(x), textcoords="offset points", color=shade, ha="center", va="center")
         axis.set_title(f"{name}: area {np.pi / np.sqrt(np.linalg.det(V)):.2f}", loc="center", fontsize=11)
         axis.set_aspect("equal")
