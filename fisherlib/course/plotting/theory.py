@@ -30,7 +30,7 @@ def simplex(probabilities: Mapping[str, np.ndarray], title: str):
             ellipse(axis, vectors * np.sqrt(values.clip(0)) / 3, shade, centre=p @ corners)
             axis.plot(*(p @ corners), "o", color=shade, ms=5)
             if turn == 0:
-                axis.annotate(name, p @ corners, (-14, 9), textcoords="offset points", ha="right", color=shade)
+                axis.annotate(name, p @ corners, (4, -13), textcoords="offset points", color=shade)
     axis.set_aspect("equal")
     axis.set(xlim=(-0.3, 1.3), ylim=(-0.2, 1.0))
     axis.set_axis_off()
@@ -72,14 +72,14 @@ def designs(points: np.ndarray, chosen: Mapping[str, Sequence[int]], title: str)
 def bounds(scales: Sequence[float], off: Mapping[str, np.ndarray], title: str):
     """How far bounds are from the exact value, per eigenvalue: zero is exact, upper bounds lie above, lower ones below.
 
-    The vertical axis is linear between -1 and 1 and logarithmic beyond; the `scales` of the scores are evenly spaced, whatever
-    their values. Returns the figure.
+    The vertical axis is linear between -1 and 1 and logarithmic beyond; the `scales` of the scores are evenly spaced,
+    whatever their values. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 3.8))
     at = np.arange(len(scales))
-    axis.axhline(0, color="#222222", lw=1.5)
+    axis.plot(at, 0 * at, color="#222222", lw=1.5)
     axis.annotate("exact", (at[-1], 0), (6, 0), textcoords="offset points", va="center")
     for name, values in off.items():
         shade, label = colour(name), _NAMES.get(name, name)

@@ -73,8 +73,8 @@ def draw_pool(pool: str, seed: int, sizes: Sizes) -> Replicate:
 def with_near_copies(rows: Dataset, share: float, originals: int, seed: int) -> Dataset:
     """As many rows, of which this share are near-copies of the first few: `_variant` of the redundant pool, in random order.
 
-    The column `base` says which of the originals a row is (a near-copy of), -1 for none. Raises `ValueError` for rows without
-    a response, and if originals and near-copies are more than there are rows.
+    The column `base` says which of the originals a row is (a near-copy of), -1 for none. Raises `ValueError` for rows
+    without a response, and if originals and near-copies are more than there are rows.
     """
     if "response" not in rows.column_names:
         raise ValueError(f"expected rows with a response, got the columns {rows.column_names}: give rows of load_pool")
