@@ -19,7 +19,7 @@ def information_curves(pools: Mapping[str, Mapping[str, Selection]], title: str,
 
     figure, axes = plt.subplots(len(pools), 1, figsize=(6, 0.8 + 2.1 * len(pools)), sharex=True, sharey=True, squeeze=False)
     for axis, (pool, arms) in zip(axes[:, 0], pools.items(), strict=True):
-        spent = np.linspace(0, min(arm.costs.sum() for arm in arms.values()), 60)
+        spent = np.linspace(0, max(arm.costs.sum() for arm in arms.values()), 60)
         known = {name: np.interp(spent, *_curve(arm)) for name, arm in arms.items()}
         ends = {}
         for name, line in known.items():
