@@ -2,7 +2,17 @@
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
 from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
-from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
+from fisherlib.course.plotting.greedy import (
+    copies,
+    evaluation_raster,
+    gain_fields,
+    histogram,
+    length_scatter,
+    missed_optimum,
+    misses,
+    prior_sweep,
+    upper_bounds,
+)
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
@@ -33,10 +43,13 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "missed_optimum",
+    "misses",
     "movable",
     "moved",
     "overlap",
     "predicted_and_measured",
+    "prior_sweep",
     "properties",
     "race_bars",
     "ratios",
