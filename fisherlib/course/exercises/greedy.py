@@ -15,6 +15,12 @@ from fisherlib.features import TokenFeatures
 from fisherlib.greedy import select
 
 
+def small_pool(count: int, d: int, generator: torch.Generator) -> list[Tensor]:
+    """Examples of 1 to 4 tokens and of different sizes: harder for greedy than equal ones."""
+    T, size = torch.randint(1, 5, (2, count), generator=generator).tolist()
+    return [torch.randn(t, d, generator=generator).double() * s / 2 for t, s in zip(T, size, strict=True)]
+
+
 def gain(mine: Callable) -> Callable:
     """`mine(V_inverse, X)`: the gain of an example, from a determinant as small as the example."""
     claim = "the gain from a T x T determinant"

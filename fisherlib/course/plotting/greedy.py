@@ -72,47 +72,6 @@ def evaluation_raster(panels: Mapping[str, np.ndarray], title: str):
     return figure
 
 
-def upper_bounds(sizes: np.ndarray, reached: np.ndarray, bounds: np.ndarray, title: str):
-    """What greedy reached with each number of picks, and the two upper bounds (11) and (12) on what any set could reach.
-
-    Returns the figure.
-    """
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(PAGE, 3.6))
-    top = 1.45 * reached.max()
-    axis.fill_between(sizes, reached, bounds.min(0), color=_PALE)
-    middle = len(sizes) // 3
-    best = bounds[:, middle].min()
-    axis.text(sizes[middle], (reached[middle] + best) / 2, "the optimum\nis in here", ha="center", va="center")
-    names = "bound (11), leverages", "bound (12), gains"
-    for name, values, dashes in zip(names, bounds, ("--", ":"), strict=True):
-        axis.plot(sizes, values, dashes, color=_INK)
-        inside = np.flatnonzero(values < 0.96 * top)
-        if inside[0] > 0:  # where the line comes from, above the frame
-            first, x = inside[0], sizes[inside[0]]
-            arrow = {"arrowstyle": "-|>", "color": _INK, "lw": 1.5}
-            slope = (top - values[first]) / (values[first - 1] - values[first]) * (sizes[first - 1] - x)
-            axis.annotate("", (x + slope, top), (x + 0.5 * slope, (top + values[first]) / 2), arrowprops=arrow)
-            axis.annotate(name, (x, values[first]), (6, 8), textcoords="offset points", va="bottom", color=_INK)
-        else:
-            at = len(sizes) // 2 + 1
-            axis.annotate(
-                name, (sizes[at], values[at]), (0, 10), textcoords="offset points", ha="left", va="bottom", color=_INK
-            )
-    axis.plot(sizes, reached, "o-", color=colour("FisherSFT"))
-    axis.annotate(
-        "greedy",
-        (sizes[2], reached[2]),
-        (10, -16),
-        textcoords="offset points",
-        color=colour("FisherSFT"),
-        weight="bold",
-    )
-    axis.set(title=title, xlabel="examples picked", ylabel="information (nats)", xlim=(0, None), ylim=(0, top))
-    return figure
-
-
 def gain_fields(points: np.ndarray, matrices: Sequence[np.ndarray], picks: Sequence[int], title: str):
     """The gain log(1 + x^T V^-1 x) over the plane, for the V [2, 2] after 0, 1, 2, 3 of the picks. Returns the figure."""
     import matplotlib.pyplot as plt
