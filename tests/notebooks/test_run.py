@@ -50,16 +50,21 @@ def claims_02(r):
     naive = max(r["evaluations"], key=int)
     assert r["evaluations"]["1"] < r["evaluations"]["16"] < r["evaluations"][naive]
     assert all(0 < share <= 1 + 1e-9 for share in r["guaranteed"]) and r["guaranteed"][-1] > 1 - 1e-6
-    assert r["correlation"] > 0.95 and r["mean_tokens"]["gain (paper)"] > r["mean_tokens"]["whole pool"]
+    assert 100 * (1 - 1 / math.e) / 2 < r["token_certificate"] <= 100
+    assert r["correlation"] > 0.95 and r["mean_tokens"]["gain"] > r["mean_tokens"]["whole pool"]
     assert r["information"]["gain per token"] > max(r["information"]["uniform"], r["information"]["mean pooling"])
+    # sigma0^2: no pick changes at the usual one; far above the eigenvalues some do, and below them hardly any
+    assert all(kept[r["priors"].index(1)] == 1 for kept in r["kept"].values())
+    per_token = dict(zip(r["priors"], r["kept"]["gain per token"], strict=True))
+    assert per_token[1e6] < 0.8 < min(share for prior, share in per_token.items() if prior <= 1) and 1 < r["scale"] < 1e6
     assert r["copies"] == sorted(r["copies"], reverse=True)
     assert all(0.9 * law < gain <= law for gain, law in zip(r["copies"][1:], r["law"], strict=True))
-    assert r["copies"][1] < r["rivals"]["one token changed"] < r["rivals"]["other examples of this length"]
+    assert r["copies"][1] < 0.3 * r["copies"][0] < 0.6 * r["another"]
 
 
 def claims_02_solutions(r):
     assert 0.75 <= r["share_of_optimum"] < 1 and r["leverage"] < 4
-    assert r["losses"][0] == pytest.approx(r["losses"][1]) and r["losses"][0] > 0
+    assert r["gains"] < r["naive_gains"]
 
 
 def claims_01(r):

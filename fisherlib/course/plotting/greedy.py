@@ -65,6 +65,7 @@ def evaluation_raster(panels: Mapping[str, np.ndarray], title: str):
         axis.grid(False)
         axis.set_title(name, fontsize=11)
         axis.set_ylabel("pick")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[-1, 0].set_xlabel("example, the largest first gain on the left")
     key = [Patch(facecolor=shade, edgecolor=GREY, label=name) for name, shade in states.items()]
     figure.legend(handles=key, loc="outside lower center", ncols=len(key))
@@ -136,25 +137,23 @@ def prior_sweep(priors: np.ndarray, kept: Mapping[str, Sequence[float]], scale: 
     return figure
 
 
-def copies(gains: Sequence[float], law: np.ndarray, others: Mapping[str, float], title: str):
-    """The gain of the first, second, ... copy of an example, the law from the second on, and rivals of the second copy.
+def copies(gains: Sequence[float], law: np.ndarray, other: float, title: str):
+    """The gain of the first, second, ... copy of an example, the law from the second on, and of another text instead.
 
     Returns the figure.
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(PAGE, 3.6))
+    figure, axis = plt.subplots(figsize=(PAGE, 3.4))
     number = np.arange(1, len(gains) + 1)
-    beside = {"textcoords": "offset points", "va": "center"}
+    beside = {"textcoords": "offset points", "va": "center", "weight": "bold"}
     axis.plot(number[1:], law, "-", color=_INK)
-    axis.annotate(r"limit: min(T, d) log(m / (m − 1))", (number[2], law[1]), (0, 22), color=_INK, **beside)
+    axis.annotate("limit: min(T, d) log(m / (m − 1))", (3, law[1]), (0, 20), color=_INK, textcoords="offset points")
     axis.plot(number, gains, "o", color=colour("FisherSFT"), ms=9)
-    axis.annotate("first copy", (1, gains[0]), (10, 0), color=colour("FisherSFT"), weight="bold", **beside)
-    axis.annotate("further copies", (number[-1], gains[-1]), (0, 16), ha="right", color=colour("FisherSFT"), weight="bold",
-                  **beside)  # fmt: skip
-    for (name, gain), marker in zip(others.items(), ("D", "s"), strict=False):
-        axis.plot(2, gain, marker, color=colour("uniform"), mec="black", ms=9)
-        axis.annotate(f"instead: {name}", (2, gain), (10, 0), color=colour("uniform"), weight="bold", **beside)
+    axis.annotate("first copy", (1, gains[0]), (10, 0), color=colour("FisherSFT"), **beside)
+    axis.annotate("further copies", (number[-1], gains[-1]), (0, 14), ha="right", color=colour("FisherSFT"), **beside)
+    axis.plot(2, other, "s", color=colour("uniform"), ms=9)
+    axis.annotate("another text instead", (2, other), (10, 0), color=colour("uniform"), **beside)
     axis.set(title=title, xlabel="m, the number of this copy", ylabel="gain (nats)", xticks=number, ylim=(0, None))
     return figure
 
