@@ -63,7 +63,7 @@ def claims_02(r):
 
 
 def claims_02_solutions(r):
-    assert 0.75 <= r["share_of_optimum"] < 1 and r["leverage"] < 4
+    assert 0.75 <= r["share_of_optimum"] < 1 and r["leverage"] < r["width"]
     assert r["gains"] < r["naive_gains"]
 
 
