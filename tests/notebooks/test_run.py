@@ -91,12 +91,14 @@ def claims_03(r):
     for alone, engine in r["right"].values():
         assert alone < engine == 20  # low precision alone misses larger twins, the engine none
     assert r["caution"] > 1
-    assert all(0 < error < 0.01 for errors in r["wrong"].values() for error in errors)
+    assert set(r["wrong"]) == {"as they are", "rotated", "whitened"} and all(0 < e < 0.01 for e in r["wrong"].values())
     naive = r["looks"]["algorithm 1"]
     assert naive == 5 * 20 - 10 and all(5 <= count <= naive for name, count in r["looks"].items() if name != "fl.select")
     assert r["kept"]["everything"][0] == 1
     assert all(0.63 < share <= 1.01 and 0 < least <= 1 + 1e-9 for share, least in r["kept"].values())
+    assert r["kept"]["uniform"][0] < r["kept"]["compressed to 36"][0]  # compressing loses less than choosing at random
     assert all(seconds > 0 for seconds in [*r["took"].values(), *r["clock"].values(), *r["peaks"].values()])
+    assert len(r["side"]["memory"]) + len(r["side"]["compute"]) == 6  # of the roof: every step is on one side of it
     assert 5 <= r["forecast"] <= 5 * naive
 
 
@@ -334,10 +336,11 @@ def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
     """An engine that is too sure of its screens must stop at the check of its error estimate."""
     node = nbformat.read(NOTEBOOKS / "03_gpu_selection.ipynb", as_version=4)
     wrong = (
-        "screen = fl.greedy.screen.Screen.gains\n"
-        "fl.greedy.screen.Screen.gains = lambda *a: (lambda gains, errors: (gains, 1e-4 * errors))(*screen(*a))"
+        "from fisherlib.greedy.screen import Screen\n"
+        "library = Screen.gains\n"
+        "Screen.gains = lambda *a: (lambda gains, errors: (gains, 1e-4 * errors))(*library(*a))"
     )
-    guarded = next(i for i, cell in enumerate(node.cells) if "Screen(state" in cell.source)
+    guarded = next(i for i, cell in enumerate(node.cells) if "exercises.margins(" in cell.source)
     node.cells.insert(guarded, new_code_cell(wrong))
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(

@@ -1,6 +1,6 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
-from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
+from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
 from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.course.plotting.greedy import (
     copies,
@@ -58,7 +58,7 @@ __all__ = [
     "predicted_and_measured",
     "prior_sweep",
     "properties",
-    "race_bars",
+    "race_times",
     "ratios",
     "roofline",
     "save",
