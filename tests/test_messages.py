@@ -226,7 +226,8 @@ WRONG_KIND = {
     "memory": ("4GB", "expected memory, a number, got a str '4GB': change memory="),
     "prior": ("small", "expected prior, a number, a Tensor or an array, got a str 'small': change prior="),
     "costs": (["a", "b", "c"], "expected costs to be numbers, got others .*: check costs="),
-    "start": ([1, 2], "expected start, a Selection, got a list: make one of picks with fl.score_selection"),
+    "stop": ("0.1", "expected stop, a number, got a str '0.1': change stop="),
+    "start": ([1, 2], "expected start, a Selection or TokenFeatures, got a list: make one of picks with fl.score_selection"),
     "device": (3.5, "expected device, a text or a torch.device, got a float 3.5: change device="),
 }
 

@@ -4,6 +4,7 @@ from fisherlib.text.masks import Encoded, MaskAudit, encode
 from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
 from fisherlib.text.rows import SHAPES, SOURCE, as_stored, half_a_character
+from fisherlib.text.trainers import hand_over
 
 __all__ = [
     "SHAPES",
@@ -15,6 +16,7 @@ __all__ = [
     "check_same_rows",
     "encode",
     "half_a_character",
+    "hand_over",
     "load_pool",
     "provenance",
     "write_jsonl",
