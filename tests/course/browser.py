@@ -22,8 +22,10 @@ const slide = (at, value) => {{ at.value = value; at.dispatchEvent(new Event("in
 const touch = (at, kind, x, y) => at.dispatchEvent(new PointerEvent(kind, {{clientX: x, clientY: y, pointerId: 1}}));
 Element.prototype.setPointerCapture = () => {{}};  // there is no pointer behind the events of a test
 const steps = [{steps}];
-const said = steps.map(step => step() ?? null);
-document.body.append(Object.assign(document.createElement("pre"), {{id: "answer", textContent: JSON.stringify(said)}}));
+onload = () => {{  // with all pictures
+  const said = JSON.stringify(steps.map(step => step() ?? null));
+  document.body.append(Object.assign(document.createElement("pre"), {{id: "answer", textContent: said}}));
+}};
 </script>"""
 
 
