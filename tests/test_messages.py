@@ -267,12 +267,15 @@ def test_a_selection_is_wanted_or_its_indices(as_a_user):
         ([json.dumps({"messages": [{"role": "user", "content": "x"}]})], "line 1: expected an assistant turn"),
         ([json.dumps({"messages": "x"})], "line 1: expected 'messages' to be a list"),
         (
-            [json.dumps({"messages": [{"role": "assistant", "content": [{"text": "y"}]}]})],
+            [json.dumps({"messages": [{"role": "assistant", "content": {"text": "y"}}]})],
             "'content' in 'messages' to be a string",
         ),
         ([json.dumps({**GOOD, "system": 5})], "line 1: expected a string in 'system'"),
         ([""], "got an empty file"),
-        ([json.dumps({"text": "a", "x": 1}), json.dumps({"text": "b", "x": "1"})], "one type of value in each column"),
+        (
+            [json.dumps({"text": "a", "question": "q", "answer": "a"})],
+            "line 1: expected one shape, got the columns of question.answer and",
+        ),
         ([json.dumps(GOOD)], "at least two different documents"),
     ],
 )
