@@ -1,8 +1,17 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
-from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
+from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
 from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
-from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
+from fisherlib.course.plotting.greedy import (
+    copies,
+    evaluation_raster,
+    gain_fields,
+    histogram,
+    length_scatter,
+    missed_optimum,
+    misses,
+    prior_sweep,
+)
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
@@ -42,12 +51,15 @@ __all__ = [
     "living_gains",
     "living_lazy",
     "living_softmax",
+    "missed_optimum",
+    "misses",
     "movable",
     "moved",
     "overlap",
     "predicted_and_measured",
+    "prior_sweep",
     "properties",
-    "race_bars",
+    "race_times",
     "ratios",
     "roofline",
     "save",
@@ -55,6 +67,5 @@ __all__ = [
     "style",
     "tokens_to_match",
     "uncertainty_ellipses",
-    "upper_bounds",
     "verdict_map",
 ]
