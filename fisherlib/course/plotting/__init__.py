@@ -6,9 +6,12 @@ from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fie
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
+from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
+from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
+from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import designs, line_panels, simplex
 from fisherlib.course.plotting.why import moved, properties
 
@@ -33,6 +36,11 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "living",
+    "living_certificate",
+    "living_gains",
+    "living_lazy",
+    "living_softmax",
     "movable",
     "moved",
     "overlap",

@@ -130,11 +130,24 @@ def pixels(figure, dpi: int = _DPI, *, tight: bool = True):
 def picture(image, dpi: int = _DPI) -> tuple[bytes, dict[str, int]]:
     """An image as a light PNG, and the width and height at which a page should show it."""
     buffer = io.BytesIO()
-    image.quantize(_SHADES, dither=0).save(buffer, format="png", optimize=True, dpi=(dpi, dpi))
+    in_few_colours(image, _SHADES).save(buffer, format="png", optimize=True, dpi=(dpi, dpi))
     return buffer.getvalue(), shown_size(image, dpi)
 
 
+def in_few_colours(image, shades: int):
+    """An image with a palette: white, black, the colours of the house, and the most useful others."""
+    from PIL import Image
+
+    kept = [[int(of[k : k + 2], 16) for k in (1, 3, 5)] for of in ("#FFFFFF", "#000000", *COLOURS.values(), GREY)]
+    others = np.array(image.quantize(shades - len(kept), dither=0).getpalette()).reshape(-1, 3)
+    apart = np.abs(others[:, None] - kept).max(2).min(1) > 8  # a near-white would be taken for white
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([level for of in [*kept, *others[apart].tolist()][:shades] for level in of])
+    return image.quantize(palette=palette, dither=0)
+
+
 def shown_size(image, dpi: int) -> dict[str, int]:
+    """The size on a page of an image with so many pixels in an inch."""
     return {name: round(value * _ON_SCREEN / dpi) for name, value in zip(("width", "height"), image.size, strict=True)}
 
 
