@@ -1,7 +1,7 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
-from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
+from fisherlib.course.plotting.fine_tuning import coverage, forest, forest_and_others, gaps, seeds_dance, tokens_to_match
 from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
@@ -27,6 +27,7 @@ __all__ = [
     "error_estimates",
     "evaluation_raster",
     "forest",
+    "forest_and_others",
     "gain_fields",
     "gaps",
     "histogram",
@@ -42,6 +43,7 @@ __all__ = [
     "ratios",
     "roofline",
     "save",
+    "seeds_dance",
     "simplex",
     "style",
     "tokens_to_match",
