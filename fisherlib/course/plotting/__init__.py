@@ -6,6 +6,7 @@ from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fie
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
+from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
@@ -34,6 +35,7 @@ __all__ = [
     "information_curves",
     "length_scatter",
     "line_panels",
+    "living",
     "movable",
     "moved",
     "overlap",

@@ -130,11 +130,21 @@ def pixels(figure, dpi: int = _DPI, *, tight: bool = True):
 def picture(image, dpi: int = _DPI) -> tuple[bytes, dict[str, int]]:
     """An image as a light PNG, and the width and height at which a page should show it."""
     buffer = io.BytesIO()
-    image.quantize(_SHADES, dither=0).save(buffer, format="png", optimize=True, dpi=(dpi, dpi))
+    in_few_colours(image, _SHADES).save(buffer, format="png", optimize=True, dpi=(dpi, dpi))
     return buffer.getvalue(), shown_size(image, dpi)
 
 
+def in_few_colours(image, shades: int):
+    """An image with a palette whose lightest colour is white."""
+    few = image.quantize(shades, dither=0)
+    palette = np.array(few.getpalette()).reshape(-1, 3)
+    palette[palette.sum(1).argmax()] = 255
+    few.putpalette(palette.ravel().tolist())
+    return few
+
+
 def shown_size(image, dpi: int) -> dict[str, int]:
+    """The size on a page of an image with so many pixels in an inch."""
     return {name: round(value * _ON_SCREEN / dpi) for name, value in zip(("width", "height"), image.size, strict=True)}
 
 
