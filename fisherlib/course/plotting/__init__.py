@@ -1,7 +1,17 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
-from fisherlib.course.plotting.fine_tuning import coverage, forest, forest_and_others, gaps, seeds_dance, tokens_to_match
+from fisherlib.course.plotting.fine_tuning import (
+    coverage,
+    forest,
+    forest_and_others,
+    gaps,
+    judged,
+    seeds_dance,
+    tokens_to_match,
+    verdict_table,
+    written,
+)
 from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
@@ -33,6 +43,7 @@ __all__ = [
     "gaps",
     "histogram",
     "information_curves",
+    "judged",
     "length_scatter",
     "line_panels",
     "living",
@@ -52,4 +63,6 @@ __all__ = [
     "uncertainty_ellipses",
     "upper_bounds",
     "verdict_map",
+    "verdict_table",
+    "written",
 ]

@@ -1,18 +1,20 @@
-"""Figures of notebook 05."""
+"""Figures of notebook 05, and its table."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from fisherlib.course.plotting.house import GREY, PAGE, colour
-from fisherlib.course.plotting.intervals import Mark, dots_and_intervals, shade
+from fisherlib.course.plotting.intervals import TITLE, Mark, dots_and_intervals, shade, wrapped
 from fisherlib.course.plotting.living import Living, living
 
 Interval = tuple[float, float, float]  # value, low, high
 Judged = tuple[float, float, float, bool]  # the same, and whether it is sure
 _COLUMN = 5.6  # inches: panels below each other, to be read on a phone
 _MISSED = "#CC0033"
+_STUDIES = 40  # drawn at a time
 
 
 def forest(
@@ -69,7 +71,7 @@ def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], title: str,
         axis.grid(axis="x", visible=False)
     axes[-1][0].set_xlabel("response tokens")
     figure.supylabel(ylabel, fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure
 
 
@@ -103,7 +105,7 @@ def tokens_to_match(needed: Mapping[str, Mapping[str, float]], budget: int, ends
         axis.set_title(pool, fontsize=11)
         axis.grid(axis="y", visible=False)
     axes[-1][0].set_xlabel(f"response tokens that uniform needs (the line: {budget:,} were spent)", fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure
 
 
@@ -154,7 +156,7 @@ const show = both => {
       line(group, {points: `${x(i + 1)},${at(low)} ${x(i + 1)},${at(high)}`, stroke: held ? "#777777" : "#CC0033",
         "stroke-width": held ? 3 : 6});
     });
-    head.textContent = `${names[k]}: ${seen[k]} of ${studies} hold the truth (${Math.round(100 * seen[k] / studies)} %)`;
+    head.textContent = `${names[k]}: ${seen[k].toLocaleString('en')} of ${studies.toLocaleString('en')} hold the truth (${Math.round(100 * seen[k] / studies)} %)`;
   });
 };
 show(names.map(name => ends[name]));
@@ -173,7 +175,8 @@ def seeds_dance(
 ) -> Living:
     """Intervals of S seeds, n studies at a time, F times; those that miss the truth, 0, are red, and a counter runs.
 
-    `draws`: standard normal. `intervals`: Student's first and the bootstrap second, by their names. A hand draws more.
+    Of each time forty studies are drawn, and all are counted. `draws`: standard normal. `intervals`: Student's first and the
+    bootstrap second, by their names. A hand draws more.
     """
     import scipy
 
@@ -183,7 +186,7 @@ def seeds_dance(
     said = "; ".join(f"{name}: {held.mean():.0%} of the intervals hold the truth" for name, held in hold.items())
     seeds = draws.shape[-1]
     data = {
-        "ends": {name: ends[-1].round(3) for name, ends in found.items()},
+        "ends": {name: ends[-1, :_STUDIES].round(3) for name, ends in found.items()},
         "seen": [int(held.sum()) for held in hold.values()],
         "studies": draws[..., 0].size,
         "seeds": seeds,
@@ -196,15 +199,60 @@ def _studies(found: Mapping[str, np.ndarray], hold: Mapping[str, np.ndarray], la
     """One frame: the studies of `last`, and the counts up to there."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(found), 1, figsize=(_COLUMN, 4.6), sharex=True, sharey=True)
+    size = {"figsize": (_COLUMN, 4.2), "layout": "none"}  # every frame has the same places, and no time is spent on them
+    figure, axes = plt.subplots(len(found), 1, sharex=True, sharey=True, **size)
+    figure.subplots_adjust(left=0.08, right=0.985, top=0.93, bottom=0.12, hspace=0.28)
     for axis, (name, ends) in zip(axes, found.items(), strict=True):
         at, held, so_far = np.arange(1, ends.shape[1] + 1), hold[name][last], hold[name][: last + 1]
-        low, high = ends[last].T
+        at, held, (low, high) = at[:_STUDIES], held[:_STUDIES], ends[last, :_STUDIES].T
         axis.vlines(at[held], low[held], high[held], color=GREY, lw=2.5)
         axis.vlines(at[~held], low[~held], high[~held], color=_MISSED, lw=5)
         axis.axhline(0, color="#444", lw=1)
-        axis.set_title(f"{name}: {so_far.sum()} of {so_far.size} hold the truth ({so_far.mean():.0%})", fontsize=11)
+        axis.set_title(f"{name}: {so_far.sum():,} of {so_far.size:,} hold the truth ({so_far.mean():.0%})", fontsize=11)
         axis.set(ylim=(-3, 3), xlim=(0.3, len(at) + 0.7))
         axis.grid(axis="x", visible=False)
     axes[-1].set_xlabel("study")
     return figure
+
+
+def judged(result: pd.DataFrame, called: Callable[[str], str]) -> dict[str, Judged]:
+    """What `forest` draws, of a table of `fl.study.verdicts.verdicts`; `called` gives an arm's name for a reader."""
+    ends = result[["mean", "low", "high"]].astype(float)
+    return {called(m): (*ends.loc[m], result.loc[m, "verdict"] != "tie") for m in result.index}
+
+
+def verdict_table(
+    results: Mapping[str, pd.DataFrame],
+    parts: Mapping[str, pd.DataFrame],
+    uniform: pd.DataFrame,
+    arms: Sequence[str] | None,
+    called: Callable[[str], str],
+) -> str:
+    """Markdown: a line for each arm of each pool, the verdict second; the majority and the worst domain in the same line.
+
+    `results`: of `fl.study.verdicts.verdicts`, by pool; `parts`: of `by_part`, for pools of several domains; `uniform`: its
+    mean `nll` and `trained_all_tokens`, by pool. `arms`: which, "not run" where a pool lacks one; None: all that there are.
+    """
+    heads = ["arm", "verdict", "NLL minus uniform's", "majority", "worst domain", "all tokens"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for pool, result in results.items():
+        base = uniform.loc[pool]
+        lines.append(f"| **{pool}**: uniform | | has {base['nll']:.3f} | | | {base['trained_all_tokens']:,.0f} |")
+        for arm in result.index if arms is None else arms:
+            if arm not in result.index:
+                lines.append(f"| {called(arm)} | not run |" + " – |" * (len(heads) - 2))
+                continue
+            row, alone, worst = result.loc[arm], "–", "–"
+            if pool in parts:
+                of = parts[pool].loc[arm, "mean"].astype(float)
+                domain = of.drop(["test", "own mix", "majority", "rest"]).idxmax()
+                alone, worst = f"{of['majority']:+.3f}", f"{of[domain]:+.3f} {domain}"
+            word = row["verdict"] if row["verdict"] == "tie" else f"**{row['verdict']}**"
+            cells = [called(arm), word, written(row), alone, worst, f"{row['total_tokens']:,.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def written(row: pd.Series) -> str:
+    """A difference with its interval."""
+    return f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"

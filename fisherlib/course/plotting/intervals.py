@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fisherlib.course.plotting.house import GREY, MARKERS, PAGE, colour, plain_ticks
 
-_LABEL, _HEAD, _TITLE = 10, 11, 12  # points
+_LABEL, _HEAD, TITLE = 10, 11, 12  # points
 _LETTER = 0.0079  # inches of a letter, for each point of its size
 
 
@@ -63,11 +63,11 @@ def dots_and_intervals(
     names = list(dict.fromkeys([*(order or ()), *(name for rows in panels.values() for name in rows)]))
     every = [mark for rows in panels.values() for marks in rows.values() for mark in marks]
     shades = {mark.name: mark.shade for mark in every}
-    labels = [_wrapped(name, min(max(width - 1.5 * across, 2.0), 3.0), _LABEL) for name in names]
+    labels = [wrapped(name, min(max(width - 1.5 * across, 2.0), 3.0), _LABEL) for name in names]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     each = (width - _LABEL * _LETTER * longest) / across
-    heads = ["\n".join(_wrapped(line, each, _HEAD) for line in panel.split("\n")) for panel in panels]
-    title = _wrapped(title, width, _TITLE)
+    heads = ["\n".join(wrapped(line, each, _HEAD) for line in panel.split("\n")) for panel in panels]
+    title = wrapped(title, width, TITLE)
 
     row_height = max(0.27, 0.1 + 0.1 * len(shades), *(0.18 * _lines(label) for label in labels))
     height = down * (row_height * len(names) + 0.2 * max(map(_lines, heads)) + 0.3)
@@ -94,14 +94,14 @@ def dots_and_intervals(
 
     notes = [xlabel, "scales differ" if one_scale and not together else ""]
     notes.append("hollow: a tie" if any(mark.sure is False for mark in every) else "")
-    below = _wrapped("   |   ".join(filter(None, notes)), width, _LABEL)
+    below = wrapped("   |   ".join(filter(None, notes)), width, _LABEL)
     if len(shades) > 1:
         for k, (method, of) in enumerate(shades.items()):
             axes[0][0].plot([], [], _marker(k) + "-", color=of, ms=6, lw=1.8, label=method)
         figure.legend(loc="outside lower center", ncols=3, fontsize=_LABEL, title=below, title_fontsize=_LABEL)
     else:
         figure.supxlabel(below, fontsize=_LABEL)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=_TITLE)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE)
     return figure
 
 
@@ -127,7 +127,9 @@ def _draw(axis, names: Sequence[str], rows: Panel, methods: Sequence[str], null:
         if not marks:  # in the middle of the panel, whatever its scale
             words = "not judged" if name in rows else absent
             middle = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
-            axis.text(0.5, at, words, fontsize=_LABEL, color="#767676", bbox={"fc": "white", "ec": "none", "pad": 1}, **middle)
+            axis.text(
+                0.5, at, words, fontsize=_LABEL, color="#767676", bbox={"fc": "white", "ec": "none", "pad": 1}, **middle
+            )
 
 
 def _alike(panels: Mapping[str, Panel], nulls: Mapping[str, float]) -> bool:
@@ -144,7 +146,7 @@ def _marker(k: int) -> str:
     return MARKERS[k % len(MARKERS)]
 
 
-def _wrapped(text: str, inches: float, points: int) -> str:
+def wrapped(text: str, inches: float, points: int) -> str:
     """In lines of about equal length that are not longer than this, if its words are not."""
     letters = int(inches / (points * _LETTER))
     fill = partial(textwrap.fill, text, break_long_words=False, break_on_hyphens=False)
