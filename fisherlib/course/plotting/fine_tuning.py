@@ -75,10 +75,10 @@ def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], title: str,
     return figure
 
 
-def tokens_to_match(needed: Mapping[str, Mapping[str, float]], budget: int, ends: tuple[int, int], title: str):
+def tokens_to_match(needed: Mapping[str, Mapping[str, tuple[float, bool]]], budget: int, ends: tuple[int, int], title: str):
     """One panel per pool, a bar per method, from its `budget` to the tokens that uniform needs to be as good.
 
-    `ends`: the smallest and the largest budget at which uniform was run. 0 is "under" the first and infinity "over" the
+    `needed[pool][method] = (tokens, sure)`, pale where not sure. `ends`: the smallest and the largest budget at which uniform was run. 0 is "under" the first and infinity "over" the
     second: these bars end in an arrow. Returns the figure.
     """
     import matplotlib.pyplot as plt
@@ -88,12 +88,16 @@ def tokens_to_match(needed: Mapping[str, Mapping[str, float]], budget: int, ends
     figure, axes = plt.subplots(len(needed), 1, figsize=size, sharex=True, squeeze=False, height_ratios=counts)
     for axis, (pool, values) in zip(axes.flat, needed.items(), strict=True):
         axis.axvline(budget, color="#444", lw=1)
-        for row, (method, tokens) in enumerate(values.items()):
-            reached, more = np.clip(tokens, *ends), tokens > budget
-            axis.barh(row, reached - budget, left=budget, height=0.5, color=colour(method))
+        for row, (method, (tokens, sure)) in enumerate(values.items()):
+            reached, more, drawn = (
+                np.clip(tokens, *ends),
+                tokens > budget,
+                {"color": colour(method), "alpha": 1 if sure else 0.4},
+            )
+            axis.barh(row, reached - budget, left=budget, height=0.5, **drawn)
             words = f"{tokens:,.0f}"
             if reached != tokens:
-                axis.plot(reached, row, ">" if more else "<", color=colour(method), ms=11, clip_on=False)
+                axis.plot(reached, row, ">" if more else "<", ms=11, mew=0, clip_on=False, **drawn)
                 words = f"over {ends[1]:,}" if more else f"under {ends[0]:,}"
             side = {"ha": "left" if more else "right", "va": "center", "fontsize": 10, "textcoords": "offset points"}
             axis.annotate(words, (reached, row), (9 if more else -9, 0), **side)
@@ -104,7 +108,7 @@ def tokens_to_match(needed: Mapping[str, Mapping[str, float]], budget: int, ends
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.set_title(pool, fontsize=11)
         axis.grid(axis="y", visible=False)
-    axes[-1][0].set_xlabel(f"response tokens that uniform needs (the line: {budget:,} were spent)", fontsize=10)
+    axes[-1][0].set_xlabel(f"response tokens that uniform needs (line: {budget:,} were spent; pale: a tie)", fontsize=10)
     figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure
 
@@ -115,9 +119,10 @@ def coverage(seeds: Sequence[int], covers: Mapping[str, Sequence[float]], title:
 
     figure, axis = plt.subplots(figsize=(_COLUMN, 3.0))
     axis.axhline(0.95, color="#444", lw=1, ls="--")
-    for (name, shares), tone, mark, side in zip(covers.items(), ("#000000", GREY), "os", (0.985, None), strict=False):
+    for (name, shares), tone, mark, side in zip(covers.items(), ("#000000", GREY), "os", (1, -1), strict=False):
         axis.plot(seeds, shares, f"{mark}-", color=tone, lw=2)
-        axis.annotate(name, (seeds[-1], side or shares[-1] - 0.02), color=tone, ha="right", va="bottom" if side else "top")
+        place = {"ha": "right", "va": "bottom" if side > 0 else "top", "textcoords": "offset points"}
+        axis.annotate(name, (seeds[-1], shares[-1]), (0, 8 * side), color=tone, **place)
     axis.set(title=title, xlabel="seeds", ylabel="intervals that hold the truth", xticks=list(seeds), ylim=(None, 1.02))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return figure
@@ -156,7 +161,8 @@ const show = both => {
       line(group, {points: `${x(i + 1)},${at(low)} ${x(i + 1)},${at(high)}`, stroke: held ? "#777777" : "#CC0033",
         "stroke-width": held ? 3 : 6});
     });
-    head.textContent = `${names[k]}: ${seen[k].toLocaleString('en')} of ${studies.toLocaleString('en')} hold the truth (${Math.round(100 * seen[k] / studies)} %)`;
+    const [held, all] = [seen[k], studies].map(count => count.toLocaleString("en"));
+    head.textContent = `${names[k]}: ${held} of ${all} hold the truth (${Math.round(100 * seen[k] / studies)} %)`;
   });
 };
 show(names.map(name => ends[name]));
@@ -231,12 +237,12 @@ def verdict_table(
     """Markdown: a line for each arm of each pool, the verdict second; the majority and the worst domain in the same line.
 
     `results`: of `fl.study.verdicts.verdicts`, by pool; `parts`: of `by_part`, for pools of several domains; `uniform`: its
-    mean `nll` and `trained_all_tokens`, by pool. `arms`: which, "not run" where a pool lacks one; None: all that there are.
+    rows, whose means stand above the differences. `arms`: which, "not run" where a pool lacks one; None: all that there are.
     """
     heads = ["arm", "verdict", "NLL minus uniform's", "majority", "worst domain", "all tokens"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for pool, result in results.items():
-        base = uniform.loc[pool]
+        base = uniform.loc[uniform["pool"] == pool, ["nll", "trained_all_tokens"]].mean()
         lines.append(f"| **{pool}**: uniform | | has {base['nll']:.3f} | | | {base['trained_all_tokens']:,.0f} |")
         for arm in result.index if arms is None else arms:
             if arm not in result.index:
