@@ -78,8 +78,8 @@ def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], title: str,
 def tokens_to_match(needed: Mapping[str, Mapping[str, tuple[float, bool]]], budget: int, ends: tuple[int, int], title: str):
     """One panel per pool, a bar per method, from its `budget` to the tokens that uniform needs to be as good.
 
-    `needed[pool][method] = (tokens, sure)`, pale where not sure. `ends`: the smallest and the largest budget at which uniform was run. 0 is "under" the first and infinity "over" the
-    second: these bars end in an arrow. Returns the figure.
+    `needed[pool][method] = (tokens, sure)`, pale where not sure. `ends`: the smallest and the largest budget at which
+    uniform was run. 0 is "under" the first and infinity "over" the second: these bars end in an arrow. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
@@ -89,11 +89,8 @@ def tokens_to_match(needed: Mapping[str, Mapping[str, tuple[float, bool]]], budg
     for axis, (pool, values) in zip(axes.flat, needed.items(), strict=True):
         axis.axvline(budget, color="#444", lw=1)
         for row, (method, (tokens, sure)) in enumerate(values.items()):
-            reached, more, drawn = (
-                np.clip(tokens, *ends),
-                tokens > budget,
-                {"color": colour(method), "alpha": 1 if sure else 0.4},
-            )
+            reached, more = np.clip(tokens, *ends), tokens > budget
+            drawn = {"color": colour(method), "alpha": 1 if sure else 0.4}
             axis.barh(row, reached - budget, left=budget, height=0.5, **drawn)
             words = f"{tokens:,.0f}"
             if reached != tokens:
