@@ -2,6 +2,7 @@
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
 from fisherlib.course.plotting.fine_tuning import (
+    called,
     coverage,
     forest,
     forest_and_others,
@@ -23,15 +24,17 @@ from fisherlib.course.plotting.quickstart import comparison, information_curves,
 from fisherlib.course.plotting.related import overlap
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import designs, line_panels, simplex
-from fisherlib.course.plotting.why import moved, properties
+from fisherlib.course.plotting.why import confirmation, moved, properties
 
 __all__ = [
     "COLOURS",
     "GREY",
     "PAGE",
     "batch_sizes",
+    "called",
     "colour",
     "comparison",
+    "confirmation",
     "copies",
     "coverage",
     "designs",

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from fisherlib.course.plotting.house import GREY, PAGE, colour
 from fisherlib.course.plotting.intervals import TITLE, Mark, dots_and_intervals, shade, wrapped
 from fisherlib.course.plotting.living import Living, living
+from fisherlib.course.study.methods import title as title_of
 
 Interval = tuple[float, float, float]  # value, low, high
 Judged = tuple[float, float, float, bool]  # the same, and whether it is sure
@@ -218,8 +219,13 @@ def _studies(found: Mapping[str, np.ndarray], hold: Mapping[str, np.ndarray], la
     return figure
 
 
-def judged(result: pd.DataFrame, called: Callable[[str], str]) -> dict[str, Judged]:
-    """What `forest` draws, of a table of `fl.study.verdicts.verdicts`; `called` gives an arm's name for a reader."""
+def called(method: str) -> str:
+    """The name of an arm in notebooks 05 and 05b: MinHash, which README says too, is shorter than deduplicated."""
+    return title_of(method).replace("deduplicated, then", "MinHash +").replace("deduplicated,", "MinHash,")
+
+
+def judged(result: pd.DataFrame) -> dict[str, Judged]:
+    """What `forest` draws, of a table of `fl.study.verdicts.verdicts`."""
     ends = result[["mean", "low", "high"]].astype(float)
     return {called(m): (*ends.loc[m], result.loc[m, "verdict"] != "tie") for m in result.index}
 
@@ -229,7 +235,6 @@ def verdict_table(
     parts: Mapping[str, pd.DataFrame],
     uniform: pd.DataFrame,
     arms: Sequence[str] | None,
-    called: Callable[[str], str],
 ) -> str:
     """Markdown: a line for each arm of each pool, the verdict second; the majority and the worst domain in the same line.
 
