@@ -145,14 +145,27 @@ def claims_05(r):
     assert all(low <= mean <= high for mean, low, high in r["differences"])
     assert all(text in r["summary"] for text, *_ in r["verdicts"])
     # five seeds: what the intervals promise, and what the bootstrap keeps of it
-    assert r["covers"]["Student's t"][1] > r["covers"]["percentile bootstrap"][1]
-    assert set(r["live"]) == {"uniform", "fisher_per_token", "dedup_uniform"} and len(r["commands"]) == 3
+    assert r["covers"]["Student's t"][1] > r["covers"]["bootstrap"][1]
+    assert set(r["live"]) == {"uniform", "fisher_per_token"} and len(r["commands"]) == 2
     assert set(r["needed"]) == set(fl.study.POOLS)
+    # What the lesson says in words of the committed rows.
+    said = {(pool, part, arm): (mean, verdict) for pool, part, arm, mean, *_, verdict in r["table"]}
+    alone = {arm: of for (pool, part, arm), of in said.items() if (pool, part) == ("clean", "test")}
+    assert not any(verdict == "better" for _, verdict in alone.values())
+    assert said["redundant", "test", "fisher_per_token"][1] == said["redundant", "test", "dedup_uniform"][1] == "better"
+    for pool in fl.study.POOLS:
+        others = [said[pool, "test", arm][0] for arm in ("fisher_per_token", "recipe")]
+        assert said[pool, "test", "longest"][0] > max(0, *others)
+    assert said["imbalanced", "rest", "fisher_per_token"][0] < 0 < said["imbalanced", "majority", "fisher_per_token"][0]
+    assert said["imbalanced", "test", "fisher_per_token"][0] < 0 < said["imbalanced", "own mix", "fisher_per_token"][0]
+    tries, better, worse, below, above = r["heads"]
+    assert tries == 15 and better == worse == 0 and below > 0 and above > 0
+    assert r["rival"][0] == 0 and r["rival"][1] == "tie" and r["shift"] < -0.9
 
 
 def claims_05_solutions(r):
-    assert r["interval"][0] < r["interval"][1] and 0 < r["ratio"] < 1
-    assert r["sizes"][0] > 2 * r["sizes"][1] > 0
+    assert 0 < r["ratio"] < 1 and r["sizes"][0] > 2 * r["sizes"][1] > 0
+    assert r["holm"] == pytest.approx([0.02, 0.02])
 
 
 def claims_05b(r):
