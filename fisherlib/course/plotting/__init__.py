@@ -4,7 +4,7 @@ from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_
 from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
 from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
-from fisherlib.course.plotting.judging import dots
+from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
@@ -23,7 +23,6 @@ __all__ = [
     "copies",
     "coverage",
     "designs",
-    "dots",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
@@ -50,4 +49,5 @@ __all__ = [
     "uncertainty_ellipses",
     "upper_bounds",
     "verdict_map",
+    "wins",
 ]
