@@ -11,19 +11,18 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from fisherlib import fisher
 from fisherlib._version import __version__ as __version__
-from fisherlib.assets import AssetError
-from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
-from fisherlib.features import TokenFeatures, compress, extract_features
-from fisherlib.greedy import Selection, certify, forecast, score_selection, select
-from fisherlib.model import load_model
-from fisherlib.text import MaskAudit, Pool, encode, load_pool
-from fisherlib.training import fine_tune, fit_heads
 
 if TYPE_CHECKING:
-    from fisherlib import selectors
+    from fisherlib import fisher, selectors
+    from fisherlib.assets import AssetError
+    from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
+    from fisherlib.features import TokenFeatures, compress, extract_features
+    from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select
+    from fisherlib.model import load_model
     from fisherlib.selectors import recipe
+    from fisherlib.text import MaskAudit, Pool, encode, load_pool
+    from fisherlib.training import fine_tune, fit_heads
 
 # In the order of the line: text, model, features, selection, training, evaluation; then the mathematics and the course.
 __all__ = [
@@ -41,6 +40,7 @@ __all__ = [
     "Selection",
     "score_selection",
     "certify",
+    "explain",
     "selectors",
     "recipe",
     "fine_tune",
@@ -55,10 +55,21 @@ __all__ = [
     "plotting",
     "notebook",
 ]
-# On first use: they need extras, take a second to import (scikit-learn, of the selectors), or are the course's own. The last
-# two are where committed notebooks look for them.
+# On first use, whatever the name: PyTorch takes seconds to import, and `fisherlib --help` needs none of it.
+_NAMES = {
+    "assets": ("AssetError",),
+    "text": ("load_pool", "Pool", "encode", "MaskAudit"),
+    "model": ("load_model",),
+    "features": ("extract_features", "TokenFeatures", "compress"),
+    "greedy": ("forecast", "select", "Selection", "score_selection", "certify", "explain"),
+    "selectors": ("recipe",),
+    "training": ("fine_tune", "fit_heads"),
+    "evaluation": ("held_out_nll", "HeldOut", "paired_difference"),
+}
+_WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
+# The last two are where committed notebooks look for them.
 _ROOMS = {
-    "selectors": "selectors",
+    **{name: name for name in ("fisher", *_NAMES)},
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",
@@ -70,10 +81,12 @@ _ROOMS = {
 
 
 def __getattr__(name: str):
+    if name in _WINGS:
+        found = getattr(importlib.import_module(f"fisherlib.{_WINGS[name]}"), name)
+        globals()[name] = found  # the next look is an ordinary one
+        return found
     if name in _ROOMS:
         return importlib.import_module(f"fisherlib.{_ROOMS[name]}")
-    if name == "recipe":
-        return importlib.import_module("fisherlib.selectors").recipe
     raise AttributeError(f"module 'fisherlib' has no attribute {name!r}")
 
 

@@ -226,7 +226,8 @@ WRONG_KIND = {
     "memory": ("4GB", "expected memory, a number, got a str '4GB': change memory="),
     "prior": ("small", "expected prior, a number, a Tensor or an array, got a str 'small': change prior="),
     "costs": (["a", "b", "c"], "expected costs to be numbers, got others .*: check costs="),
-    "start": ([1, 2], "expected start, a Selection, got a list: make one of picks with fl.score_selection"),
+    "stop": ("0.1", "expected stop, a number, got a str '0.1': change stop="),
+    "start": ([1, 2], "expected start, a Selection or TokenFeatures, got a list: make one of picks with fl.score_selection"),
     "device": (3.5, "expected device, a text or a torch.device, got a float 3.5: change device="),
 }
 
@@ -266,12 +267,15 @@ def test_a_selection_is_wanted_or_its_indices(as_a_user):
         ([json.dumps({"messages": [{"role": "user", "content": "x"}]})], "line 1: expected an assistant turn"),
         ([json.dumps({"messages": "x"})], "line 1: expected 'messages' to be a list"),
         (
-            [json.dumps({"messages": [{"role": "assistant", "content": [{"text": "y"}]}]})],
+            [json.dumps({"messages": [{"role": "assistant", "content": {"text": "y"}}]})],
             "'content' in 'messages' to be a string",
         ),
         ([json.dumps({**GOOD, "system": 5})], "line 1: expected a string in 'system'"),
         ([""], "got an empty file"),
-        ([json.dumps({"text": "a", "x": 1}), json.dumps({"text": "b", "x": "1"})], "one type of value in each column"),
+        (
+            [json.dumps({"text": "a", "question": "q", "answer": "a"})],
+            "line 1: expected one shape, got the columns of question.answer and",
+        ),
         ([json.dumps(GOOD)], "at least two different documents"),
     ],
 )

@@ -59,6 +59,8 @@ def extract_features(
     precision: str = "auto",
     padding_side: str = "right",
     dtype: torch.dtype | None = None,
+    turns: str = "all",
+    too_long: str = "error",
     progress: bool | None = None,
 ) -> TokenFeatures:
     """The pre-logit vector at the position that predicts each response token, for every row.
@@ -78,6 +80,8 @@ def extract_features(
     `dtype`: of the stored values. None is float32, but on an accelerator the half precision that the model computes with,
     if it does: float16 for weights of float16, else bfloat16. A token takes d numbers of 4 bytes, or of 2 in half precision,
     and 16 bytes for its weight, loss and label: a million tokens of d = 2,048 are 8.2 GB, or 4.1.
+    `turns` and `too_long`: which answers count, and what becomes of rows that are longer than the model's context, as
+    `fl.encode` has them; `info["cut"]` lists such rows, each with the tokens that it had.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
     last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
@@ -87,7 +91,8 @@ def extract_features(
     If the head has a bias a 1 is appended to each vector, and if the model scales its logits so are the vectors, such
     that the logits are always a product of one matrix with what is returned.
     Raises `ValueError` for a model whose logits are no linear function of its head's input (soft-capping), rows that
-    are longer than the model's context, token ids outside its vocabulary, rows without any response token, features that
+    are longer than the model's context (unless `too_long` says otherwise), token ids outside its vocabulary, rows without
+    any response token, features that
     are not finite or that `dtype` cannot hold, or an `out_dir` that holds something else or that another process is writing
     to; `OSError` if the disk is full or cannot be written to (what is done is kept).
     Time: one forward pass over all tokens. Source: paper, section 2; the per-token statistics are an extension.
@@ -96,7 +101,7 @@ def extract_features(
         raise ValueError(
             f"expected features of one of the dtypes bfloat16, float16, float32, float64, got {dtype}: change dtype="
         )
-    encoded = encode(rows, tokenizer, max_tokens=context_length(model))
+    encoded = encode(rows, tokenizer, max_tokens=context_length(model), turns=turns, too_long=too_long)
     if isinstance(tokens_per_batch, str) and tokens_per_batch != "auto":
         raise ValueError(f"expected tokens_per_batch of at least 1, or 'auto', got {tokens_per_batch!r}: change it")
     tokens = 1 if isinstance(tokens_per_batch, str) else tokens_per_batch
@@ -106,6 +111,8 @@ def extract_features(
     ids, is_response, lengths = flat(encoded)
     offsets, labels = _offsets(is_response, lengths), torch.from_numpy(ids[is_response])
     source, of = source_of(model, tokenizer, encoded, precision), provenance(rows) if isinstance(rows, Dataset) else None
+    if cut := [[i, example.cut_from] for i, example in enumerate(encoded) if example.cut_from]:
+        source["cut"] = {"rule": too_long, "rows": cut}
     settings: dict[str, Any] = {
         "tokens_per_batch": tokens_at_once(model, int(lengths.max())) if tokens_per_batch == "auto" else tokens,
         "precision": precision,

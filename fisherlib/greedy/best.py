@@ -71,7 +71,7 @@ def _best_exchange(
             continue
         W = torch.linalg.solve_triangular(factor, (B @ A.T).mT, upper=False)
         added = _log_det(G + W.mT @ W) + 2 * float(factor.diagonal().log().sum())
-        added[budget.price[others] > budget.left + budget.price[i]] = -np.inf
+        added[~budget.may_replace(i, others)] = -np.inf
         if (most := float(added.max())) > best[0]:
             best = (most, i, int(others[added.argmax()]))
     return best

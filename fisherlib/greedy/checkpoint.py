@@ -58,6 +58,7 @@ class Checkpoint:
             raise
         asked = json.loads(json.dumps(self.settings, default=plain)) | {"pool_size": self._pool_size}
         made = saved.settings | {"pool_size": saved.pool_size}
+        made.pop("stopped", None)  # what came of the call is no part of what was asked
         if different := [name for name in sorted(asked | made) if asked.get(name) != made.get(name)]:
             raise ValueError(f"expected a checkpoint of this call, got another {different[0]} in {self.path}: remove it")
         self._kept = len(saved)
@@ -107,12 +108,17 @@ def _try_to_write(path: Path) -> None:
 
 def fingerprints(features: TokenFeatures, costs: np.ndarray, start: Selection | None) -> dict[str, str | None]:
     """What a checkpoint belongs to, beside the options: the start, all costs, all lengths and a sample of the features."""
-    step = max(len(features.values) // 1000, 1)
     return {
         "start": None if start is None else digest(start.indices),
         "costs": digest(costs),
-        "pool": f"{digest(features.offsets)} {digest(features.values[::step])}",
+        "pool": of_pool(features),
     }
+
+
+def of_pool(features: TokenFeatures) -> str:
+    """All lengths, and a sample of the values."""
+    step = max(len(features.values) // 1000, 1)
+    return f"{digest(features.offsets)} {digest(features.values[::step])}"
 
 
 def digest(numbers) -> str:

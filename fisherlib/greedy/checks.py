@@ -38,7 +38,9 @@ def check_budget(features: TokenFeatures, costs: np.ndarray, examples: int | Non
         )
 
 
-def check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory) -> None:
+def check_options(
+    features, costs, examples, tokens, rule, weighting, dtype, start, stop, batch_size, stochastic, memory
+) -> None:
     """Raise `ValueError` for the first argument of `select` that is not what it should be."""
     check_budget(features, costs, examples, tokens)
     for name, value, known in (
@@ -49,13 +51,20 @@ def check_options(features, costs, examples, tokens, rule, weighting, dtype, sta
             raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
     if rule == "best" and tokens is None:
         raise ValueError("expected a budget of tokens for rule='best', got examples=: with these all rules are rule='gain'")
+    if stop is not None and not 0 < stop < 1:
+        raise ValueError(f"expected stop, a share of the first pick's gain, between 0 and 1, got {stop!r}: change it")
+    if stop is not None and rule == "best":
+        raise ValueError("expected rule='gain' or 'gain_per_token' beside stop=, got 'best': its exchanges have no order")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"expected a whole number as batch_size of at least 1, got {batch_size!r}")
     if stochastic is not None and not (examples is not None and 0 < stochastic < 1):
         raise ValueError(f"expected stochastic between 0 and 1, with examples= as the budget, got {stochastic!r}")
     check_memory(memory)
     check_weighting(features, weighting)
-    if start is not None and start.pool_size != len(features):
+    if isinstance(start, TokenFeatures):
+        if start.dim != features.dim:
+            raise ValueError(f"expected a start of the features' width {features.dim}, got {start.dim}: extract both alike")
+    elif start is not None and start.pool_size != len(features):
         raise ValueError(f"expected a start from this pool of {len(features):,}, got one from {start.pool_size:,} examples")
 
 

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float
+
 from fisherlib.greedy.information import Information
 from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.screen import Screen
@@ -21,8 +24,11 @@ class Engine(Protocol):
     def information(self) -> Information | OneToken:
         """The information matrix of the picks so far, and what each further example would add to it."""
 
-    def next(self, left: float) -> tuple[int, float] | None:
-        """The best example that is still there and costs at most `left`, and its gain. The lowest index wins a tie."""
+    def next(self, left: float | Float[np.ndarray, " G"]) -> tuple[int, float] | None:
+        """The best example that is still there and costs at most `left`, and its gain. The lowest index wins a tie.
+
+        Of an engine with groups, `left` is what an example of each may cost.
+        """
 
     def take(self, i: int) -> None:
         """Add an example to the information matrix; it is no candidate any more."""

@@ -42,11 +42,11 @@ def forecast(
 
     Selects the same share of two random samples of the pool, of `sample` and of half as many examples, and continues the
     growth between them as a power law; a pool that is no larger than `sample` is simply selected from. Of rule="best" the
-    exchanges do not grow with the pool: there are at most so many. `options` are those of `select`, but `costs`, `start` and
-    `checkpoint`, which belong to the whole pool. Raises `ValueError` for these, and for what `select` would refuse: a bad
-    budget, or too little memory.
+    exchanges do not grow with the pool: there are at most so many. `options` are those of `select`, but `costs`, `start`,
+    `groups` and `checkpoint`, which belong to the whole pool. Raises `ValueError` for these, and for what `select` would
+    refuse: a bad budget, or too little memory.
     """
-    if whole := {"costs", "start", "checkpoint"} & set(options):
+    if whole := {"costs", "start", "groups", "checkpoint"} & set(options):
         raise ValueError(f"expected options that hold for a sample of the pool too, got {sorted(whole)}: leave them out")
     features.check_whole()
     if sample < 2:

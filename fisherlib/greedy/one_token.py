@@ -9,7 +9,7 @@ import contextlib
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.linalg.blas import dger
 from threadpoolctl import threadpool_limits
 
@@ -40,14 +40,22 @@ class OneToken:
             return False
         return len(features) * features.dim * 16 <= (free_memory(pick_device(device)) if memory is None else memory)
 
-    def __init__(self, features: TokenFeatures, prior, weighting: str, divisor: np.ndarray, price: np.ndarray):
+    def __init__(
+        self,
+        features: TokenFeatures,
+        prior,
+        weighting: str,
+        divisor: np.ndarray,
+        price: np.ndarray,
+        groups: Int[np.ndarray, " N"] | None = None,
+    ):
         self.blocks = Blocks(features, weighting, "cpu")
         self.X = self.blocks.padded(np.arange(len(features)), torch.float64)[:, 0].numpy()  # [N, d]; zeros for no token
         if not np.isfinite(self.X).all():
             bad = int(np.flatnonzero(~np.isfinite(self.X).all(1))[0])
             raise ValueError(f"expected finite features, got NaN or infinity in example {bad}: extract the features again")
         self.V = prior_matrix(prior, features.dim)
-        self.divisor, self.price = divisor, price
+        self.divisor, self.price, self.group = divisor, price, groups
         self.available = np.ones(len(features), dtype=bool)
         self.fresh_picks: list[int] = []  # not in V yet
         self._start_afresh()
@@ -74,22 +82,26 @@ class OneToken:
         if self.used == _COLUMNS:
             self._catch_up()
 
-    def next(self, left: float) -> tuple[int, float] | None:
-        """The best available example of at most this price, lowest index on ties, and its gain."""
+    def next(self, left: float | Float[np.ndarray, " G"]) -> tuple[int, float] | None:
+        """The best available example of at most this price, lowest index on ties, and its gain.
+
+        With groups, `left` holds the highest price for each.
+        """
+        if np.any(left > self._drawn_for):  # others may run now than when the front was drawn
+            self._catch_up(left)
         while True:
             gains = np.log1p(self.front_c.clip(min=0))
             scores = gains / self.divisor[self.front]
-            runs = self.available[self.front] & (self.price[self.front] <= left)
+            runs = self.available[self.front] & self._fits(left, self.front)
             scores[~runs] = -1.0
             self.evaluations += int(runs.sum())
             best = scores.max(initial=-1.0)
             if best * (1 - 2 * TIE) > self.behind and best >= 0:
                 first = np.flatnonzero(scores >= best * (1 - TIE))[0]
                 return int(self.front[first]), float(gains[first])
-            candidates = self.available & (self.price <= left)
-            if not candidates.any():
+            if not (self.available & self._fits(left, slice(None))).any():
                 return None
-            self._catch_up(candidates)
+            self._catch_up(left)
 
     def exact(self, indices: Indices) -> Float[np.ndarray, " B"]:
         return np.log1p(self.leverages()[np.asarray(indices, dtype=np.int64)])
@@ -100,16 +112,20 @@ class OneToken:
             self._catch_up()
         return self.c.clip(min=0)
 
-    def _catch_up(self, candidates: np.ndarray | None = None) -> None:
+    def _fits(self, left: float | Float[np.ndarray, " G"], at: Int[np.ndarray, " F"] | slice) -> Bool[np.ndarray, " F"]:
+        """Whether the price of each is low enough, for it or for its group."""
+        return self.price[at] <= (left if self.group is None else np.asarray(left)[self.group[at]])
+
+    def _catch_up(self, left: float | Float[np.ndarray, " G"] | None = None) -> None:
         """What the picks since last time took from everyone. O(N d) for each of them."""
         self.c -= ((self.X @ self.Z[:, : self.used]) ** 2).sum(1)
         self.evaluations += int(self.available.sum())
         if len(self.fresh_picks) > 8 * len(self.root) or bool((self.c < COLLAPSE * self.first_c).any()):
-            self._start_afresh(candidates)
+            self._start_afresh(left)
         else:
-            self._draw_front(candidates)
+            self._draw_front(left)
 
-    def _start_afresh(self, candidates: np.ndarray | None = None) -> None:
+    def _start_afresh(self, left: float | Float[np.ndarray, " G"] | None = None) -> None:
         """The root and all leverages from a new factorisation, which has no drift. O(d^3 + N d^2)."""
         X = torch.from_numpy(self.X[self.fresh_picks])
         self.V.addmm_(X.T, X)
@@ -117,11 +133,12 @@ class OneToken:
         self.root = np.asfortranarray(inverse_root(self.V).numpy())
         self.c = ((self.X @ self.root) ** 2).sum(1)
         self.first_c = self.c.copy()
-        self._draw_front(candidates)
+        self._draw_front(left)
 
-    def _draw_front(self, candidates: np.ndarray | None) -> None:
-        """The candidates of the highest scores; everyone else scores at most `behind`."""
-        candidates = np.flatnonzero(self.available if candidates is None else candidates)
+    def _draw_front(self, left: float | Float[np.ndarray, " G"] | None) -> None:
+        """The available ones, of at most this price, of the highest scores; all others score at most `behind`."""
+        self._drawn_for = np.inf if left is None else left
+        candidates = np.flatnonzero(self.available if left is None else self.available & self._fits(left, slice(None)))
         scores = np.log1p(self.c[candidates].clip(min=0)) / self.divisor[candidates]
         size, self.behind = max(len(self.c) // _FRONT, 64), -1.0
         if size < len(candidates):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fisherlib._device import is_accelerator, send
@@ -43,6 +43,7 @@ class Race:
         batch_size: int | None = None,
         sampled: int | None = None,
         seed: int = 0,
+        groups: Int[np.ndarray, " N"] | None = None,
     ):
         self.information, self.screen, self.device = information, screen, information.device
         # On an accelerator an evaluation costs little and a round much: batches are large, and a few are decided in each.
@@ -51,11 +52,12 @@ class Race:
         self.size = 2**15 if self.hurried else 2**13  # of a front: a pass over all of a large pool takes long
         self.finalists = 16 if self.hurried else 4  # decided before the others: what they reach rules out most of them
         self.divisor, self.price = send(divisor, self.device), send(price, self.device)
+        self.group = None if groups is None else send(groups, self.device)
         self.bound = torch.full((len(divisor),), torch.inf, dtype=torch.float64, device=self.device)
         self.available = torch.ones(len(divisor), dtype=torch.bool, device=self.device)
         self.sound = torch.ones((), dtype=torch.bool, device=self.device)  # whether float64 could compute what it was asked
         self.sampled, self.seed = sampled, seed
-        self._left = -np.inf  # the budget that the front was made for
+        self._left: float | Float[np.ndarray, " G"] = -np.inf  # the budget that the front was made for
         self._needed = self.batch_size  # evaluations at the last pick
         self._looked, self._longest = False, 1  # at anyone since the last pick; the longest of them
         self._age = 0  # of the front, in picks
@@ -64,17 +66,19 @@ class Race:
     def threads(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()  # as many as torch has
 
-    def next(self, left: float) -> tuple[int, float] | None:
-        """The best available example of at most this price, lowest index on ties, and its gain."""
+    def next(self, left: float | Float[np.ndarray, " G"]) -> tuple[int, float] | None:
+        """The best available example of at most this price, lowest index on ties, and its gain.
+
+        With groups, `left` holds the highest price for each.
+        """
         self.floor = torch.full((), _NONE, dtype=torch.float64, device=self.device)  # a score that is certainly reached
         if self.sampled is not None:
             self._enter(self._sample(self._candidates(left), self.sampled))
-        elif left > self._left:
+        elif np.any(left > self._left):
             self._draw(left)
-        elif left < self._left:
-            self.old, self.screened, self.decided = (
-                torch.where(self.price[self.front] <= left, sieve, _NONE) for sieve in self._sieves()
-            )
+        elif np.any(left < self._left):
+            fits = self._fits(left, self.front)
+            self.old, self.screened, self.decided = (torch.where(fits, sieve, _NONE) for sieve in self._sieves())
         self._left = left
         while (best := self._search()) is None or best.score * (1 - 2 * TIE) <= self.behind:
             if self.behind == _NONE:
@@ -101,8 +105,13 @@ class Race:
     def _bounds(self) -> Tensor:
         return torch.maximum(self.old, torch.maximum(self.screened, self.decided))
 
-    def _candidates(self, left: float) -> Int[Tensor, " C"]:
-        return torch.nonzero(self.available & (self.price <= left))[:, 0]
+    def _candidates(self, left: float | Float[np.ndarray, " G"]) -> Int[Tensor, " C"]:
+        return torch.nonzero(self.available & self._fits(left, slice(None)))[:, 0]
+
+    def _fits(self, left: float | Float[np.ndarray, " G"], at: Int[Tensor, " F"] | slice) -> Bool[Tensor, " F"]:
+        """Whether the price of each is low enough, for it or for its group."""
+        most = left if self.group is None else send(np.asarray(left), self.device)[self.group[at]]
+        return self.price[at] <= most
 
     def _sample(self, candidates: Int[Tensor, " C"], size: int) -> Int[Tensor, " S"]:
         runners = candidates.cpu().numpy()
@@ -113,7 +122,7 @@ class Race:
             runners = np.sort(rng.choice(runners, size, replace=False))
         return send(runners, self.device)
 
-    def _draw(self, left: float) -> None:
+    def _draw(self, left: float | Float[np.ndarray, " G"]) -> None:
         """A new front: the candidates of the highest bounds."""
         self._age = 0
         self._enter(self._candidates(left))

@@ -17,30 +17,31 @@ size and the device. In bfloat16 equal numbers round alike, and pools of feature
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fisherlib._door import checked, numbers
-from fisherlib._quiet import hidden
 from fisherlib._signals import interruptible
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy.best import improve
 from fisherlib.greedy.budget import Budget
-from fisherlib.greedy.certificate import slack
-from fisherlib.greedy.checkpoint import Checkpoint, digest
+from fisherlib.greedy.checkpoint import Checkpoint, digest, of_pool
 from fisherlib.greedy.checks import check_options, costs_of
-from fisherlib.greedy.engine import Engine, replay
+from fisherlib.greedy.engine import Engine
+from fisherlib.greedy.groups import Labels
 from fisherlib.greedy.information import TIE, Information
 from fisherlib.greedy.one_token import OneToken
+from fisherlib.greedy.quotas import quotas_of
 from fisherlib.greedy.race import Race
+from fisherlib.greedy.run import Run
 from fisherlib.greedy.screen import screen_of
-from fisherlib.greedy.selection import Selection, provenance_of
+from fisherlib.greedy.seen import with_seen
+from fisherlib.greedy.selection import Selection
 
 
 @checked
@@ -53,7 +54,10 @@ def select(
     rule: str = "gain",
     weighting: str = "none",
     prior: float | int | Float[Tensor, "d d"] | Float[np.ndarray, "d d"] = 1.0,
-    start: Selection | None = None,
+    start: Selection | TokenFeatures | None = None,
+    stop: float | int | None = None,
+    groups: Labels | None = None,
+    quotas: Mapping | str | None = None,
     batch_size: int | None = None,
     device: str | torch.device = "auto",
     dtype: str = "auto",
@@ -76,10 +80,19 @@ def select(
     *What to choose.* Give exactly one budget: `examples`, or `tokens` (in units of `costs` [N], by default each example's
     response tokens; picking goes on with what still fits). `rule`: "gain" picks the largest gain, "gain_per_token" the
     largest gain / cost, and "best", for token budgets, takes the better of the two and improves it by exchanges: it never
-    gathers less than either, and at least 31 % of the most that the budget can buy (`fisherlib.greedy.best`), for the price
-    of both and of the exchanges. `weighting`: "trace" multiplies each token's x x^T by 1 - ||p||^2 (extension). `prior`:
-    sigma0^2, or a matrix V0 [d, d] of what is already known. `start`: an earlier selection to continue; its picks count
-    towards the budget.
+    gathers less than either, and, without quotas, at least 31 % of the most that the budget can buy
+    (`fisherlib.greedy.best`), for the price of both and of the exchanges. `weighting`: "trace" multiplies each token's x x^T
+    by 1 - ||p||^2 (extension). `prior`: sigma0^2, or a matrix V0 [d, d] of what is already known. `start`: an earlier
+    selection to continue, whose picks count towards the budget, or the features of what was trained on already, which count
+    as known (`with_seen`) and cost nothing.
+
+    *Under which conditions.* `groups` [N]: a label for each example; the selection then says what each group got
+    (`Selection.by_group`). `quotas`: what each may get, {label: bound}. A bound is a share of the budget (0.2), a whole
+    number of tokens or examples (200), or a floor and a ceiling of these ((0.1, 0.3); None for none); "pool" is each group's
+    own share of the pool. A ceiling is never passed, and a floor is met to within one example of its group; of a budget of
+    examples, a share is met to the example below or above. `fisherlib.greedy.quotas` says how, and `quota_price` what they
+    cost. `stop`: a share of the first pick's gain (per token with "gain_per_token"). Picking ends before one that would gain
+    less, but for what floors still need, and the selection says so (`Selection.stopped`).
 
     *How to compute.* `device`: "auto" (CUDA where there is one, else the CPU) or the name of any device that PyTorch knows
     and that has float64. `dtype` of the screening: "bfloat16", "float32", "float64" (no screening) or "auto", the quickest
@@ -103,8 +116,9 @@ def select(
     device, or mapped from a disk (`TokenFeatures.load`). Source: paper, algorithms 1 and 2; token budgets, gain per token,
     weighting, screening and certificate are extensions.
     Raises `ValueError` for features that are none, a budget that is missing, doubled, no number, not positive or larger than
-    the pool, for features or a prior that are not finite, for too little memory, for an unknown option or device, for a file
-    of features that was cut, and for a checkpoint of another selection; `OSError` for a checkpoint that cannot be written.
+    the pool, for quotas of groups that are not there or that the pool or the budget cannot fill, for features or a prior
+    that are not finite, for too little memory, for an unknown option or device, for a file of features that was cut, and for
+    a checkpoint of another selection; `OSError` for a checkpoint that cannot be written.
     """
     began = time.perf_counter()
     features.check_whole()
@@ -113,31 +127,41 @@ def select(
         prior = numbers(prior, "prior")
     elif isinstance(prior, Tensor) and prior.layout != torch.strided:
         prior = prior.to_dense()
-    check_options(features, costs, examples, tokens, rule, weighting, dtype, start, batch_size, stochastic, memory)
+    check_options(features, costs, examples, tokens, rule, weighting, dtype, start, stop, batch_size, stochastic, memory)
+    seen, start = (start, None) if isinstance(start, TokenFeatures) else (None, start)
     room = None if memory is None else int(memory * 1e9)
+    budget = Budget(costs, examples, tokens)
+    bounds = quotas_of(groups, quotas, budget.price, budget.amount, budget.unit)
+    of_group = None if bounds is None else bounds.group
     settings = {
         "method": "FisherSFT" if weighting == "none" else "FisherSFT, trace-weighted",
-        "budget": Budget(costs, examples, tokens).asked,
+        "budget": budget.asked,
         "rule": rule,
         "weighting": weighting,
         "prior": float(prior) if np.ndim(prior) == 0 else f"matrix {digest(prior)}",
         **({"stochastic": stochastic, "seed": seed} if stochastic is not None else {}),
+        **({} if seen is None else {"seen": {"examples": len(seen), "tokens": len(seen.values), "pool": of_pool(seen)}}),
+        **({} if stop is None else {"stop": float(stop)}),
+        **({"groups": bounds.rows(), "groups_of": digest(bounds.group)} if bounds is not None else {}),
         "features": features.info,
     }
+    if seen is not None:
+        prior = with_seen(seen, prior, weighting)
 
-    def run(by: str, file: Checkpoint, first: Sequence[int]) -> _Run:
+    def run(by: str, file: Checkpoint, first: Sequence[int]) -> Run:
         """All picks by one rule, after those of the file, or else after these."""
         divisor = np.where(costs > 0, costs, 1.0) if by == "gain_per_token" else np.ones(len(features))
-        budget = Budget(costs, examples, tokens)
+        budget = Budget(costs, examples, tokens, bounds)
         engine: Engine
         if stochastic is None and OneToken.fits(features, device, dtype, room):
-            engine = OneToken(features, prior, weighting, divisor, budget.price)
+            engine = OneToken(features, prior, weighting, divisor, budget.price, of_group)
         else:
             sampled = None if stochastic is None else math.ceil(len(features) / budget.amount * math.log(1 / stochastic))
             information = Information(features, prior, weighting, device, room)
-            engine = Race(information, screen_of(information, dtype), divisor, budget.price, batch_size, sampled, seed)
+            screen = screen_of(information, dtype)
+            engine = Race(information, screen, divisor, budget.price, batch_size, sampled, seed, of_group)
         saved = file.load()
-        made = _Run(features, engine, budget, costs, file.settings, saved, began)
+        made = Run(features, engine, budget, costs, file.settings, saved, began)
         with interruptible(lambda: file.kept(made.picks)):
             made.begin(first if saved is None else saved.indices.tolist())
             if saved is not None:
@@ -147,6 +171,9 @@ def select(
         return made
 
     file, first = Checkpoint(checkpoint, settings, features, costs, start), [] if start is None else start.indices.tolist()
+    if bounds is not None and first:
+        spent = bounds.spent(budget.price, first)
+        bounds.check_start(spent, budget.left - spent.sum())
     parts: list[Checkpoint] = []
 
     def better_and_exchanged() -> tuple[list[int], int]:
@@ -154,104 +181,22 @@ def select(
         both = [run(part.settings["rule"], part, first).selection() for part in parts]
         gain, per_token = (selection.objective for selection in both)
         picks = both[per_token > gain * (1 + TIE)].indices.tolist()
-        budget, exact = Budget(costs, examples, tokens), Information(features, prior, weighting, device, room)
+        budget, exact = Budget(costs, examples, tokens, bounds), Information(features, prior, weighting, device, room)
         for i in picks:
             budget.take(i)
             exact.add(i)
         picks = improve(exact, picks, len(first), budget)
         return picks, exact.evaluations + sum(selection.evaluations for selection in both)
 
-    spent = 0  # evaluations of a gain
+    evaluated = 0
     if rule == "best" and not file.exists():
         for by in ("gain", "gain_per_token"):
             parts.append(Checkpoint(file.beside(by), settings | {"rule": by}, features, costs, start))
-        first, spent = better_and_exchanged()
+        first, evaluated = better_and_exchanged()
     made = run("gain" if rule == "best" else rule, file, first)
-    made.evaluations += spent
+    made.evaluations += evaluated
     selection = made.selection(certified=True)
     file.save(selection)
     for part in parts:
         part.remove()
     return selection
-
-
-class _Run:
-    """The picks of one call, in their order, and what each gained: a `Selection` at any moment."""
-
-    def __init__(
-        self,
-        features: TokenFeatures,
-        engine: Engine,
-        budget: Budget,
-        costs: Float[np.ndarray, " N"],
-        settings: dict,
-        saved: Selection | None,
-        began: float,
-    ):
-        self.features, self.engine, self.budget, self.costs = features, engine, budget, costs
-        self.settings, self.began = settings, began
-        self.evaluations, self.seconds = (saved.evaluations, saved.seconds) if saved else (0, 0.0)  # of before
-        self.picks: list[int] = []
-        self.gains: list[float] = []
-
-    def begin(self, picks: Sequence[int]) -> None:
-        """Take these picks; their gains are computed anew, since they may have had another prior or weighting."""
-        self.picks = list(picks)
-        self.gains = replay(self.engine.information, self.picks, self.engine.take)
-        self.budget.take(self.picks)
-        amount = self.budget.amount
-        if (left := self.budget.left) < -TIE * amount:  # what rounding leaves of costs like 0.1 is no debt
-            raise ValueError(
-                f"expected a budget that covers the start selection ({amount - left:g}), got {amount:g}: raise it"
-            )
-
-    def to_the_end(self, file: Checkpoint, progress: bool | None) -> None:
-        """Pick until the budget is spent, or until nothing that fits adds anything."""
-        budget, engine = self.budget, self.engine
-        spent = budget.amount - budget.left
-        try:
-            with (
-                tqdm(total=budget.amount, initial=spent, unit=budget.unit[:-1], disable=hidden(progress)) as bar,
-                engine.threads(),
-            ):
-                while len(self.picks) != budget.asked.get("examples"):
-                    found = engine.next(budget.left + TIE * budget.amount)
-                    if found is None or (found[1] <= 0 and budget.unit == "tokens"):
-                        break
-                    best, gain = found
-                    engine.take(best)
-                    self.picks.append(best)
-                    self.gains.append(gain)
-                    budget.take(best)
-                    bar.update(budget.price[best])
-                    file.tick(self.selection)
-        except BaseException:  # Ctrl-C above all
-            if len(self.picks) == len(self.gains):
-                file.save(self.selection())
-            raise
-        if not self.picks and (cheapest := budget.price[self.costs > 0].min()) > budget.amount:
-            raise ValueError(
-                f"expected a budget of at least the cheapest example ({cheapest:g}), got {budget.amount:g}: raise it"
-            )
-        if not self.picks:
-            raise ValueError(
-                "expected an example that adds information, got gains of 0 for all that fit: check the features"
-            )
-
-    def selection(self, certified: bool = False) -> Selection:
-        upper_bound = None
-        if certified:
-            upper_bound = float(np.sum(self.gains))
-            engine = self.engine
-            upper_bound += slack(engine.information, self.picks, self.budget.price, self.budget.amount, engine.screen)
-        return Selection(
-            indices=np.array(self.picks, dtype=np.int64),
-            gains=np.array(self.gains, dtype=np.float64),
-            costs=self.costs[self.picks],
-            pool_size=len(self.costs),
-            upper_bound=upper_bound,
-            evaluations=self.engine.information.evaluations + self.evaluations,
-            seconds=time.perf_counter() - self.began + self.seconds,
-            settings=self.settings,
-            provenance=provenance_of(self.features, self.picks),
-        )

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from fisherlib._door import check_fields, checked
 from fisherlib._files import as_json, explained, first_line, replacing
 from fisherlib.features import TokenFeatures
+from fisherlib.greedy.groups import got_by_group
 from fisherlib.text import as_stored, check_same_rows, write_jsonl
 
 FORMAT = 1
@@ -29,8 +30,9 @@ class Selection:
     objective of *any* selection within the budget, where known; `evaluations` of a gain; `seconds` of selection;
     `settings` that led here; `weights` [n], where the picks are a weighted sample: a sum over the picks with these
     weights is an unbiased estimate of the sum over the pool. `provenance`: for each pick a hash of its row and, where
-    known, its id, file and line (`TokenFeatures.provenance`); None for features that were made by hand. `==` asks whether
-    two names are of one selection: to compare two, compare their `indices`.
+    known, its id, file and line (`TokenFeatures.provenance`); None for features that were made by hand. `groups`: the label
+    of each pick, where `select` was given groups. `==` asks whether two names are of one selection: to compare two, compare
+    their `indices`.
     Raises `ValueError` for indices that are no different whole numbers of the pool, gains or costs that are not finite,
     negative costs, and an upper bound below the objective.
 
@@ -52,6 +54,7 @@ class Selection:
     settings: dict = field(default_factory=dict)
     weights: np.ndarray | None = None
     provenance: Dataset | None = field(default=None, repr=False)
+    groups: tuple | None = field(default=None, repr=False)
 
     def __post_init__(self):
         check_fields(self)
@@ -76,6 +79,8 @@ class Selection:
                 )
         if self.provenance is not None and len(self.provenance) != len(self):
             raise ValueError(f"expected the provenance of {len(self)} picks, got {len(self.provenance)} rows")
+        if self.groups is not None and len(self.groups) != len(self):
+            raise ValueError(f"expected the groups of {len(self)} picks, got {len(self.groups)}")
         if self.weights is not None and not (len(self.weights) == len(self) and (self.weights > 0).all()):
             raise ValueError(f"expected a positive weight for each of the {len(self.indices)} indices, got {self.weights}")
         if len(np.unique(self.indices)) < len(self.indices) or not all(0 <= i < self.pool_size for i in self.indices):
@@ -94,6 +99,7 @@ class Selection:
         )
         if self.certificate is not None:
             text += f", at least {_floor_percent(self.certificate)} of the best possible"
+        text += "" if self.stopped is None else f", stopped early: {self.stopped}"
         return f"{text} ({self.evaluations:,} gain evaluations, {self.seconds:.2f} s)"
 
     @property
@@ -106,6 +112,31 @@ class Selection:
         if self.upper_bound is None:
             return None
         return 1.0 if self.upper_bound <= self.objective else self.objective / self.upper_bound
+
+    @property
+    def stopped(self) -> str | None:
+        """Why `select(stop=...)` ended before the budget was spent; None where it did not."""
+        return self.settings.get("stopped")
+
+    def knee(self) -> int:
+        """How many picks there are before the bend of the gain curve: from there on, more costs much and adds little.
+
+        The curve is the gain so far against the cost so far (the picks so far, for a budget of examples). The bend is where
+        it is farthest above the straight line from its start to its end: the last pick that gains at least as much for its
+        cost as the whole does on average, where gains for their cost fall from pick to pick. The first of equal ones. Our
+        rule (extension); a curve that is a straight line bends nowhere, and all picks are before it. Raises `ValueError` for
+        a selection without picks.
+
+        >>> falling = {"indices": np.arange(4), "gains": np.array([8.0, 6.0, 1.0, 1.0]), "costs": np.ones(4)}
+        >>> fl.Selection(**falling, pool_size=9).knee()
+        2
+        """
+        if not len(self):
+            raise ValueError("expected a selection with picks, got none: there is no curve")
+        paid = self.costs if "tokens" in self.settings.get("budget", {"tokens": 0}) else np.ones(len(self))
+        x, y = (part.cumsum() / max(part.sum(), 1e-300) for part in (paid, self.gains))
+        above = y - x
+        return int(np.argmax(above >= above.max() - 1e-12)) + 1 if above.max() > 1e-12 else len(self)
 
     @checked
     def prefix(self, *, examples: int | None = None, tokens: float | int | None = None) -> "Selection":
@@ -125,6 +156,7 @@ class Selection:
             raise ValueError(f"expected {spent[:1].sum():g} to {spent[-1:].sum():g} tokens, got {tokens}: select more first")
         n = examples if examples is not None else int((spent <= most).sum())
         settings = {**self.settings, "prefix_of": len(self)}
+        settings.pop("stopped", None)  # that was said of the whole
         return replace(
             self,
             indices=self.indices[:n],
@@ -134,6 +166,7 @@ class Selection:
             weights=None,
             settings=settings,
             provenance=None if self.provenance is None else self.provenance.select(range(n)),
+            groups=None if self.groups is None else self.groups[:n],
         )
 
     @checked
@@ -150,6 +183,19 @@ class Selection:
         if len(kept) != self.pool_size:
             raise ValueError(f"expected the {self.pool_size:,} examples that were selected from, got {len(kept):,}")
         return replace(self, indices=np.asarray(kept)[self.indices], pool_size=pool_size, upper_bound=None)
+
+    def by_group(self) -> list[dict[str, Any]]:
+        """Asked against got: one row for each group of the pool, where `select` was given groups.
+
+        `floor` and `ceiling` (None: without) and what it `got`, in units of the budget; `met`: over no ceiling, and below
+        the floor by less than one example of the group; its `share` of what was spent and `share_of_pool`; its `examples`
+        and their `cost`. Floors and ceilings are those of the whole selection, also in a prefix of it. Raises `ValueError`
+        for a selection without groups.
+        """
+        if self.groups is None:
+            raise ValueError("expected a selection with groups, got one without: give groups= to fl.select")
+        paid = self.costs if "tokens" in self.settings["budget"] else np.ones(len(self))
+        return got_by_group(self.settings["groups"], self.groups, paid, self.costs)
 
     @checked
     def to_dataset(self, rows: Dataset) -> Dataset:
@@ -182,7 +228,8 @@ class Selection:
         cannot be written.
         """
         path = Path(path)
-        known = {name: value for name, value in vars(self).items() if name != "provenance"}
+        left_out = {"provenance", *(["groups"] if self.groups is None else [])}  # as before there were any
+        known = {name: value for name, value in vars(self).items() if name not in left_out}
         manifest = {"format": FORMAT, "objective": self.objective, "certificate": self.certificate, **known}
         manifest |= {name: getattr(self, name).tolist() for name in self._arrays()}
         if self.provenance is not None:
@@ -217,6 +264,8 @@ class Selection:
                 arrays["provenance"] = Dataset.from_dict(
                     {k: [row.get(k) for row in manifest["provenance"]] for k in columns}
                 )
+            if manifest.get("groups") is not None:
+                arrays["groups"] = tuple(manifest["groups"])
             rest = {k: manifest[k] for k in ("pool_size", "upper_bound", "evaluations", "seconds", "settings")}
             loaded = cls(**arrays, **rest)
             for name in ("objective", "certificate"):

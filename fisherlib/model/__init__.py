@@ -17,7 +17,7 @@ from fisherlib.model.forward import (
 )
 from fisherlib.model.generate import continuations, prompt_ids
 from fisherlib.model.head import head_matrix, head_scale, mixes, output_head, working_precision
-from fisherlib.model.load import load_model
+from fisherlib.model.load import load_model, load_tokenizer, weights_of
 
 __all__ = [
     "all_finite",
@@ -32,6 +32,7 @@ __all__ = [
     "head_scale",
     "is_first_choice",
     "load_model",
+    "load_tokenizer",
     "mixes",
     "nll",
     "one_behind",
@@ -40,5 +41,6 @@ __all__ = [
     "per_token",
     "prompt_ids",
     "tokens_at_once",
+    "weights_of",
     "working_precision",
 ]

@@ -40,10 +40,7 @@ def load_model(
     if dtype == "auto":  # a CPU with units for bfloat16 uses them over float32 weights, whose gradients are not rounded
         dtype = "bfloat16" if is_accelerator(place) and computes_bfloat16(place) else "float32"
     straight: dict[str, Any] = {} if place.type == "cpu" else {"device_map": {"": place}}
-    source = str(fetch(name)) if name in MODELS else name
-    # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
-    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
-        raise ValueError(f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path")
+    source = _source_of(name)
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -69,6 +66,43 @@ def load_model(
             ) from error
     model.config._name_or_path = name  # what was asked for, not where it happens to be cached
     return model.eval(), tokenizer
+
+
+@checked
+def load_tokenizer(name: str | Path = "smollm2-135m") -> tuple[Tokenizer, int | None]:
+    """The tokenizer of a model and the context that its configuration allows, without the weights: to look at masks.
+
+    Raises `ValueError` if they cannot be loaded, `AssetError` if the shipped model cannot be fetched.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = _source_of(str(name))
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        except Exception as error:  # files of others, as above
+            raise ValueError(
+                f"expected a model with a tokenizer, could not load that of {str(name)!r} ({first_line(error)}): "
+                f"give a folder that holds one, an id that is reachable from here, or one of {MODELS}"
+            ) from error
+    return tokenizer, getattr(config, "max_position_embeddings", None)
+
+
+def weights_of(name: str | Path) -> int | None:
+    """The bytes of the weights in a folder, before they are loaded; None for a model that is no folder."""
+    folder = Path(name)
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder.is_dir() else []
+    return sum(sizes) or None
+
+
+def _source_of(name: str) -> str:
+    """A folder or an id. Raises `ValueError` for a folder that is not there."""
+    source = str(fetch(name)) if name in MODELS else name
+    # A model id has at most one slash; what has more, or starts like a path, was meant as a folder.
+    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
+        raise ValueError(f"expected a model id, a folder or one of {MODELS}, got {name!r}: no such folder; check the path")
+    return source
 
 
 def _check_weights(model: Model, found: dict) -> None:

@@ -1,20 +1,16 @@
 """Give each group of examples a share of the budget, and draw inside by chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from jaxtyping import Shaped
-from torch import Tensor
 
 from fisherlib._door import numbers
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Budget
+from fisherlib.greedy import Budget, Labels, plain_labels, share_of
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors.groups import cluster_labels
-
-Labels = Sequence[Any] | Shaped[np.ndarray, " N"] | Shaped[Tensor, " N"]
 
 
 @selector("quotas")
@@ -85,40 +81,4 @@ def labels_of(rows: Dataset | None, groups: str | Labels | None, features: Token
             names = "no rows" if rows is None else f"the columns {rows.column_names}"
             raise ValueError(f"expected groups to be a column of the rows, got {groups!r} and {names}: name another")
         groups = rows.with_format(None)[groups]
-    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
-    found = len(labels) if isinstance(labels, list) else 1  # a tensor of one number is no list of one
-    if found != len(features) or not isinstance(labels, list):
-        raise ValueError(f"expected a label for each of {len(features):,} examples, got {found:,}: change groups=")
-    labels = [_label(i, label) for i, label in enumerate(labels)]
-    named: dict[str, Any] = {}
-    for label in labels:
-        if (other := named.setdefault(str(label), label)) != label:  # what is noted of a group is noted by its name
-            raise ValueError(f"expected labels of different names, got {other!r} and {label!r}: change groups=")
-    return labels
-
-
-def _label(i: int, label: Any) -> Any:
-    """Raise `ValueError` unless it is a value that examples can have in common; numbers of NumPy and torch as Python's."""
-    try:
-        plain = label.item() if hasattr(label, "item") else label
-        hash(plain)
-        same = bool(plain == plain)
-    except (TypeError, ValueError, RuntimeError):  # a list; more than one number; pandas' NA
-        same = False
-    if not same:
-        raise ValueError(
-            f"row {i}: expected a label of a group, a text or a number, or None, got {label!r:.60}: change groups="
-        )
-    return plain
-
-
-def share_of(labels: Sequence[Any], price: np.ndarray) -> dict[Any, float]:
-    """What each group costs in all, the groups in the order of their labels (as they come, if these have none)."""
-    held: dict[Any, float] = {}
-    for label, cost in zip(labels, price.tolist(), strict=True):
-        if label is not None:
-            held[label] = held.get(label, 0.0) + cost
-    try:
-        return dict(sorted(held.items()))
-    except TypeError:
-        return held
+    return plain_labels(groups, len(features))

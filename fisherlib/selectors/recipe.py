@@ -6,12 +6,12 @@ import numpy as np
 from datasets import Dataset
 
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Budget, Selection, select
+from fisherlib.greedy import Budget, Labels, Selection, select, share_of
 from fisherlib.selectors._contract import selector
 from fisherlib.selectors._text import rows_of
 from fisherlib.selectors.deduplicated import deduplicated, near_duplicates
 from fisherlib.selectors.in_clusters import in_clusters
-from fisherlib.selectors.quotas import Labels, labels_of, quotas, share_of
+from fisherlib.selectors.quotas import labels_of, quotas
 
 _THRESHOLD = 0.5  # two words in ten may differ
 

@@ -1,42 +1,119 @@
 """Files of examples: what is in them and where; what cannot be read is named with its line, the cause and the cure."""
 
+import csv
+import gzip
+import io
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Value
 
 from fisherlib._files import first_line
-from fisherlib.text.rows import SHAPES, SOURCE, half_a_character, problem_of
+from fisherlib.text.provenance import as_line
+from fisherlib.text.rows import SHAPES, SOURCE, half_a_character, is_source, problem_of
+from fisherlib.text.shapes import reshaped
 
 _DEEPEST = 32  # levels of JSON; Arrow's own limit is 64, and the recursion of `datasets` ends earlier
-_TABLE = "python -c \"import pandas; pandas.read_csv('{0}', {2}dtype=str, keep_default_na=False).to_json('{1}', "
-_TABLE += "orient='records', lines=True, force_ascii=False)\""
-_ARRAY = "python -c \"import json; [print(json.dumps(row)) for row in json.load(open('{0}', encoding='utf-8'))]\" > '{1}'"
-# Suffixes that are files, but none that are read: what they are, and one line that converts them.
-_OTHERS = {
-    ".csv": ("a table", _TABLE),
-    ".tsv": ("a table", _TABLE),
-    ".gz": ("compressed", "gunzip -k '{0}'"),
-}
-_READ = (".jsonl", ".json", ".parquet")
+_LEVELS = f"expected JSON of at most {_DEEPEST} levels, got more: write what is so deep as a string"
+_LINES, _TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
+_READ = (*_LINES, *_TABLES, ".parquet")
+_SPLITS = ("test", "valid", "dev", "eval")  # in the name of a file that is not to be chosen from
+_GZIP = b"\x1f\x8b"
+
+Shape = str | Mapping[str, str] | None
+
+
+def suffix_of(source: str | Path) -> str:
+    """Of a file that may be packed, "my.csv.gz", the suffix of what is in it."""
+    path = Path(source)
+    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
 def is_file(source: str) -> bool:
     """Whether a source is meant to be a file, and no dataset's name or folder: it is there, or its suffix is a file's."""
-    return os.path.isfile(source) or Path(source).suffix.lower() in (*_READ, *_OTHERS)
+    return os.path.isfile(source) or suffix_of(source) in _READ or Path(source).suffix.lower() == ".gz"
 
 
-def read(source: str) -> Dataset:
-    """The rows of a `.jsonl` or `.parquet` file, with a column `SOURCE` of where each came from.
+def files_in(folder: str) -> list[str]:
+    """The files of a folder that are read, by name; none if some are a test set, or belong to another program."""
+    if not os.path.isdir(folder):
+        return []
+    found = sorted(str(path) for path in Path(folder).iterdir() if path.is_file() and suffix_of(path) in _READ)
+    others = any(word in Path(name).name.lower() for name in found for word in _SPLITS)
+    return [] if others or os.path.exists(os.path.join(folder, "state.json")) else found
 
-    Raises `ValueError` for anything that keeps them from being read, with the number of the line.
+
+def read(sources: Sequence[str], shape: Shape = None, skipped: list[dict] | None = None) -> Dataset:
+    """The rows of files, one after the other, with a column `SOURCE` of where each came from.
+
+    `shape`: as in `reshaped`. Raises `ValueError` for anything that keeps a row from being read, with the number of its
+    line; with a list `skipped` such a row is left out, and noted there as {"file", "line", "id", "reason"}.
     """
+    if len(sources) == 1 and shape is None and suffix_of(sources[0]) == ".parquet":
+        rows = _parquet(_checked(sources[0]))
+        if set(rows.column_names) & {"messages", "response", "text"} and all(_is_own(row) for row in rows):
+            return rows
+    found: list[dict] = []
+    for source in sources:
+        path = _checked(source)
+        before = len(found)
+        for row in _entries(path, skipped):
+            try:
+                found.append(_row(row, shape))
+            except ValueError as error:
+                where = f"{path} line {row[SOURCE]['line']}"
+                if skipped is None:
+                    raise ValueError(f"{where}: {error}") from None
+                _note(skipped, row, str(error))
+        if len(found) == before and skipped is None:
+            raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
+    if not found:
+        raise ValueError(
+            f"{', '.join(map(str, sources))}: {SHAPES}, got no row that can be used"
+            + (f", first {skipped[0]['reason']}" if skipped else "")
+            + ": repair them"
+        )
+    return _table(found)
+
+
+def _is_own(row: dict) -> bool:
+    try:
+        return not reshaped(row)[1]
+    except ValueError:
+        return False
+
+
+def _row(row: dict, shape: Shape) -> dict:
+    """A row in our columns. Raises `ValueError` for one that cannot be trained on."""
+    name, said, used = reshaped(row, shape)
+    if said:
+        row = {column: value for column, value in row.items() if column not in used} | said
+        noted = json.dumps(shape) if isinstance(shape, Mapping) else shape or name
+        source = row.pop(SOURCE)
+        row[SOURCE] = source | {"text": source["text"], "shape": noted}
+    if problem := problem_of({k: v for k, v in row.items() if k != SOURCE}):
+        raise ValueError(problem)
+    return row
+
+
+def _note(skipped: list[dict], row: Mapping, reason: str) -> None:
+    source = row[SOURCE]
+    known = row.get("id")
+    skipped.append(
+        {**{k: source[k] for k in ("file", "line")}, "id": None if known is None else str(known), "reason": reason}
+    )
+
+
+def _checked(source: str) -> Path:
+    """Raises `ValueError` unless it is a file of a kind that is read."""
     path = Path(source)
-    suffix = path.suffix.lower()
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -47,21 +124,52 @@ def read(source: str) -> Dataset:
         raise ValueError(f"expected a file of examples, got {source!r}: it is a folder; give a file in it")
     if not stat.S_ISREG(mode):
         raise ValueError(f"expected a file of examples, got {source!r}: it is a pipe or a device; write it to a file first")
-    if suffix in _OTHERS:
-        kind, command = _OTHERS[suffix]
-        raise ValueError(f"expected a .jsonl or .parquet file, got {source!r}, {kind}: convert it: {_fill(command, path)}")
-    if suffix not in _READ:
-        raise ValueError(f"expected a .jsonl or .parquet file, got {source!r}: convert it, or rename it if it is one")
-    return _parquet(path) if suffix == ".parquet" else _jsonl(path)
+    if suffix_of(path) not in _READ:
+        raise ValueError(
+            f"expected a .jsonl, .json, .csv, .tsv or .parquet file (or one of them as .gz), got {source!r}: "
+            "convert it, or rename it if it is one"
+        )
+    return path
 
 
 def _unreadable(path: Path, error: OSError) -> str:
     return f"expected a file that can be read, got {str(path)!r} ({error.strerror or error}): check its permissions and disk"
 
 
-def _fill(command: str, path: Path) -> str:
-    target = path.with_suffix(".jsonl")
-    return command.format(path, target, "sep='\\t', " if path.suffix.lower() == ".tsv" else "")
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(_unreadable(path, error)) from error
+    if not content.startswith(_GZIP):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"expected a whole .gz file, could not read {str(path)!r} ({first_line(error)}): copy it again"
+        ) from None
+
+
+def _entries(path: Path, skipped: list[dict] | None) -> Iterator[dict]:
+    """The rows of a file as it has them, each with its `SOURCE`."""
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
+        for row in _parquet(path):
+            source = row.pop(SOURCE)
+            yield row | {SOURCE: source | {"text": as_line(row, f"{path} row {source['line']}")}}
+        return
+    content = _content(path)
+    if suffix in _TABLES:
+        yield from _of_table(path, content, skipped)
+    elif suffix == ".json" and content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+        yield from _of_array(path, content)
+    else:
+        yield from _of_lines(path, content, skipped)
+
+
+def _source(path: Path, line: int, text: str | None) -> dict:
+    return {"file": os.path.abspath(path), "line": line, "text": text}
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------
@@ -83,51 +191,140 @@ def _parquet(path: Path) -> Dataset:
 
 def _check_source(value: object, where: str) -> None:
     """A row that was saved with its source gets a new one; a column that only happens to have this name is not taken."""
-    if value is not None and not (isinstance(value, dict) and set(value) == {"file", "line", "text"}):
+    if value is not None and not is_source(value):
         raise ValueError(
             f"{where}: expected no column {SOURCE!r} of your own, got {type(value).__name__}: rename it; "
             "where each row came from is noted there"
         )
 
 
-# --- JSON lines ------------------------------------------------------------------------------------------------------
+# --- JSON lines, arrays and tables -----------------------------------------------------------------------------------
 
 
-def _jsonl(path: Path) -> Dataset:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(_unreadable(path, error)) from error
-    rows: list[dict] = []
+def _of_lines(path: Path, content: bytes, skipped: list[dict] | None) -> Iterator[dict]:
+    first = True
     for number, raw in enumerate(content.split(b"\n"), start=1):  # not splitlines: U+2028 may stand in a string
         where = f"{path} line {number}"
         try:
-            line = raw.decode("utf-8-sig")  # a byte order mark is no part of a line
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: expected UTF-8 text ({error.reason}): save the file as UTF-8") from None
-        if not line.strip():
+            try:
+                line = raw.decode("utf-8-sig")  # a byte order mark is no part of a line
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}: expected UTF-8 text ({error.reason}): save the file as UTF-8") from None
+            if not line.strip():
+                continue
+            if first and line.lstrip().startswith("["):
+                raise ValueError(
+                    f"{where}: expected one JSON object per line, got a JSON array: write each of its rows on its own line, "
+                    "or rename the file to .json"
+                )
+            first = False
+            row = _parse(line, where)
+            _check_source(row.pop(SOURCE, None), where)
+        except ValueError as error:
+            if skipped is None or first:
+                raise
+            _note(skipped, {SOURCE: _source(path, number, None)}, str(error).removeprefix(f"{where}: "))
             continue
-        if not rows and line.lstrip().startswith("["):
+        yield row | {SOURCE: _source(path, number, line)}
+
+
+def _of_array(path: Path, content: bytes) -> Iterator[dict]:
+    """The objects of one array; the `line` of each is its number in it, from 1."""
+    try:
+        rows = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text ({error.reason}): save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} line {error.lineno}: expected a JSON array ({error.msg}): repair it") from None
+    except (ValueError, RecursionError) as error:
+        cause = "more than some hundred levels" if isinstance(error, RecursionError) else first_line(error)
+        raise ValueError(f"{path}: expected an array of objects as JSON has them, got {cause}: repair it") from None
+    for number, row in enumerate(rows, start=1):
+        where = f"{path} row {number}"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}: repair it")
+        if _too_deep(row):
             raise ValueError(
-                f"{where}: expected one JSON object per line, got one array of them: convert it: {_fill(_ARRAY, path)}"
-                if path.suffix.lower() == ".json"
-                else f"{where}: expected one JSON object per line, got a JSON array: write each of its rows on its own line"
+                f"{where}: expected JSON of at most {_DEEPEST} levels, got more: write what is so deep as a string"
             )
-        row = _parse(line, where)
+        text = json.dumps(row, ensure_ascii=False)
         _check_source(row.pop(SOURCE, None), where)
-        if problem := problem_of(row):
-            raise ValueError(f"{where}: {problem}")
-        rows.append(row | {SOURCE: {"file": os.path.abspath(path), "line": number, "text": line}})
-    if not rows:
-        raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
+        yield row | {SOURCE: _source(path, number, text)}
+
+
+def _of_table(path: Path, content: bytes, skipped: list[dict] | None) -> Iterator[dict]:
+    """The rows of a table whose first line names the columns; every value is text, and the line is where its row ends."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text ({error.reason}): save the file as UTF-8") from None
+    first = text.partition("\n")[0]
+    comma = "\t" if suffix_of(path) == ".tsv" else ";" if "," not in first and ";" in first else ","
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
+    names: list[str] | None = None
+    try:
+        for values in reader:
+            if not values:
+                continue
+            if names is None:
+                names = values
+                if len(set(names)) < len(names):
+                    raise ValueError(f"{path} line 1: expected columns of different names, got {names}: rename one")
+                continue
+            if len(values) != len(names):
+                problem = f"expected {len(names)} values, as the first line has, got {len(values)}: repair the row"
+                if skipped is None:
+                    raise ValueError(f"{path} line {reader.line_num}: {problem}")
+                _note(skipped, {SOURCE: _source(path, reader.line_num, None)}, problem)
+                continue
+            row: dict[str, Any] = dict(zip(names, values, strict=True))
+            _check_source(row.get(SOURCE), f"{path} line {reader.line_num}")
+            yield row | {SOURCE: _source(path, reader.line_num, json.dumps(row, ensure_ascii=False))}
+    except csv.Error as error:
+        raise ValueError(f"{path} line {reader.line_num}: expected a table ({error}): repair the row") from None
+
+
+def _table(rows: list[dict]) -> Dataset:
+    """One dataset of all rows. What does not go into one type of Arrow becomes text: JSON, or the string as it is."""
     columns = dict.fromkeys(name for row in rows for name in row if name != SOURCE)
     columns[SOURCE] = None  # the last one
+    if any("shape" in row[SOURCE] for row in rows):
+        for row in rows:
+            row[SOURCE].setdefault("shape", None)
     try:  # from_list would keep only the columns of the first row
         return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
     except (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError) as error:
-        raise ValueError(
-            _mixture(rows) or f"{path}: expected columns that Arrow can hold ({first_line(error)}): simplify them"
-        ) from None
+        if problem := _unspeakable(rows):
+            raise ValueError(problem) from None
+        cause = error
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        if not _fits(values):
+            for row in rows:
+                if row.get(name) is not None:
+                    row[name] = [_plainer(turn) for turn in row[name]] if name == "messages" else _as_text(row[name])
+    try:
+        return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError):
+        where = rows[0][SOURCE]["file"]
+        raise ValueError(f"{where}: expected columns that Arrow can hold ({first_line(cause)}): simplify them") from None
+
+
+def _fits(values: list) -> bool:
+    try:
+        pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plainer(turn: dict) -> dict:
+    return {name: value if name in ("role", "content") or value is None else _as_text(value) for name, value in turn.items()}
 
 
 def _parse(line: str, where: str) -> dict:
@@ -144,7 +341,7 @@ def _parse(line: str, where: str) -> dict:
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}: repair the line")
     if row is None or (line.count("[") + line.count("{") > _DEEPEST and _too_deep(row)):
-        raise ValueError(f"{where}: expected JSON of at most {_DEEPEST} levels, got more: write what is so deep as a string")
+        raise ValueError(f"{where}: {_LEVELS}")
     return row
 
 
@@ -160,51 +357,28 @@ def _too_deep(row: dict) -> bool:
     return bool(level)
 
 
-# --- what Arrow cannot hold ------------------------------------------------------------------------------------------
-
-_WHOLE, _POINT, _LONG = "a whole number", "a number with a point", "a whole number beyond 53 bits"
-_ALIKE = ({_WHOLE, _POINT}, {_WHOLE, _LONG})  # kinds that go into one column
+# --- what no text holds ----------------------------------------------------------------------------------------------
 
 
-def _mixture(rows: Sequence[dict]) -> str | None:
-    """The first line whose values do not go into one column with those above it, the column, and the kinds."""
-    met: dict[str, dict[str, int]] = {}
+def _unspeakable(rows: Iterable[dict]) -> str | None:
+    """The first line with half a character, in a name or a value, and its column."""
     for row in rows:
-        number, where = row[SOURCE]["line"], f"{row[SOURCE]['file']} line {row[SOURCE]['line']}"
         for name, value in row.items():
-            for column, kind, problem in _kinds(value, name) if name != SOURCE else ():
-                if problem:
-                    return f"{where}: {problem} in {column!r}: repair it or write it as a string"
-                kinds = met.setdefault(column, {})
-                kinds.setdefault(kind, number)
-                for other, first in kinds.items():
-                    if other != kind and {other, kind} not in _ALIKE:
-                        return (
-                            f"{where}: expected one type of value in each column, got {kind} in {column!r}, "
-                            f"where line {first} has {other}: make them equal"
-                        )
+            for column, problem in _halves(value, name) if name != SOURCE else ():
+                where = f"{row[SOURCE]['file']} line {row[SOURCE]['line']}"
+                return f"{where}: {problem} in {column!r}: repair it or write it as a string"
     return None
 
 
-def _kinds(value: object, column: str) -> Iterator[tuple[str, str, str | None]]:
-    """(column, kind, problem) of a value and of all within it; `turns[].name` is a field of the objects in a list."""
-    problem = half_a_character(column)
-    if problem:
-        yield ascii(column), "", problem
+def _halves(value: object, column: str) -> Iterator[tuple[str, str]]:
+    """(column, problem) of a value and of all within it; `turns[].name` is a field of the objects in a list."""
+    if problem := half_a_character(column):
+        yield ascii(column), problem
     elif isinstance(value, dict):
-        yield column, "an object", None
         for name, inner in value.items():
-            yield from _kinds(inner, f"{column}.{name}")
+            yield from _halves(inner, f"{column}.{name}")
     elif isinstance(value, list):
-        yield column, "a list", None
         for inner in value:
-            yield from _kinds(inner, f"{column}[]")
-    elif isinstance(value, str):
-        yield column, "a string", half_a_character(value)
-    elif isinstance(value, bool):
-        yield column, "true or false", None
-    elif isinstance(value, int):
-        beyond = "expected a whole number within 64 bits, got a longer one"
-        yield column, _WHOLE if abs(value) <= 2**53 else _LONG, None if -(2**63) <= value < 2**63 else beyond
-    elif isinstance(value, float):
-        yield column, _POINT, None
+            yield from _halves(inner, f"{column}[]")
+    elif isinstance(value, str) and (problem := half_a_character(value)):
+        yield column, problem

@@ -3,8 +3,9 @@
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,21 +15,31 @@ from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib._types import Tokenizer
 from fisherlib.text.rows import as_stored, problem_of
+from fisherlib.text.shapes import conversation
 
 _LARGEST_ID = 2**31 - 1  # no vocabulary is larger; whether a model knows an id is its own affair
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one example, and for each whether it is a response token (one that is predicted and counted)."""
+    """Token ids of one example, and for each whether it is a response token (one that is predicted and counted).
+
+    `cut_from`: of a row that was too long, and was dropped (no ids are left) or truncated, how many tokens it had; else 0.
+    """
 
     input_ids: list[int]
     is_response: list[bool]
+    cut_from: int = field(default=0, repr=False, kw_only=True)
 
 
 @checked
 def encode(
-    rows: Dataset | Sequence[Sequence[int]], tokenizer: Tokenizer | None, *, max_tokens: int | None = None
+    rows: Dataset | Sequence[Sequence[int]],
+    tokenizer: Tokenizer | None,
+    *,
+    max_tokens: int | None = None,
+    turns: str = "all",
+    too_long: str = "error",
 ) -> list[Encoded]:
     """Token ids and response mask of every row.
 
@@ -38,34 +49,53 @@ def encode(
     With a chat template, rows become conversations and the assistant turns with their end-of-turn token count;
     without one, the prompt and the response are joined as they stand (a `system` line is left out) and the response with
     the end-of-text token counts. `tokenizer=None` takes rows that are lists of token ids, where every position counts.
-    The first token of a sequence never counts: nothing precedes it to predict it from.
+    The first token of a sequence never counts: nothing precedes it to predict it from. `turns`: "all" the assistant's, but
+    those of `weight` 0, or the "last" only. `too_long`: what becomes of a row of more than `max_tokens`: "error", "drop" (it
+    has no tokens, and so is never chosen for a budget of them) or "truncate" (its end is cut off); `Encoded.cut_from` says
+    which rows these were. Calls of tools are rendered as the chat template does it; a template that leaves them out is
+    refused. So is one that rewrites what it wrote, unless each answer can be found again in the whole.
     Raises `ValueError` for a row that `load_pool` would refuse, ids that are no whole numbers from 0 to 2^31 - 1, a chat
     template from which the response cannot be told, if a row exceeds `max_tokens`, if no token of any row counts, or for a
     `Pool` in place of its rows.
     """
     rows = as_stored(rows)
-    if tokenizer is None:
-        encoded = [_encode_ids(row, number) for number, row in enumerate(rows)]
-    else:
-        if not tokenizer.is_fast:
-            raise ValueError(
-                f"expected a fast tokenizer, got {type(tokenizer).__name__}: it cannot say where its tokens lie"
-            )
-        encoded = [_encode_row(row, number, tokenizer) for number, row in enumerate(rows)]
-    for number, example in enumerate(encoded):
-        if example.is_response:
-            example.is_response[0] = False
-        if max_tokens is not None and len(example.input_ids) > max_tokens:
-            raise ValueError(
-                f"row {number}: expected at most {max_tokens:,} tokens (the model's context), "
-                f"got {len(example.input_ids):,}: shorten or drop the row"
-            )
+    check_encoding(tokenizer, turns, too_long)
+    encoded = [encode_row(row, number, tokenizer, turns, max_tokens, too_long) for number, row in enumerate(rows)]
     if not any(any(example.is_response) for example in encoded):
         raise ValueError(
             f"expected some response tokens to learn from, got none in {len(encoded)} rows: "
             "look at the mask audit; the rows may be empty, or the chat template may drop the assistant's turns"
         )
     return encoded
+
+
+def check_encoding(tokenizer: Tokenizer | None, turns: str, too_long: str) -> None:
+    """Raise `ValueError` for options that are not known, or a tokenizer that does not say where its tokens lie."""
+    if turns not in ("all", "last"):
+        raise ValueError(f"expected turns 'all' or 'last', got {turns!r}: change turns=")
+    if too_long not in ("error", "drop", "truncate"):
+        raise ValueError(f"expected too_long 'error', 'drop' or 'truncate', got {too_long!r}: change too_long=")
+    if tokenizer is not None and not tokenizer.is_fast:
+        raise ValueError(f"expected a fast tokenizer, got {type(tokenizer).__name__}: it cannot say where its tokens lie")
+
+
+def encode_row(
+    row: object, number: int, tokenizer: Tokenizer | None, turns: str, max_tokens: int | None, too_long: str
+) -> Encoded:
+    """One row, as `encode` does it. Raises `ValueError` with its number."""
+    example = _encode_ids(row, number) if tokenizer is None else _encode_row(row, number, tokenizer, turns)
+    if example.is_response:
+        example.is_response[0] = False
+    tokens = len(example.input_ids)
+    if max_tokens is None or tokens <= max_tokens:
+        return example
+    if too_long == "error":
+        raise ValueError(
+            f"row {number}: expected at most {max_tokens:,} tokens (the model's context), "
+            f"got {tokens:,}: shorten or drop the row, or give too_long='drop' or 'truncate'"
+        )
+    left = max_tokens if too_long == "truncate" else 0
+    return Encoded(example.input_ids[:left], example.is_response[:left], cut_from=tokens)
 
 
 def _encode_ids(row: object, number: int) -> Encoded:
@@ -91,14 +121,14 @@ def _encode_ids(row: object, number: int) -> Encoded:
     return Encoded(ids, [True] * len(ids))
 
 
-def _encode_row(row: dict, number: int, tokenizer: Tokenizer) -> Encoded:
+def _encode_row(row: Any, number: int, tokenizer: Tokenizer, turns: str) -> Encoded:
     problem = problem_of(row)
     if tokenizer.chat_template is None and isinstance(row, dict) and row.get("messages") is not None:
         problem = "expected a tokenizer with a chat template for 'messages' rows: give 'prompt' and 'response'"
     if problem:
         raise ValueError(f"row {number}: {problem}")
     try:
-        text, spans = _render(row, tokenizer)
+        text, spans = _render(row, tokenizer, turns)
     except ValueError as error:
         raise ValueError(f"row {number}: {error}") from error
     templated = tokenizer.chat_template and not _is_text(row)
@@ -113,7 +143,7 @@ def _is_text(row: dict) -> bool:
     return row.get("messages") is None and (row.get("prompt") is None or row.get("response") is None)
 
 
-def _render(row: dict, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:
+def _render(row: dict, tokenizer: Tokenizer, which: str) -> tuple[str, list[tuple[int, int]]]:
     """The text of a row, and the character spans of its responses."""
     if _is_text(row):
         text = row["text"] + (tokenizer.eos_token or "")
@@ -121,45 +151,76 @@ def _render(row: dict, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]
     if tokenizer.chat_template is None:
         text = row["prompt"] + row["response"] + (tokenizer.eos_token or "")
         return text, [(len(row["prompt"]), len(text))]
-    turns = _turns(row)
-    text = _apply(tokenizer, turns)
+    turns, tools = conversation(row)
+    text = _apply(tokenizer, turns, tools)
     spans = []
-    for i, turn in enumerate(turns):
-        if turn["role"] == "assistant":
-            before = _apply(tokenizer, turns[:i], add_generation_prompt=True)
-            through = _apply(tokenizer, turns[: i + 1])
-            if not (through.startswith(before) and text.startswith(through.rstrip())):
-                raise ValueError(
-                    "expected a chat template that renders a conversation turn by turn, but this one rewrites what it wrote "
-                    f"before turn {i}: give one exchange per row, or a tokenizer with a plainer template"
-                )
-            if before == _apply(tokenizer, turns[:i]):
-                _check_template_without_prompt(tokenizer, turns, i, before, through)
-            spans.append((len(before), len(through.rstrip())))  # the end-of-turn token counts, the newline after it not
+    answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    for i in answers if which == "all" else answers[-1:]:
+        if turns[i].get("weight") == 0:  # OpenAI's word for a turn that is not trained on
+            continue
+        before = _apply(tokenizer, turns[:i], tools, add_generation_prompt=True)
+        through = _apply(tokenizer, turns[: i + 1], tools)
+        if through.startswith(before) and text.startswith(through.rstrip()):
+            end = len(through.rstrip())  # the end-of-turn token counts, the newline after it not
+        else:
+            end = _found_again(text, before, through, turns[i]["content"], tokenizer)
+        if end is None:
+            raise ValueError(
+                "expected a chat template that renders a conversation turn by turn, but this one rewrites what it wrote "
+                f"before turn {i}: give one exchange per row, or a tokenizer with a plainer template"
+            )
+        if before == _apply(tokenizer, turns[:i], tools):
+            _check_template_without_prompt(tokenizer, turns, tools, i, before, through)
+        if turns[i].get("tool_calls") and text == _apply(tokenizer, _without_calls(turns, i), tools):
+            raise ValueError(
+                f"expected a chat template that renders calls of tools, but this one leaves out those of turn {i}: "
+                "drop the row, or give a tokenizer whose template knows tools"
+            )
+        spans.append((len(before), end))
     return text, spans
 
 
-def _turns(row: dict) -> list[dict]:
-    return row.get("messages") or [
-        *([{"role": "system", "content": row["system"]}] if row.get("system") else []),
-        {"role": "user", "content": row["prompt"]},
-        {"role": "assistant", "content": row["response"]},
-    ]
+def _found_again(text: str, before: str, through: str, content: str, tokenizer: Tokenizer) -> int | None:
+    """Where an answer ends in a conversation that is rendered otherwise as a whole than as far as this answer.
+
+    Some templates add to the last answer what earlier ones do not get (an empty <think>, an end of text). The answer must
+    stand where it is asked for, word for word; and behind it both have the same special token, its end.
+    None if it cannot be told.
+    """
+    content = content.strip()
+    if not (content and text.startswith(before) and content in through[len(before) :]):
+        return None
+    last, at = through.rindex(content) + len(content), text.find(content, len(before))
+    if at < 0 or text[len(before) : at].strip():
+        return None
+    begin = at + len(content)
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text[begin:], through[last:], strict=False))
+    common = "".join(one for one, _ in pairs)
+    marks = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    ends = [len(mark) for mark in marks if common.lstrip().startswith(mark)]
+    return begin + len(common) - len(common.lstrip()) + max(ends) if ends else None
 
 
-def _apply(tokenizer: Tokenizer, turns: list[dict], *, add_generation_prompt: bool = False) -> str:
+def _without_calls(turns: list[dict], i: int) -> list[dict]:
+    return [{k: v for k, v in turn.items() if k != "tool_calls"} if j == i else turn for j, turn in enumerate(turns)]
+
+
+def _apply(tokenizer: Tokenizer, turns: list[dict], tools: list | None, *, add_generation_prompt: bool = False) -> str:
+    more = {} if tools is None else {"tools": tools}
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **more)
     except Exception as error:  # a chat template is a program of its own, and may raise anything
         raise ValueError(f"{first_line(error)}: the chat template refuses this conversation; mend it or drop it") from error
 
 
-def _check_template_without_prompt(tokenizer: Tokenizer, turns: list[dict], i: int, before: str, through: str) -> None:
+def _check_template_without_prompt(
+    tokenizer: Tokenizer, turns: list[dict], tools: list | None, i: int, before: str, through: str
+) -> None:
     """Refuse a template that writes the same with `add_generation_prompt` as without, though its answers have a header.
 
     Where the answer's text follows the question at once, as Llama 2's and Mistral's do, there is nothing to ask for.
     """
-    answers = [_apply(tokenizer, [*turns[:i], {**turns[i], "content": text}]) for text in "01"]
+    answers = [_apply(tokenizer, [*turns[:i], {**turns[i], "content": text}], tools) for text in "01"]
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*answers, strict=False))
     header = "".join(one for one, _ in pairs)[len(before) :].strip() if answers[0] != answers[1] else ""
     if header:  # before the text, and so within what counts
@@ -167,7 +228,7 @@ def _check_template_without_prompt(tokenizer: Tokenizer, turns: list[dict], i: i
             "expected a chat template that writes the header of an answer when asked to (add_generation_prompt), but this "
             f"one ignores that, so its {header[:60]!r} would count as response: add the clause to the template"
         )
-    if not _apply(tokenizer, [*turns[: i + 1], {"role": "user", "content": "0"}]).startswith(through.rstrip()):
+    if not _apply(tokenizer, [*turns[: i + 1], {"role": "user", "content": "0"}], tools).startswith(through.rstrip()):
         raise ValueError(
             "expected a chat template that ends with the last turn, but this one writes more after an answer, such as the "
             "header of the next, whether asked to (add_generation_prompt) or not, and it would count as response: "
@@ -233,4 +294,4 @@ class MaskAudit:
 
 def _texts(row: dict) -> Iterator[str]:
     """All that a row says itself, without what a template adds."""
-    return iter([row["text"]] if _is_text(row) else [turn["content"] for turn in _turns(row)])
+    return iter([row["text"]] if _is_text(row) else [turn["content"] for turn in conversation(row)[0]])

@@ -14,9 +14,9 @@ from datasets import Dataset
 
 from fisherlib._door import checked
 from fisherlib._files import replacing
-from fisherlib.text.rows import SOURCE, TEXT, as_stored, columns_of, problem_of
+from fisherlib.text.rows import SOURCE, TEXT, as_stored, columns_of, is_source, problem_of
+from fisherlib.text.shapes import read_again
 
-_SOURCE_KEYS = {"file", "line", "text"}
 _NOT_LINES = (".parquet", ".arrow", ".csv", ".tsv", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _AS_TEXT = datetime.date | datetime.time | datetime.timedelta | decimal.Decimal  # a datetime is a date
 _CANONICAL = json.JSONEncoder(sort_keys=True, default=str)
@@ -83,7 +83,7 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
             f"expected a .jsonl file to write to, got {str(path)!r}, which would not be what its name says: rename it"
         )
     kind = rows.features.get(SOURCE)
-    ours = isinstance(kind, dict) and set(kind) == _SOURCE_KEYS  # also where it is None: of rows joined with others
+    ours = is_source(kind)  # also where it is None: of rows joined with others
     lines, files = [], set()
     for number, row in enumerate(columns_of(rows, rows.column_names)):
         source = _source(row)
@@ -91,9 +91,8 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
         if source:
             files.add(source["file"])
         if line is None:
-            said = {name: _sayable(v, f"row {number}, {name!r}") for name, v in row.items() if not (ours and name == SOURCE)}
-            line = json.dumps(said, ensure_ascii=False)
-        elif source and not _says(line, row):
+            line = as_line({name: v for name, v in row.items() if not (ours and name == SOURCE)}, f"row {number}")
+        elif source and not _says(source, row):
             raise ValueError(
                 f"row {number}: expected the text of its line in the file, line {source['line']} of {source['file']}, got "
                 f"another: to write the rows as they are now, leave the lines out with rows.remove_columns({SOURCE!r})"
@@ -116,22 +115,20 @@ def write_jsonl(rows: Dataset, path: str | Path) -> None:
 def _source(row: dict) -> dict | None:
     """Where a row came from, unless its dataset has a column of that name that is not ours."""
     source = row.get(SOURCE)
-    return source if isinstance(source, dict) and set(source) == _SOURCE_KEYS else None
+    return source if is_source(source) else None
 
 
-def _says(line: object, row: dict) -> bool:
-    """Whether this is still the line of this row: one line, of JSON, with the same words."""
-    try:
-        said: Any = json.loads(line) if isinstance(line, str) and "\n" not in line else None
-    except (ValueError, RecursionError):
-        return False
-    return problem_of(said) is None and problem_of(row) is None and _words(said) == _words(row)
+def _says(source: dict, row: dict) -> bool:
+    """Whether its line is still the line of this row: one line, of JSON, with the same words."""
+    line = source["text"]
+    said = read_again(source) if isinstance(line, str) and "\n" not in line else None
+    return said is not None and problem_of(row) is None and _words(said) == _words(row)
 
 
 def _words(row: dict) -> list:
     """The strings of a row that are trained on, which nothing on the way changes unless somebody edits them."""
     turns = row.get("messages") or []
-    return [[(turn["role"], turn["content"]) for turn in turns], *(row.get(name) for name in TEXT if name != "messages")]
+    return [[(turn["role"], turn.get("content")) for turn in turns], *(row.get(name) for name in TEXT if name != "messages")]
 
 
 def _plain(value: Any) -> Any:
@@ -140,6 +137,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def as_line(row: dict, where: str) -> str:
+    """A row as a line of JSON. Raises `ValueError` for what JSON cannot hold."""
+    return json.dumps({name: _sayable(value, f"{where}, {name!r}") for name, value in row.items()}, ensure_ascii=False)
 
 
 def _sayable(value: Any, where: str) -> Any:

@@ -8,7 +8,10 @@ from datasets import Dataset
 SHAPES = "expected the columns 'prompt' and 'response', or 'messages', or 'text'"
 TEXT = ("messages", "system", "prompt", "response", "text")  # the columns that are looked at
 Rows = TypeVar("Rows")
-SOURCE = "_source"  # the column that `load_pool` adds: {"file", "line", "text"}, the line as it was, or None
+# The column that `load_pool` adds: {"file", "line", "text"}, the line as it was, or None; and, if any row of the file had
+# another shape than ours, the "shape" that each was read as.
+SOURCE = "_source"
+_SOURCE_KEYS = {"file", "line", "text"}
 _ASSISTANT = "assistant"
 _ALIASES = {_ASSISTANT, "gpt", "chatgpt", "model", "bot", "chatbot", "ai"}  # of who answers, in other formats
 
@@ -28,6 +31,11 @@ def as_stored(rows: Rows) -> Rows:
             "make its text with rows.map, or leave it out with rows.with_format(None)"
         )
     return rows.with_format(None)
+
+
+def is_source(value: object) -> bool:
+    """Whether this is what `load_pool` notes of a row, and no value of a column that only happens to have the name."""
+    return isinstance(value, Mapping) and set(value) - {"shape"} == _SOURCE_KEYS
 
 
 def columns_of(rows: Dataset, names: Sequence[str]) -> Iterator[dict]:
@@ -81,19 +89,20 @@ def _problem_of_turns(turns: object) -> str | None:
             return f"expected every 'role' in 'messages' to be a string, got {type(role).__name__} in turn {number}: fill it"
         if role != _ASSISTANT and role.strip().lower() in _ALIASES:
             return f"expected '{_ASSISTANT}' as the role of who answers, got {role!r} in turn {number}: rename the role"
-        if content is None:
+        if content is None and not turn.get("tool_calls"):
             return (
                 f"expected every 'content' in 'messages' to be a string, got none in turn {number}: a turn without text "
-                "(a tool call, say) cannot be rendered; give it a text or drop the row"
+                "(and without tool_calls) cannot be rendered; give it a text or drop the row"
             )
-        if not isinstance(content, str):
+        if content is not None and not isinstance(content, str):
             return (
                 "expected every 'content' in 'messages' to be a string, "
-                f"got {type(content).__name__} in turn {number}: join the parts of the turn"
+                f"got {type(content).__name__} in turn {number}: join its parts, as load_pool does"
             )
-        if broken := half_a_character(role) or half_a_character(content):
+        if broken := half_a_character(role) or half_a_character(content or ""):
             return f"{broken} in turn {number} of 'messages': repair it or drop the row"
-    if not any(turn["role"] == _ASSISTANT and turn["content"].strip() for turn in turns):
+    answers = [turn for turn in turns if turn["role"] == _ASSISTANT]
+    if not any((turn.get("content") or "").strip() or turn.get("tool_calls") for turn in answers):
         return "expected an assistant turn with text in 'messages', got none: drop the row or fill it"
     if turns[0]["role"] == _ASSISTANT:
         return "expected a turn before the assistant's first in 'messages', got none: add what it answers, or drop the turn"

@@ -1,6 +1,5 @@
 """A selection that is interrupted or killed goes on where it was, and a checkpoint of another selection is refused."""
 
-import importlib
 import json
 import multiprocessing
 import random
@@ -14,10 +13,8 @@ import torch
 from tqdm import tqdm
 
 import fisherlib as fl
-from fisherlib.greedy import checkpoint
+from fisherlib.greedy import checkpoint, run
 from fisherlib.greedy.race import Race
-
-greedy = importlib.import_module("fisherlib.greedy.select")  # the package's attribute is the function
 
 PICKS = 60
 
@@ -136,7 +133,7 @@ def test_an_interrupt_while_it_is_certified_loses_no_pick(tmp_path, monkeypatch)
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(greedy, "slack", stop)
+    monkeypatch.setattr(run, "slack", stop)
     with pytest.raises(KeyboardInterrupt):
         fl.select(pool(), examples=PICKS, checkpoint=tmp_path / "picks.json")
     assert len(fl.Selection.load(tmp_path / "picks.json")) == PICKS

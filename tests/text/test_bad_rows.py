@@ -1,7 +1,6 @@
 """Does a bad file or row say, in one line, where it is bad, why, and what to do?"""
 
 import errno
-import gzip
 import json
 import os
 from pathlib import Path
@@ -59,10 +58,8 @@ BAD_ROWS = {
     "assistant first": (turns(A, U, A), "expected a turn before the assistant's first in 'messages', got none"),
     "null content": (
         turns(U, {**A, "content": None}),
-        "got none in turn 1: a turn without text .a tool call, say. cannot be",
+        "got none in turn 1: a turn without text .and without tool_calls. cannot be",
     ),
-    "no content": (turns(U, {"role": "assistant", "tool_calls": [{"name": "f"}]}, A), "got none in turn 1: a turn without"),
-    "parts": (turns(U, {**A, "content": [{"text": "y"}]}), "to be a string, got list in turn 1: join the parts of the turn"),
     "a role that is a number": (turns(U, {**A, "role": 1}), "every 'role' in 'messages' to be a string, got int in turn 1"),
     "a role that is null": (turns({**U, "role": None}, A), "every 'role' .* got NoneType in turn 0"),
     "gpt beside": (
@@ -156,8 +153,6 @@ LINES = {
     "digits": (extra("9" * 5000), "line 2: expected numbers as JSON has them, got one of thousands of digits"),
     "NaN": (extra("NaN"), "line 2: expected numbers as JSON has them, got NaN: write null or a string"),
     "infinity": (extra("[-Infinity]"), "line 2: expected numbers as JSON has them, got -Infinity"),
-    "64 bits": (extra("[1, 18446744073709551616]"), r"line 2: expected a whole number within 64 bits, .* in 'x\[\]'"),
-    "63 bits": (extra("9223372036854775808"), "line 2: expected a whole number within 64 bits, .* in 'x'"),
     "half a character": (extra('{"y": "\\ud800"}'), "line 2: expected whole characters, .* in 'x.y': repair it"),
     "half in a name": (extra('{"\\ud800": 1}'), "line 2: expected whole characters"),
 }
@@ -171,23 +166,24 @@ def test_what_json_or_arrow_cannot_hold_has_a_line(tmp_path, line, message):
 
 
 MIXTURES = {
-    "numbers and strings": (["1", '"row-1"'], "got a string in 'x', where line 1 has a whole number"),
-    "booleans and numbers": (["true", "1"], "got a whole number in 'x', where line 1 has true or false"),
-    "a list and none": (["[1]", "1"], "got a whole number in 'x', where line 1 has a list"),
-    "within a list": (["[1]", '[2, "a"]'], r"got a string in 'x\[\]', where line 1 has a whole number"),
-    "within objects": (
-        ['{"y": [{"z": 1}]}', '{"y": [{"z": {}}]}'],
-        r"got an object in 'x.y\[\].z', where line 1 has a whole",
-    ),
-    "53 bits": (["0.5", "1152921504606846976"], "got a whole number beyond 53 bits in 'x', where line 1 has a number with"),
+    "numbers and strings": (["1", '"row-1"'], ["1", "row-1"]),
+    "booleans and numbers": (["true", "1"], ["true", "1"]),
+    "a list and none": (["[1]", "1"], ["[1]", "1"]),
+    "within a list": (["[1]", '[2, "a"]'], ["[1]", '[2, "a"]']),
+    "within objects": (['{"y": [{"z": 1}]}', '{"y": [{"z": {}}]}'], ['{"y": [{"z": 1}]}', '{"y": [{"z": {}}]}']),
+    "53 bits": (["0.5", "1152921504606846976"], ["0.5", "1152921504606846976"]),
+    "64 bits": (["1", "[1, 18446744073709551616]"], ["1", "[1, 18446744073709551616]"]),
+    "63 bits": (["1", "9223372036854775808"], ["1", "9223372036854775808"]),
 }
 
 
-@pytest.mark.parametrize(("values", "message"), MIXTURES.values(), ids=MIXTURES)
-def test_a_mixture_names_the_column_the_line_and_the_kinds(tmp_path, values, message):
-    with pytest.raises(ValueError, match=f"my.jsonl line 4: expected one type of value in each column, {message}") as error:
-        fl.load_pool(write(tmp_path, extra(values[0]), "", extra("null"), extra(values[1])))
-    one_line(error)
+@pytest.mark.parametrize(("values", "texts"), MIXTURES.values(), ids=MIXTURES)
+def test_a_column_of_several_types_becomes_text_and_its_lines_stay_as_they_were(tmp_path, values, texts):
+    lines = [extra(values[0]), extra("null"), extra(values[1])]
+    rows = fl.load_pool(write(tmp_path, *lines), test_fraction=0).train
+    assert rows["x"][:] == [texts[0], None, texts[1]] and rows["prompt"][:] == ["p"] * 3
+    fl.text.write_jsonl(rows, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == lines
 
 
 def test_what_arrow_can_hold_is_no_mixture(tmp_path):
@@ -215,39 +211,15 @@ def test_parquet_text_that_is_not_utf8_is_refused(tmp_path):
     one_line(error)
 
 
-def run(command, folder):
-    import subprocess
-    import sys
-
-    command = command.replace("python ", f"{sys.executable} ", 1)
-    subprocess.run(command, shell=True, check=True, cwd=folder, timeout=120)
-
-
-def test_other_kinds_of_files_say_what_they_are_and_how_to_convert_them(tmp_path):
-    (tmp_path / "t.csv").write_text('prompt,response\n"a, b",5\np,NA\n')
-    (tmp_path / "s.tsv").write_text("prompt\tresponse\na, b\t5\np\tNA\n")
-    (tmp_path / "z.jsonl.gz").write_bytes(
-        gzip.compress(b'{"prompt": "a, b", "response": "5"}\n{"prompt": "p", "response": "NA"}')
-    )
-    array = [{"prompt": "a, b", "response": "5"}, {"prompt": "p", "response": "NA"}]
-    (tmp_path / "a.json").write_text(json.dumps(array, indent=1))
-    for name, kind, made in (
-        ("t.csv", "t.csv', a table: convert it: (.*)", "t.jsonl"),
-        ("s.tsv", "s.tsv', a table: convert it: (.*)", "s.jsonl"),
-        ("z.jsonl.gz", "z.jsonl.gz', compressed: convert it: (.*)", "z.jsonl"),
-        ("a.json", "a.json line 1: expected one JSON object per line, got one array of them: convert it: (.*)", "a.jsonl"),
-    ):
-        with pytest.raises(ValueError, match=kind) as error:
-            fl.load_pool(tmp_path / name)
-        run(str(error.value).split("convert it: ")[1], tmp_path)  # the line that it gives does what it says
-        rows = fl.load_pool(tmp_path / made, test_fraction=0).train
-        assert rows.select_columns(["prompt", "response"]).to_list() == array
-    with pytest.raises(ValueError, match="got one array|got a JSON array: write each of its rows on its own line"):
+def test_other_kinds_of_files_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="got a JSON array: write each of its rows on its own line, or rename"):
         fl.load_pool(write(tmp_path, "[" * 5000))
     with pytest.raises(ValueError, match="no such file; check the path"):
         fl.load_pool(tmp_path / "absent.csv")
     (tmp_path / "notes").write_text("x")
-    with pytest.raises(ValueError, match="expected a .jsonl or .parquet file, got .*notes': convert it"):
+    with pytest.raises(
+        ValueError, match="expected a .jsonl, .json, .csv, .tsv or .parquet file .* got .*notes': convert it"
+    ):
         fl.load_pool(tmp_path / "notes")
 
 

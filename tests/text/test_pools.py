@@ -264,7 +264,7 @@ def test_what_is_no_dataset_says_what_to_do(tmp_path):
         (tmp_path / "saved", "written with save_to_disk: open it with datasets.load_from_disk and give that"),
         (DatasetDict(train=rows), "got a DatasetDict: give one of its splits"),
         (rows.to_iterable_dataset(), "got an IterableDataset: make one with Dataset.from_list"),
-        (rows.to_list(), "got a list: make one with Dataset.from_list"),
+        (rows.to_list(), "got a list: make one with Dataset.from_list, or name the files"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             fl.load_pool(source)

@@ -8,8 +8,10 @@ from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
+from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
+from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import designs, line_panels, simplex
 from fisherlib.course.plotting.why import moved, properties
 
@@ -34,6 +36,10 @@ __all__ = [
     "length_scatter",
     "line_panels",
     "living",
+    "living_certificate",
+    "living_gains",
+    "living_lazy",
+    "living_softmax",
     "movable",
     "moved",
     "overlap",

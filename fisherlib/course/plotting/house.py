@@ -135,12 +135,15 @@ def picture(image, dpi: int = _DPI) -> tuple[bytes, dict[str, int]]:
 
 
 def in_few_colours(image, shades: int):
-    """An image with a palette whose lightest colour is white."""
-    few = image.quantize(shades, dither=0)
-    palette = np.array(few.getpalette()).reshape(-1, 3)
-    palette[palette.sum(1).argmax()] = 255
-    few.putpalette(palette.ravel().tolist())
-    return few
+    """An image with a palette: white, black, the colours of the house, and the most useful others."""
+    from PIL import Image
+
+    kept = [[int(of[k : k + 2], 16) for k in (1, 3, 5)] for of in ("#FFFFFF", "#000000", *COLOURS.values(), GREY)]
+    others = np.array(image.quantize(shades - len(kept), dither=0).getpalette()).reshape(-1, 3)
+    apart = np.abs(others[:, None] - kept).max(2).min(1) > 8  # a near-white would be taken for white
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([level for of in [*kept, *others[apart].tolist()][:shades] for level in of])
+    return image.quantize(palette=palette, dither=0)
 
 
 def shown_size(image, dpi: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fisherlib.course.plotting.house import PAGE, bundle, in_few_colours, pixels, shown_size
+from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, bundle, in_few_colours, pixels, shown_size
 
 _LIMIT = 120_000  # bytes of a bundle: the film is in it twice
 _DPIS = (192, 144, 96)  # the sharpest that is light enough
@@ -19,7 +19,7 @@ _FIRST, _OTHERS = 3000, 900  # milliseconds: the finished picture can be read, t
 # stands still and gives the maps from numbers to pixels; `slider` and `button` are plain inputs, so the keyboard works too.
 # Colours and sizes are set here, since a page may be dark, and a telephone shows 480 units on 340 pixels.
 _SHARED = """
-const box = document.currentScript.parentElement;
+const box = document.currentScript.parentElement, [blue, brown, green, pink, grey] = colours;
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const set = (at, values) => Object.entries(values).forEach(([name, value]) => at.setAttribute(name, value));
 const put = (parent, tag, values = {}, text = "") => {
@@ -49,6 +49,11 @@ const axes = (svg, [left, top, right, bottom], [x0, x1, xname], [y0, y1, yname])
   put(svg, "text", {x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle"}, xname);
   put(svg, "text", {x: left, y: top - 8}, yname);
   return {x, y};
+};
+const clipped = (svg, [left, top, right, bottom]) => {
+  const name = "clip" + Math.random().toString(36).slice(2), inside = put(svg, "clipPath", {id: name});
+  put(inside, "rect", {x: left, y: top, width: right - left, height: bottom - top});
+  return put(svg, "g", {"clip-path": `url(#${name})`});
 };
 const words = () => put(box, "p", {"aria-live": "polite", style: "margin:.3em 0"});
 const slider = (name, count, at, act) => {
@@ -113,8 +118,10 @@ def living(frames: Sequence, script: str, data: Mapping[str, Any], alt: str) -> 
 
 def _page(script: str, data: Mapping[str, Any], alt: str) -> str:
     """One script in a scope of its own, so that two pictures on a page do not meet."""
-    texts = (json.dumps(thing, default=_plain).replace("</", "<\\/") for thing in (data, alt))
-    return "<script>(() => {{\nconst data = {}, alt = {};{}{}\n}})();</script>".format(*texts, _SHARED, script.rstrip())
+    things = data, alt, [*COLOURS.values(), GREY]
+    texts = (json.dumps(thing, default=_plain).replace("</", "<\\/") for thing in things)
+    begin = "<script>(() => {{\nconst data = {}, alt = {}, colours = {};".format(*texts)
+    return f"{begin}{_SHARED}{script.rstrip()}\n}})();</script>"
 
 
 def _plain(value):
@@ -124,15 +131,22 @@ def _plain(value):
 
 
 def _film(images: Sequence) -> bytes:
-    """An animated PNG in one palette."""
-    from PIL import Image
+    """An animated PNG in one palette; of every frame but the first only what has changed, the rest is transparent."""
+    from PIL import Image, PngImagePlugin
 
-    strip = Image.new("RGB", (images[0].width, images[0].height * len(images)), "white")
+    w, h = images[0].size
+    strip = Image.new("RGB", (w, h * len(images)))
     for k, image in enumerate(images):
-        strip.paste(image, (0, k * image.height))
-    palette = in_few_colours(strip, _SHADES)
-    first, *rest = [image.quantize(palette=palette, dither=0) for image in images]
+        strip.paste(image, (0, k * h))
+    film = in_few_colours(strip, _SHADES)
+    seen = np.asarray(film).reshape(len(images), h, w)
+    changed = np.where(seen[1:] == seen[:-1], np.uint8(_SHADES), seen[1:])
+    frames = [Image.fromarray(frame) for frame in (seen[0], *changed)]
+    for frame in frames:
+        frame.putpalette((film.getpalette() + [255] * 3 * _SHADES)[: 3 * _SHADES + 3])
     buffer = io.BytesIO()
-    times = [_FIRST] + [_OTHERS] * len(rest)
-    first.save(buffer, format="png", save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
+    times, over = [_FIRST] + [_OTHERS] * len(changed), PngImagePlugin.Blend.OP_OVER
+    first, *rest = frames
+    options = {"append_images": rest, "duration": times, "loop": 0, "blend": over, "transparency": _SHADES}
+    first.save(buffer, format="png", save_all=True, optimize=True, **options)
     return buffer.getvalue()

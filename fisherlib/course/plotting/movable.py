@@ -12,7 +12,7 @@ _ACROSS, _UP = 2.6, 2.1  # how far the axes go; they stand still, so that an ell
 # The formulas of notebooks 01 and 02: V = V0 + X^T X, the ellipse u^T V u = 1 as L^-T times the unit circle, its area
 # pi / sqrt(det V), and the gain log(1 + x^T V^-1 x) of each point that is not chosen.
 _SCRIPT = """
-const rows = data.points, on = rows.map((_, k) => data.chosen.includes(k)), [blue, brown] = data.colours;
+const rows = data.points, on = rows.map((_, k) => data.chosen.includes(k));
 const svg = canvas(480, 400), {x, y} = axes(svg, [30, 24, 470, 379], [-2.6, 2.6, ""], [-2.1, 2.1, ""]);
 const shape = put(svg, "polygon", {fill: blue, "fill-opacity": .2, stroke: blue, "stroke-width": 2});
 const dots = rows.map((_, k) => put(svg, "g", {tabindex: 0, role: "checkbox", "aria-label": `point ${k}`,
@@ -91,8 +91,7 @@ def movable(points: np.ndarray, chosen: Sequence[int], prior: float = 0.0) -> Li
     frames = [_frame(points, picks, prior) for picks in (chosen, *steps, chosen)]
     area = np.pi / np.sqrt(np.linalg.det(_information(points[chosen], prior)))
     alt = f"{n} points, {', '.join(map(str, chosen))} of them chosen, and the ellipse of area {area:.2f} that these leave"
-    colours = [COLOURS["FisherSFT"], COLOURS["uniform"]]
-    return living(frames, _SCRIPT, {"points": points, "chosen": chosen, "prior": prior, "colours": colours}, alt)
+    return living(frames, _SCRIPT, {"points": points, "chosen": chosen, "prior": prior}, alt)
 
 
 def _information(X: np.ndarray, prior: float) -> np.ndarray:

@@ -1,0 +1,135 @@
+"""`fisherlib forecast`: what a selection will take, measured on a sample of the rows, and a plan that does it."""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fisherlib import selectors
+from fisherlib._files import replacing
+from fisherlib._version import __version__
+from fisherlib.cli.choose import check, outputs, work_folder
+from fisherlib.cli.pool import Candidates, bytes_of, candidates, counts, opened, summed_up
+from fisherlib.cli.session import Session
+from fisherlib.features import TokenFeatures, extract_features
+from fisherlib.greedy import select
+from fisherlib.model import context_length
+
+_SECONDS = 6.0  # of extraction, about, that the rate is measured on
+_ROWS = 512  # at most
+
+
+def forecast_command(session: Session, given: dict[str, Any]) -> None:
+    """Rows, tokens, disk, memory and seconds of `select` with these arguments; and a plan."""
+    plan = Path(given["plan"])
+    asked = {name: value for name, value in given.items() if name != "plan"}
+    check(asked)
+    with session.step("load the model"):
+        began = time.perf_counter()
+        model, tokenizer = opened(session, asked)
+        loading = time.perf_counter() - began
+    began = time.perf_counter()
+    found = candidates(session, asked, tokenizer, context_length(model))
+    reading = time.perf_counter() - began
+    usable = found.audit.usable
+    inputs = sum(len(found.audit.encoded[i].input_ids) for i in usable)
+    responses = sum(sum(found.audit.encoded[i].is_response) for i in usable)
+    with session.step("measure"):
+        sample, rate = measured(model, tokenizer, asked, found, inputs)
+    with session.step("choose from the sample"):
+        seconds = choosing(found, sample, asked, responses)
+    disk = bytes_of(responses, model)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if asked["method"] == "recipe":  # it copies what is left without near-copies into memory
+        peak += disk
+    free = shutil.disk_usage(_there(work_folder(asked))).free
+    total = loading + reading + inputs / rate + seconds
+    numbers = {
+        "rows": len(found.rows),
+        "of_rows": found.read,
+        "skipped": counts(found),
+        "input_tokens": inputs,
+        "response_tokens": responses,
+        "disk_bytes": disk,
+        "disk_free_bytes": free,
+        "peak_memory_bytes": peak,
+        "seconds": {
+            "read and audit": round(reading + loading, 2),
+            "features": round(inputs / rate, 2),
+            "select": round(seconds, 2),
+            "all": round(total, 2),
+        },
+        "rates": {"input_tokens_per_second": round(rate, 1), "measured_on_rows": len(sample[0])},
+    }
+    session.result(summed_up(found))
+    session.result(f"tokens: {inputs:,} in all, of which {responses:,} are responses")
+    session.result(f"disk: {disk / 1e9:.2f} GB for the features ({free / 1e9:,.1f} GB are free)")
+    session.result(f"memory: {peak / 1e9:.1f} GB at the peak")
+    session.result(
+        f"time: {total:,.0f} s: {reading + loading:,.0f} to read, {inputs / rate:,.0f} for the features, {seconds:,.0f} to "
+        f"choose (measured: {rate:,.0f} tokens a second on {len(sample[0])} rows)"
+    )
+    if disk > free:
+        session.partial.append("the features do not fit on the disk: name a --work folder on a larger one")
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(plan) as scratch:
+        said = {"format": 1, "fisherlib": __version__, "arguments": asked, "data": found.data, "forecast": numbers}
+        scratch.write_text(json.dumps(said, indent=1))
+    session.result(f"plan: {plan}: fisherlib select --plan {plan} does this")
+    session.event("summary", plan=str(plan), **numbers)
+
+
+def _there(folder: Path) -> Path:
+    """The nearest folder above that exists."""
+    folder = folder.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def measured(
+    model: Any, tokenizer: Any, given: dict[str, Any], found: Candidates, inputs: int
+) -> tuple[tuple[list[int], TokenFeatures], float]:
+    """The features of a random sample of the candidates, and how many tokens went through the model in a second."""
+    order = np.random.default_rng(given["seed"]).permutation(len(found.rows))[:_ROWS].tolist()
+    options = {"turns": given["turns"], "too_long": given["too_long"], "progress": False}
+    size, spent = min(8, len(order)), 0.0
+    while True:
+        began = time.perf_counter()
+        part = sorted(order[:size])
+        features = extract_features(model, tokenizer, found.rows.select(part), **options)
+        spent = time.perf_counter() - began
+        if size == len(order) or spent > _SECONDS / 3:
+            break
+        size = min(len(order), max(2 * size, int(size * _SECONDS / 2 / max(spent, 0.01))))
+    usable = found.audit.usable
+    tokens = sum(len(found.audit.encoded[usable[i]].input_ids) for i in part)
+    return (part, features), tokens / max(spent, 1e-6)
+
+
+def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: dict[str, Any], responses: int) -> float:
+    """Seconds that the selection will take: those of the sample, and of half of it, grown to all rows as a power law."""
+    part, features = sample
+    features, times = replace(features, provenance=None), []
+    sizes = sorted({max(len(part) // 2, 1), len(part)})
+    for size in sizes:
+        few, rows = features.subset(range(size)), found.rows.select(part[:size])
+        budget = outputs(given)[0][0] * float(few.lengths.sum()) / max(responses, 1)
+        budget = max(budget, float(few.lengths.max()))
+        began = time.perf_counter()
+        if given["method"] == "fisher":
+            select(few, tokens=budget, rule="best", device=given["device"], progress=False)
+        else:
+            {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
+        times.append(time.perf_counter() - began)
+    if len(sizes) == 1:
+        return times[0]
+    most = 2.0 if given["method"] == "fisher" else 1.0  # naive greedy at most; the others are linear
+    exponent = float(np.clip(np.log(times[1] / times[0]) / np.log(sizes[1] / sizes[0]), 1.0, most))
+    return times[1] * (len(found.rows) / sizes[1]) ** exponent
