@@ -176,11 +176,11 @@ def test_exercises_are_rated_timed_and_checked_without_their_answers(path):
         if not has_a_blank(tree):
             continue
         for statement in tree.body:
-            if isinstance(getattr(statement, "value", None), ast.Call):
-                checked.append(ast.unparse(statement.value.func))
-                assert checked[-1].startswith("exercises."), ast.unparse(statement)
-            else:
-                assert isinstance(statement, ast.FunctionDef) or is_given(statement), ast.unparse(statement)
+            if isinstance(statement, ast.FunctionDef) or is_given(statement):
+                continue
+            assert isinstance(getattr(statement, "value", None), ast.Call), ast.unparse(statement)
+            checked.append(ast.unparse(statement.value.func))
+            assert checked[-1].startswith("exercises."), ast.unparse(statement)
     assert len(checked) >= len(rated)
     solved = {ast.unparse(node.func) for tree in trees(NOTEBOOKS / "solutions" / path.name)
               for node in ast.walk(tree) if isinstance(node, ast.Call)}  # fmt: skip
