@@ -260,6 +260,24 @@ def anchors(page):
     return {head.replace(" ", "-") for head in heads}
 
 
+ALSO = {
+    "log det": r"\\log\\det",
+    "near-duplicate": "near-cop",
+    "NLL held out": "held-out|held out",
+    "positive semidefinite": "negative eigenvalue",
+    "sigma0": "sigma_0",
+}
+
+
+def test_the_glossary_says_each_word_in_two_sentences_and_where_it_is_used():
+    entries = re.findall(r"^## (.+)\n\n(.+)$", (NOTEBOOKS / "GLOSSARY.md").read_text(), re.M)
+    assert len(entries) >= 30 and [word for word, _ in entries] == sorted((word for word, _ in entries), key=str.lower)
+    for word, text in entries:
+        said, name = re.fullmatch(r"(.+) First used in \[notebook \w+\]\((\w+\.ipynb)\)\.", text).groups()
+        assert 1 <= len(re.findall(r"[.:;] ", said)) and len(said.split()) <= 60, word
+        assert re.search(ALSO.get(word, re.escape(word)), prose(NOTEBOOKS / name), re.I), (word, name)
+
+
 @every_notebook
 def test_every_picture_is_said_in_words_and_fits_a_page(path):
     for cell in cells(path, "code"):
