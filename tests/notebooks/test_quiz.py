@@ -31,7 +31,7 @@ KEY = {
     16: [("`fl.compress`", "Only the first keeps the picks")],
     17: [("wins where some directions are rare",), ("few labels are left for the common directions",)],
     18: [("Noise averages out like one over the root",), ("the rate is not *confirmed* at these sizes",)],
-    19: [("It makes $V_S$ invertible", "Gains stop shrinking"), ("matters where it is not small",)],
+    19: [("makes $V_S$ invertible", "Gains stop shrinking"), ("matters where it is not small",)],
     20: [("the interval holds zero", "the luck of one training")],
 }
 
