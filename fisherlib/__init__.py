@@ -12,6 +12,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 from fisherlib._version import __version__ as __version__
+<<<<<<< HEAD
+=======
+from fisherlib.assets import AssetError
+from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
+from fisherlib.features import TokenFeatures, compress, extract_features
+from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select
+from fisherlib.model import load_model
+from fisherlib.text import MaskAudit, Pool, encode, load_pool
+from fisherlib.training import fine_tune, fit_heads
+>>>>>>> b281e11a6841ce635a58306dac69bd9a9280bcdf
 
 if TYPE_CHECKING:
     from fisherlib import fisher, selectors
@@ -40,6 +50,7 @@ __all__ = [
     "Selection",
     "score_selection",
     "certify",
+    "explain",
     "selectors",
     "recipe",
     "fine_tune",

@@ -19,8 +19,9 @@ from fisherlib.course.notebook import readme_with_tables
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [  # in the order of the line
     "load_pool", "Pool", "encode", "MaskAudit", "load_model", "AssetError", "extract_features", "TokenFeatures", "compress",
-    "forecast", "select", "Selection", "score_selection", "certify", "selectors", "recipe", "fine_tune", "fit_heads",
-    "held_out_nll", "HeldOut", "paired_difference", "judging", "fisher", "synthetic", "study", "plotting", "notebook",
+    "forecast", "select", "Selection", "score_selection", "certify", "explain", "selectors", "recipe", "fine_tune",
+    "fit_heads", "held_out_nll", "HeldOut", "paired_difference", "judging", "fisher", "synthetic", "study", "plotting",
+    "notebook",
 ]  # fmt: skip
 
 

@@ -45,6 +45,7 @@ Quota = Annotated[list[str] | None, typer.Option(help="A group's share of the bu
 End = Annotated[float | None, typer.Option("--stop", help="End when a pick gains less than this share of the first.")]
 Work = Annotated[Path | None, typer.Option(help="Where features and half-done work are kept (default: beside --out).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an --out that no run of ours wrote.")]
+Reasons = Annotated[bool, typer.Option(help="Write why each row was chosen or not: another pass over the pool.")]
 Format = Annotated[str, typer.Option(help="auto, human, json (a line each) or quiet.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Manifest = Annotated[Path, typer.Argument(help="subset.manifest.json", metavar="MANIFEST")]
@@ -98,6 +99,7 @@ def select(
     dtype: Dtype = "auto",
     memory: Memory = None,
     work: Work = None,
+    reasons: Reasons = True,
     overwrite: Overwrite = False,
     plan: Annotated[Path | None, typer.Option(help="Do exactly what a plan.json of `forecast` says.")] = None,
     format: Format = "auto",
@@ -137,6 +139,7 @@ def forecast(
     dtype: Dtype = "auto",
     memory: Memory = None,
     work: Work = None,
+    reasons: Reasons = True,
     overwrite: Overwrite = False,
     plan: Annotated[Path, typer.Option(help="Where the plan is written.")] = Path("plan.json"),
     format: Format = "auto",

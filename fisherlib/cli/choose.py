@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 from datasets import Dataset
 
 from fisherlib import selectors
+from fisherlib._files import plain, replacing
 from fisherlib.cli.pool import Candidates, candidates, counts, extracted, model_words, opened, summed_up, write_reasons
 from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, select
-from fisherlib.model import context_length
+from fisherlib.greedy import Selection, explain, nested, select
+from fisherlib.model import context_length, load_tokenizer
 from fisherlib.text import as_stored
 
 WHY = {
@@ -73,14 +75,17 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     out, work = Path(given["out"]), work_folder(given)
     session.keep_in(beside(out, "run.json"))
     session.result(f"method: {given['method']}: {WHY[given['method']]}")
-    model, tokenizer = opened(session, given)
-    found = candidates(session, given, tokenizer, context_length(model))
+    with session.step("load the tokenizer"):
+        tokenizer, most = load_tokenizer(given["model"])
+    found = candidates(session, given, tokenizer, most)
     write_reasons(found, beside(out, "skipped.jsonl"))
     session.said["fingerprints"] = {"data": found.data}
     if given.get("plan"):
         check_plan(Path(given["plan"]), found)
     session.said["skipped"] = counts(found)
     session.result(summed_up(found))
+    check_rows(given, found)
+    model, tokenizer = opened(session, given)
     features = extracted(session, given, model, tokenizer, found, work / "features")
     session.said["fingerprints"]["model"] = model_words(model, features)
     start = seen(session, given, model, tokenizer, work)
@@ -91,6 +96,16 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     if found.left_out:
         session.partial.append(f"{found.left_out:,} rows were skipped: see {beside(out, 'skipped.jsonl')}")
     session.event("summary", **session.said["got"] if len(made) == 1 else {"budgets": made})
+
+
+def check_rows(given: dict[str, Any], found: Candidates) -> None:
+    """Raise `Stop`, before the model runs, for groups that are not there or a budget beyond all rows."""
+    groups_of(given, found.rows)
+    most = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
+    if max(given["tokens"]) > most:
+        raise Stop(
+            FAILED, f"expected --tokens of at most {most:,}, all that there are, got {max(given['tokens']):,g}: lower it"
+        )
 
 
 def check_plan(plan: Path, found: Candidates) -> None:
@@ -196,7 +211,7 @@ def fisher(
 ) -> list[tuple[float, Path, Selection]]:
     """FisherSFT: one rule for all budgets, so that a smaller subset is the beginning of a larger one."""
     largest = plans[0][0]
-    asked: dict[str, Any] = {"rule": "best" if len(plans) == 1 else "gain_per_token", "device": given["device"]}
+    asked: dict[str, Any] = {"rule": "best", "device": given["device"], "progress": session.progress}
     if given["memory"] is not None:
         asked["memory"] = given["memory"]
     if quotas:
@@ -208,14 +223,15 @@ def fisher(
     key = hashlib.sha256(json.dumps([largest, sorted(quotas.items()), given["stop"], given["seen"]]).encode()).hexdigest()[
         :8
     ]
+    asked["checkpoint"] = work / f"picks-{key}.json"
     with session.step(f"select {largest:g} tokens"):
-        picks = work / f"picks-{key}.json"
-        whole = select(features, tokens=largest, checkpoint=picks, progress=session.progress, **asked)
-    made = []
-    for budget, path in plans:
-        most = float(whole.costs.sum())
-        made.append((budget, path, whole if budget >= most else whole.prefix(tokens=budget)))
-    return made
+        if len(plans) == 1:
+            return [(*plans[0], select(features, tokens=largest, **asked))]
+        made = nested(features, tokens=[budget for budget, _ in plans], **asked)
+    session.result(
+        f"budgets: each is the beginning of the next larger one, by rule {made[0].settings['rule']}, no exchanges"
+    )
+    return [(budget, path, selection) for (budget, path), selection in zip(plans, made, strict=True)]
 
 
 def written(
@@ -256,6 +272,9 @@ def written(
         if groups is not None:
             got["groups"] = run["groups"] = by_group(selection, groups, features, quotas_of(given))
         replace(selection, settings=selection.settings | {"run": run}).save(beside(path, "manifest.json"))
+    if given["reasons"]:
+        with session.step(f"reasons of {path.name}"):
+            got["reasons"] = write_why(given, features, selection, groups, beside(path, "reasons.jsonl"))
     session.result(f"subset: {path}: {len(selection):,} rows, {spent:,.0f} of {budget:,g} response tokens")
     for name, group in got.get("groups", {}).items():
         asked = "" if group["asked"] is None else f", asked for {group['asked']:.1%}"
@@ -264,6 +283,22 @@ def written(
             session.partial.append(f"the quota of {name} is short of {group['missing']:,.0f} tokens")
     session.hint(f"what it is made of: {beside(path, 'manifest.json')}; how it went: {session.record}")
     return got
+
+
+def write_why(
+    given: dict[str, Any], features: TokenFeatures, selection: Selection, groups: list[str] | None, path: Path
+) -> dict[str, int]:
+    """Of each row why it was chosen, or why not, one line of JSON each: the chosen first, as they were picked.
+
+    Returns how many rows have each reason.
+    """
+    why = explain(features, selection, groups=groups, device=given["device"], memory=given["memory"])
+    of = as_stored(features.provenance) if features.provenance is not None else None
+    with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+        for one in (*why.chosen, *why.rejected):
+            where = {} if of is None else {name: of[one["index"]][name] for name in ("file", "line", "id")}
+            file.write(json.dumps(where | one, ensure_ascii=False, default=plain) + "\n")
+    return {"chosen": len(why.chosen), **Counter(one["reason"] for one in why.rejected)}
 
 
 def by_group(selection: Selection, groups: list[str], features: TokenFeatures, quotas: dict[str, float]) -> dict:

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
-from fisherlib.greedy import information, quota_price
+from fisherlib.greedy import information, quota_price, quota_prices
 from fisherlib.greedy.information import TIE
 from fisherlib.greedy.one_token import OneToken
 from fisherlib.greedy.race import Race
@@ -250,6 +250,21 @@ def test_a_price_is_measured_and_may_be_negative():
     with pytest.raises(ValueError, match="expected the prior of the selection, a matrix .*: give prior="):
         quota_price(features, dear, costs=costs)
     assert quota_price(features, dear, costs=costs, prior=np.eye(4)) > 0
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 61}, {"examples": 20}], ids=str)
+def test_each_quota_has_its_price(budget):
+    features, labels = make_pool("heavy-tailed", 6, 60, 6, 5), labels_for(60, 6)
+    quotas = {"verse": 0.55, "code": (0.2, 0.3)}
+    selection = fl.select(features, **budget, groups=labels, quotas=quotas)
+    prices = quota_prices(features, selection, labels)
+    assert prices.keys() == quotas.keys()
+    for label, price in prices.items():
+        others = {other: bound for other, bound in quotas.items() if other != label}
+        lifted = fl.select(features, **budget, groups=labels, quotas=others)
+        assert price == pytest.approx(lifted.objective - selection.objective, abs=1e-9)
+    with pytest.raises(ValueError, match="expected a selection with quotas, got one without groups"):
+        quota_prices(features, fl.select(features, **budget), labels)
 
 
 WRONG = {

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
-from fisherlib.greedy import with_seen
+from fisherlib.greedy import nested, with_seen
 from tests.greedy.test_select import POOLS, make_pool
 
 # --- what was trained on already -----------------------------------------------------------------------------------------
@@ -153,3 +153,73 @@ def test_the_knee_is_the_last_pick_above_the_average():
     rates, average = selection.gains / selection.costs, selection.objective / selection.costs.sum()
     assert 1 < selection.knee() < len(selection) and (rates[: selection.knee()] >= average).all()
     assert rates[selection.knee()] < average
+
+
+# --- several budgets -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(POOLS),
+    seed=st.integers(0, 10**6),
+    n=st.integers(2, 40),
+    longest=st.sampled_from([1, 5]),
+    shares=st.lists(st.floats(0.05, 1.0), min_size=1, max_size=4),
+    rule=st.sampled_from(["gain", "gain_per_token"]),
+    by_tokens=st.booleans(),
+)
+def test_nested_selections_are_what_each_budget_would_begin_with(kind, seed, n, longest, shares, rule, by_tokens):
+    features = make_pool(kind, seed, n, 4, longest)
+    lengths = features.lengths.numpy()
+    total = int(lengths.sum())
+    if not total:
+        return
+    unit, most, least = ("tokens", total, int(lengths.max())) if by_tokens else ("examples", n, 1)
+    budgets = [max(round(share * most), least) for share in shares]
+    found = nested(features, **{unit: budgets}, rule=rule)
+    assert len(found) == len(budgets)
+    for budget, part in zip(budgets, found, strict=True):
+        alone = fl.select(features, **{unit: budget}, rule=rule)
+        assert part.indices.tolist() == alone.indices[: len(part)].tolist()
+        assert np.allclose(part.gains, alone.gains[: len(part)], rtol=1e-9, atol=1e-12)
+        assert part.settings["budget"] == {unit: budget} and part.settings["nested_in"] == {unit: max(budgets)}
+        if by_tokens:
+            longer = max(found, key=len).indices[len(part) : len(part) + 1]
+            assert part.costs.sum() <= budget and (not len(longer) or budget - part.costs.sum() < lengths[longer[0]])
+        else:
+            assert len(part) == len(alone)
+        if budget == max(budgets):
+            assert part.indices.tolist() == alone.indices.tolist() and part.upper_bound == pytest.approx(alone.upper_bound)
+        else:
+            certified = fl.certify(features, part)
+            assert part.upper_bound is None and certified.upper_bound >= alone.objective * (1 - 1e-9) - 1e-9
+
+
+def test_the_best_of_nested_ones_is_a_rule_and_says_so(tmp_path):
+    features = make_pool("heavy-tailed", 8, 90, 6, 8)
+    budgets = [60, 200, 100]
+    for prior in (1.0, 100.0):
+        rules = {rule: fl.select(features, tokens=200, rule=rule, prior=prior) for rule in ("gain", "gain_per_token")}
+        better = max(rules.values(), key=lambda selection: selection.objective)
+        found = nested(features, tokens=budgets, rule="best", prior=prior, checkpoint=tmp_path / f"{prior}.json")
+        assert found[1].indices.tolist() == better.indices.tolist() and found[1].certificate
+        assert (
+            found[0].settings["rule"] == better.settings["rule"] and "without exchanges" in found[0].settings["rule_asked"]
+        )
+        assert found[0].indices.tolist() == found[2].indices[: len(found[0])].tolist()
+    assert len([*tmp_path.iterdir()]) == 4
+
+
+def test_nested_after_a_stop_and_what_is_no_list_of_budgets():
+    features = make_pool("random", 9, 90, 6, 8)
+    short, long, longer = nested(features, examples=[3, 60, 80], stop=0.05)
+    assert long.stopped and len(short) == 3 < len(long) == len(longer) < 60 and short.stopped is None
+    for wrong in ({}, {"examples": [1], "tokens": [1]}, {"tokens": []}):
+        with pytest.raises(ValueError, match="expected a list of budgets, examples= or tokens=, got"):
+            nested(features, **wrong)
+    with pytest.raises(ValueError, match="expected budgets of tokens for rule='best'"):
+        nested(features, examples=[3], rule="best")
+    with pytest.raises(ValueError, match="expected budgets that pay for the first pick .* got 0.5: raise it"):
+        nested(features, tokens=[0.5, 200])
+    with pytest.raises(ValueError, match="expected tokens, a list, got a"):
+        nested(features, tokens=200)
