@@ -12,23 +12,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 from fisherlib._version import __version__ as __version__
-<<<<<<< HEAD
-=======
-from fisherlib.assets import AssetError
-from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
-from fisherlib.features import TokenFeatures, compress, extract_features
-from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select
-from fisherlib.model import load_model
-from fisherlib.text import MaskAudit, Pool, encode, load_pool
-from fisherlib.training import fine_tune, fit_heads
->>>>>>> b281e11a6841ce635a58306dac69bd9a9280bcdf
 
 if TYPE_CHECKING:
     from fisherlib import fisher, selectors
     from fisherlib.assets import AssetError
     from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
     from fisherlib.features import TokenFeatures, compress, extract_features
-    from fisherlib.greedy import Selection, certify, forecast, score_selection, select
+    from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select
     from fisherlib.model import load_model
     from fisherlib.selectors import recipe
     from fisherlib.text import MaskAudit, Pool, encode, load_pool
@@ -71,7 +61,7 @@ _NAMES = {
     "text": ("load_pool", "Pool", "encode", "MaskAudit"),
     "model": ("load_model",),
     "features": ("extract_features", "TokenFeatures", "compress"),
-    "greedy": ("forecast", "select", "Selection", "score_selection", "certify"),
+    "greedy": ("forecast", "select", "Selection", "score_selection", "certify", "explain"),
     "selectors": ("recipe",),
     "training": ("fine_tune", "fit_heads"),
     "evaluation": ("held_out_nll", "HeldOut", "paired_difference"),
