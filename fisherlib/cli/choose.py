@@ -209,7 +209,7 @@ def fisher(
     quotas: dict[str, float],
     plans: list[tuple[float, Path]],
 ) -> list[tuple[float, Path, Selection]]:
-    """FisherSFT: one rule for all budgets, so that a smaller subset is the beginning of a larger one."""
+    """FisherSFT. Of several budgets without quotas a smaller subset is the beginning of a larger one, by one rule."""
     largest = plans[0][0]
     asked: dict[str, Any] = {"rule": "best", "device": given["device"], "progress": session.progress}
     if given["memory"] is not None:
@@ -224,14 +224,17 @@ def fisher(
         :8
     ]
     asked["checkpoint"] = work / f"picks-{key}.json"
+    if len(plans) == 1 or quotas:  # a beginning does not keep the quotas of the whole
+        made = []
+        for budget, path in plans:
+            with session.step(f"select {budget:g} tokens"):
+                asked["checkpoint"] = work / f"picks-{key}-{budget:g}.json"
+                made.append((budget, path, select(features, tokens=budget, **asked)))
+        return made
     with session.step(f"select {largest:g} tokens"):
-        if len(plans) == 1:
-            return [(*plans[0], select(features, tokens=largest, **asked))]
-        made = nested(features, tokens=[budget for budget, _ in plans], **asked)
-    session.result(
-        f"budgets: each is the beginning of the next larger one, by rule {made[0].settings['rule']}, no exchanges"
-    )
-    return [(budget, path, selection) for (budget, path), selection in zip(plans, made, strict=True)]
+        order = nested(features, tokens=[budget for budget, _ in plans], **asked)
+    session.result(f"budgets: each begins the next larger one, by rule {order[0].settings['rule']} and without exchanges")
+    return [(budget, path, selection) for (budget, path), selection in zip(plans, order, strict=True)]
 
 
 def written(
