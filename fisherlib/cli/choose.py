@@ -18,7 +18,7 @@ from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, explain, nested, select
 from fisherlib.model import context_length, load_tokenizer
-from fisherlib.text import as_stored
+from fisherlib.text import TRAINERS, as_stored, hand_over
 
 WHY = {
     "recipe": (
@@ -53,12 +53,16 @@ def check(given: dict[str, Any]) -> None:
         raise Stop(USAGE, f"expected --method {', '.join(WHY)}, got {given['method']!r}: change it")
     if out.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         raise Stop(USAGE, f"expected --out to be a .jsonl file, got {str(out)!r}: rename it")
+    if unknown := [trainer for trainer in given["trainers"] if trainer not in TRAINERS]:
+        raise Stop(USAGE, f"expected --for {', '.join(TRAINERS)}, got {unknown[0]!r}: change it")
+    quotas_of(given)
     if given["quota"] and not given["group_by"]:
         raise Stop(USAGE, "expected --group-by COLUMN beside --quota: name the column that the groups are in")
     if given["stop"] is not None and given["method"] != "fisher":
         raise Stop(USAGE, f"expected --stop with --method fisher, got {given['method']}: it ends when gains are small")
     for _, path in outputs(given):
-        if path.exists() and not beside(path, "run.json").exists() and not given["overwrite"]:
+        ours = beside(path, "manifest.json").exists() or beside(out, "run.json").exists()
+        if path.exists() and not ours and not given["overwrite"]:
             raise Stop(
                 FOREIGN, f"expected a new file as --out, got {path}, which no run of ours wrote: --overwrite, or rename"
             )
@@ -275,6 +279,10 @@ def written(
         if groups is not None:
             got["groups"] = run["groups"] = by_group(selection, groups, features, quotas_of(given))
         replace(selection, settings=selection.settings | {"run": run}).save(beside(path, "manifest.json"))
+    for trainer in given["trainers"]:
+        chat = model["chat_template"] is not None
+        for file in hand_over(selection.to_dataset(found.rows), path.parent, trainer, name=path.stem, chat=chat):
+            session.result(f"for {trainer}: {file}")
     if given["reasons"]:
         with session.step(f"reasons of {path.name}"):
             got["reasons"] = write_why(given, features, selection, groups, beside(path, "reasons.jsonl"))
