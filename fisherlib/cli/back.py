@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fisherlib.cli.choose import beside, seen, selected, work_folder
+from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
+from fisherlib.cli.methods import beside, selected
 from fisherlib.cli.pool import candidates, extracted, model_words, opened, parsed_columns
 from fisherlib.cli.session import FAILED, Session, Stop
 from fisherlib.features import TokenFeatures
@@ -176,10 +177,9 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
         same = hashlib.sha256(out.read_bytes()).hexdigest() == run["subset"]["sha256"]
     notes = [f"{name} {then} then, {session.said['versions'].get(name)} now" for name, then in _changed(run, session)]
     if len(again) != len(selection) or not np.array_equal(again.indices, selection.indices):
-        first = next(
-            (k for k, pair in enumerate(zip(again.indices, selection.indices, strict=False)) if pair[0] != pair[1]), None
-        )
-        differences.append("the picks are others" + ("" if first is None else f", from pick {first + 1} on"))
+        pairs = zip(again.indices, selection.indices, strict=False)
+        first = next((k for k, (new, old) in enumerate(pairs) if new != old), min(len(again), len(selection)))
+        differences.append(f"the picks are others, from pick {first + 1} on")
     elif not np.allclose(again.gains, selection.gains, rtol=_CLOSE, atol=_CLOSE):
         differences.append(f"gains differ by up to {np.abs(again.gains - selection.gains).max():.2g} nats")
     session.said["got"] = {"same_bytes": same, "differences": differences, "versions": notes}
