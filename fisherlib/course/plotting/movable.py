@@ -65,7 +65,6 @@ dots.forEach((g, k) => {
     else if (e.key === " " || e.key === "Enter") flip();
     else return;
     e.preventDefault();
-    e.stopPropagation();
   };
 });
 draw();
