@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from fisherlib.course.plotting.house import GREY, PAGE, colour, plain_ticks
+from fisherlib.course.plotting.house import GREY, colour, plain_ticks
 
 _INK, _PALE = "#333333", "#E6E6E6"
+_WIDE = 6.4  # inches: less than a page, so that a phone, which shows all of it, shows larger type
 
 
 def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], title: str):
@@ -14,7 +15,7 @@ def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], tit
     import matplotlib.pyplot as plt
     from matplotlib.ticker import ScalarFormatter
 
-    figure, axis = plt.subplots(figsize=(PAGE, 3.2))
+    figure, axis = plt.subplots(figsize=(_WIDE, 3.2))
     top, ends = 1.05e6 * max(map(max, curves.values())), []
     for name, values in sorted(curves.items(), key=lambda item: item[1][-1]):
         axis.plot(sizes, 1e6 * np.asarray(values), "o-", color=colour(name))
@@ -35,7 +36,7 @@ def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarr
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(PAGE, 4.4))
+    figure, axis = plt.subplots(figsize=(_WIDE, 4.4))
     every, low = [], np.inf
     for number, (precision, stages) in enumerate(clouds.items()):
         place = []
@@ -64,7 +65,7 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(PAGE, 5.0))
+    figure, axis = plt.subplots(figsize=(_WIDE, 5.0))
     reach = [x for x, _, _ in points.values()]
     corners = np.array(list(peaks.values())) / bandwidth
     line = np.geomspace(min(*reach, corners.min()) / 4, 6 * max(*reach, corners.max()), 200)
@@ -102,7 +103,7 @@ def race_times(seconds: Mapping[str, float], gains: Mapping[str, int], ours: str
     import matplotlib.pyplot as plt
 
     names = sorted(seconds, key=lambda name: -seconds[name])
-    figure, axis = plt.subplots(figsize=(PAGE, 0.5 * len(names) + 1.0))
+    figure, axis = plt.subplots(figsize=(_WIDE, 0.5 * len(names) + 1.0))
     for row, name in enumerate(names):
         shade = colour("FisherSFT") if name == ours else GREY
         axis.plot(seconds[name], row, "o", color=shade, mfc="white" if name in extrapolated else shade, mew=2, ms=10)
