@@ -86,7 +86,9 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
         off = place - places
         beside = (np.abs(off) < (1.0, 0.12)).all(1) & (off != 0).any(1)  # names that would touch: one up, one down
         where = {"xytext": (9 if right else -9, 0), "ha": "left" if right else "right", "va": "center"}
-        if beside.any():
+        if rate > 0.95 * peaks.get(precision, np.inf):  # on its roof
+            where = {"xytext": (0, -14), "ha": "center", "va": "center"}
+        elif beside.any():
             up = np.sign(off[beside].sum(0) @ (1e-3, 1))
             where = {"xytext": (0, 14 * up), "ha": "center", "va": "center"}
         axis.annotate(name, (x, rate), textcoords="offset points", color=_INK, fontsize=10, **where)

@@ -78,7 +78,7 @@ def gain_fields(points: np.ndarray, matrices: Sequence[np.ndarray], picks: Seque
     """The gain log(1 + x^T V^-1 x) over the plane, for the V [2, 2] after 0, 1, 2, 3 of the picks. Returns the figure."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(matrices) // 2, figsize=(_WIDE, 6.4), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, len(matrices) // 2, figsize=(_WIDE, 5.6), sharex=True, sharey=True)
     line = np.linspace(-1.15, 1.15, 60) * np.abs(points).max()
     grid = np.stack(np.meshgrid(line, line), axis=-1)
     fields = [np.log1p(np.einsum("...i,ij,...j", grid, np.linalg.inv(V), grid)) for V in matrices]
@@ -151,7 +151,7 @@ def copies(gains: Sequence[float], law: np.ndarray, other: float, title: str):
     axis.plot(number[1:], law, "-", color=_INK)
     axis.annotate("limit: min(T, d) log(m / (m − 1))", (3, law[1]), (0, 20), color=_INK, textcoords="offset points")
     axis.plot(number, gains, "o", color=colour("FisherSFT"), ms=9)
-    axis.annotate("first copy", (1, gains[0]), (10, 0), color=colour("FisherSFT"), **beside)
+    axis.annotate("first copy", (1, gains[0]), (0, -16), color=colour("FisherSFT"), **beside)
     axis.annotate("further copies", (number[-1], gains[-1]), (0, 14), ha="right", color=colour("FisherSFT"), **beside)
     axis.plot(2, other, "s", color=colour("uniform"), ms=9)
     axis.annotate("another text instead", (2, other), (10, 0), color=colour("uniform"), **beside)
