@@ -12,24 +12,23 @@ VERDICTS = {"better": "#0072B2", "tie": "#ECECEC", "worse": "#E69F00"}
 _NAMED = {"FisherSFT, trace-weighted": "trace-weighted", "uniform in clusters": "in clusters"}  # at the end of a line
 
 
-def predicted_and_measured(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, xlabel: str, ylabel: str):
-    """Each sentence as a point, `groups[name] = (predicted, measured)`, and the diagonal. Returns the figure.
+def predicted_and_measured(predicted: np.ndarray, measured: np.ndarray, rare: int, title: str):
+    """Error by formula and by experiment, a point for each sentence; the first `rare` ones are the rare sentences.
 
-    The first group has the colour of uniform, the others are grey; names stand at the clouds.
+    These have the colour of uniform, whose choice the points judge, the others are grey. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(5.6, 4.2))
-    for (name, (predicted, measured)), shade in zip(groups.items(), (colour("uniform"), GREY), strict=False):
-        axis.loglog(predicted, measured, "o", ms=4, alpha=0.5, mew=0, color=shade)
-        middle = np.exp(np.mean(np.log(predicted))), np.exp(np.mean(np.log(measured)))
-        axis.annotate(name, middle, (34, -22), textcoords="offset points", color=shade)
-    ends = [min(p.min() for p, _ in groups.values()), max(p.max() for p, _ in groups.values())]
-    axis.plot(ends, ends, color="#444", lw=1)
-    axis.annotate(
-        "measured = predicted", (ends[0], ends[0]), (10, -2), textcoords="offset points", color="#444", fontsize=10
-    )
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+    figure, axis = plt.subplots(figsize=(5.4, 4.0))
+    parts = {"rare sentences": slice(rare), "common sentences": slice(rare, None)}
+    for (name, part), shade in zip(parts.items(), (colour("uniform"), GREY), strict=True):
+        axis.loglog(predicted[part], measured[part], "o", ms=4, alpha=0.5, mew=0, color=shade)
+        at = np.exp(np.log(predicted[part]).max()), np.exp(np.log(measured[part]).min())
+        axis.annotate(name, at, (0, -6), textcoords="offset points", color=shade, ha="center", va="top")
+    ends = [predicted.min(), predicted.max()]
+    axis.plot(ends, ends, color="black", lw=1)
+    axis.annotate("exact", (ends[1], ends[1]), (4, -2), textcoords="offset points", va="center")
+    axis.set(xlabel="error predicted by (5)", ylabel="measured error")
     figure.suptitle(title, x=0.01, ha="left")
     plain_ticks(axis.xaxis)
     plain_ticks(axis.yaxis)
