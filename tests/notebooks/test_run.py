@@ -127,7 +127,7 @@ def claims_04(r):
     assert 0 <= r["holds"] <= len(r["slopes"]) == 16
     assert r["over"][0] > r["over"][-1] > 0.9 and r["rates"][0] > r["rates"][1]  # why it is not -1/2
     assert r["gain"]["rare directions, max error"][0] > 1.8  # uniform's error over FisherSFT's, 25 sentences
-    ends = {of["index"]: of["value"] for of in r["ends"]}  # largest errors over FisherSFT's
+    ends = {of["method"]: of["value"] for of in r["ends"]}  # largest errors over FisherSFT's
     assert ends["uniform"] > 1.8 > 1.3 > ends["sentence optimal"]
     # before any label: uniform is in trouble on the rare pool, and not on words
     levers = {name: (of["FisherSFT"], of["uniform"]) for name, of in r["levers"].items()}
@@ -139,7 +139,7 @@ def claims_04(r):
     assert r["shares"][1] < r["shares"][0]  # with noisy features the weights speak against the rare sentences
     assert min(r["spoilt"]) > 1.3 and r["spent"] > 0.3  # long outliers: the largest and the mean error are lost
     assert r["plain"]["mean logit error"][0] > 1.3 and r["plain"]["mean KL"][-1] < 1  # certain predictions
-    ours, placebo = ({of["method"]: of for of in r["map"]}[name] for name in ("FisherSFT", "placebo"))
+    ours, placebo = ({of["level"]: of for of in r["map"]}[name] for name in ("FisherSFT", "placebo"))
     cells = {name: sum(of[kind] for kind in ("better", "tie", "worse")) for name, of in (("a", ours), ("b", placebo))}
     assert cells["a"] == cells["b"] and ours["better"] > placebo["better"]
     for by in ("metric", "near-copies", "logit scale"):  # each way of counting counts every cell

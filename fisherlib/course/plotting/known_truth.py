@@ -12,14 +12,15 @@ VERDICTS = {"better": "#0072B2", "tie": "#ECECEC", "worse": "#E69F00"}
 _NAMED = {"FisherSFT, trace-weighted": "trace-weighted", "uniform in clusters": "in clusters"}  # at the end of a line
 
 
-def predicted_and_measured(predicted: np.ndarray, measured: np.ndarray, rare: int, title: str):
-    """Error by formula and by experiment, a point for each sentence; the first `rare` ones are the rare sentences.
+def predicted_and_measured(predicted: np.ndarray, measured: np.ndarray, title: str):
+    """Error by formula and by experiment, a point for each sentence; the first tenth are the rare sentences.
 
     These have the colour of uniform, whose choice the points judge, the others are grey. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(5.4, 4.0))
+    rare = len(predicted) // 10
     parts = {"rare sentences": slice(rare), "common sentences": slice(rare, None)}
     for (name, part), shade in zip(parts.items(), (colour("uniform"), GREY), strict=True):
         axis.loglog(predicted[part], measured[part], "o", ms=4, alpha=0.5, mew=0, color=shade)

@@ -181,7 +181,10 @@ def in_words(counts: pd.DataFrame) -> str:
     """The counts of `tally` as a sentence: for each column its values with better / tie / worse."""
     parts = []
     for by, levels in counts.groupby(level=0, sort=False):
-        each = [f"{level} {row.better} / {row.tie} / {row.worse}" for (_, level), row in levels.iterrows()]
+        each = [
+            f"{level if isinstance(level, str) else f'{level:g}'} {row.better} / {row.tie} / {row.worse}"
+            for (_, level), row in levels.iterrows()
+        ]
         parts.append(f"by {by}, {', '.join(each)}")
     return "; ".join(parts)
 
