@@ -80,7 +80,7 @@ def moved(table: pd.DataFrame, title: str):
     for head, names in _by_suspect(table).items():
         lines += [(None, head), *((name, name) for name in names)]
     ends = table.loc[table.index[1:], ["low", "high"]].abs().to_numpy(dtype=float)
-    reach = 1.2 * float(np.quantile(ends, 0.9))
+    reach = 1.3 * float(np.quantile(ends, 0.9))
     figure, axis = plt.subplots(figsize=(_COLUMN, _ROW * len(lines) + 1.1))
     axis.axvline(0, color="#444", lw=1)
     gone = -float(table["gap"].iloc[0])
@@ -96,7 +96,8 @@ def moved(table: pd.DataFrame, title: str):
         label.set_weight("normal" if name is not None else "bold")
     axis.set(ylim=(len(lines) - 0.4, -0.9), xlim=(-1.05 * reach, 1.05 * reach))
     axis.tick_params(axis="y", length=0)
-    axis.locator_params(axis="x", nbins=5)
+    axis.locator_params(axis="x", nbins=4)
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
     figure.supxlabel("moved the gap by, nats   |   hollow: a tie   |   arrow: goes on", fontsize=10)
     figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure
