@@ -1,6 +1,6 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
-from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
+from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
 from fisherlib.course.plotting.fine_tuning import (
     called,
     coverage,
@@ -13,7 +13,16 @@ from fisherlib.course.plotting.fine_tuning import (
     verdict_table,
     written,
 )
-from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
+from fisherlib.course.plotting.greedy import (
+    copies,
+    evaluation_raster,
+    gain_fields,
+    histogram,
+    length_scatter,
+    missed_optimum,
+    misses,
+    prior_sweep,
+)
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import dots
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
@@ -23,7 +32,7 @@ from fisherlib.course.plotting.picks import living_certificate, living_gains, li
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap
 from fisherlib.course.plotting.temperature import living_softmax
-from fisherlib.course.plotting.theory import designs, line_panels, simplex
+from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
 from fisherlib.course.plotting.why import confirmation, moved, properties, suspects_table
 
 __all__ = [
@@ -31,6 +40,7 @@ __all__ = [
     "GREY",
     "PAGE",
     "batch_sizes",
+    "bounds",
     "called",
     "colour",
     "comparison",
@@ -56,12 +66,15 @@ __all__ = [
     "living_gains",
     "living_lazy",
     "living_softmax",
+    "missed_optimum",
+    "misses",
     "movable",
     "moved",
     "overlap",
     "predicted_and_measured",
+    "prior_sweep",
     "properties",
-    "race_bars",
+    "race_times",
     "ratios",
     "roofline",
     "save",
@@ -71,7 +84,6 @@ __all__ = [
     "suspects_table",
     "tokens_to_match",
     "uncertainty_ellipses",
-    "upper_bounds",
     "verdict_map",
     "verdict_table",
     "written",
