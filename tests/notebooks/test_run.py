@@ -152,6 +152,8 @@ def claims_05(r):
     said = {(pool, part, arm): (mean, verdict) for pool, part, arm, mean, *_, verdict in r["table"]}
     alone = {arm: of for (pool, part, arm), of in said.items() if (pool, part) == ("clean", "test")}
     assert not any(verdict == "better" for _, verdict in alone.values())
+    ends = {(pool, part, arm): (low, high) for pool, part, arm, _, low, high, *_ in r["table"]}
+    assert ends["clean", "test", "fisher_per_token"][0] < 0 < ends["clean", "test", "fisher_per_token"][1]
     assert said["redundant", "test", "fisher_per_token"][1] == said["redundant", "test", "dedup_uniform"][1] == "better"
     for pool in fl.study.POOLS:
         others = [said[pool, "test", arm][0] for arm in ("fisher_per_token", "recipe")]
