@@ -1,5 +1,7 @@
 """The helpers that the notebooks use, and the runner."""
 
+import html
+import inspect
 import os
 import re
 import signal
@@ -13,6 +15,7 @@ import pytest
 from nbclient.output_widget import OutputWidget
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import fisherlib as fl
 from fisherlib.course import notebook
 from fisherlib.course.notebook import committed
 from fisherlib.course.notebook.__main__ import _typed, main
@@ -41,6 +44,22 @@ def test_an_open_exercise_is_no_failure_but_a_wrong_answer_is(capsys):
     notebook.attempt("x", 3.0, 3.0)
     with pytest.raises(AssertionError):
         notebook.attempt("x", 2.0, 3.0)
+
+
+def test_the_source_of_a_public_function_is_shown_folded_and_a_private_one_is_not(monkeypatch):
+    from IPython import display
+
+    shown = []
+    monkeypatch.setattr(display, "display", lambda bundle, raw: shown.append(bundle))
+    notebook.show(fl.fisher.gain)
+    (bundle,) = shown
+    source = inspect.getsource(fl.fisher.gain)
+    assert bundle["text/plain"] == source and f"```python\n{source}```" in bundle["text/markdown"]
+    assert re.match(r"<details><summary><code>fisherlib/fisher.py, line \d+</code></summary><pre ", bundle["text/html"])
+    assert "monospace" in bundle["text/html"] and html.escape(source) in bundle["text/html"]
+    for private in (notebook.lesson._plain, fl.TokenFeatures.__len__):
+        with pytest.raises(ValueError, match="expected a public function, got .*: write a small version of it instead"):
+            notebook.show(private)
 
 
 def small(*sources, parameters=None):
@@ -203,9 +222,15 @@ def test_clean_keeps_what_is_stable():
         "tags": ["injected-parameters"],
     }
     cell.outputs = [new_output("stream", name="stderr", text="w"), new_output("stream", name="stdout", text="1\n")]
+    size = {"width": 400, "height": 300}  # of a picture with twice the pixels
+    node.cells[1].outputs = [
+        new_output("display_data", {"image/png": ""}, metadata={"image/png": size, "needs_background": "light"}),
+        new_output("display_data", {"text/plain": ""}, metadata={"transient": 1}),
+    ]
     tidy = notebook.clean(node)
     assert set(tidy.metadata) == {"kernelspec", "language_info"}
     assert tidy.cells[1].metadata == {"tags": ["parameters"]} and tidy.cells[2].metadata == {}
+    assert [o.get("metadata") for o in tidy.cells[1].outputs] == [{"image/png": size}, {}]
     assert [o.name for o in tidy.cells[2].outputs] == ["stderr", "stdout"]  # not hidden: `build` refuses it
     with pytest.raises(ValueError, match=re.escape("n.ipynb: expected nothing on stderr, but cell 2 (`print(1)`) wrote")):
         committed.refuse_stderr(tidy, "n.ipynb")

@@ -1,12 +1,17 @@
-"""The figure of dots and intervals behind five names: nothing is cut, small or wide, and a verdict needs no colour."""
+"""What every figure shares: colours, files, words; and the dots and intervals behind five names: nothing cut or small."""
 
-from itertools import pairwise
+import base64
+import io
+import re
+from html import escape
+from itertools import combinations, pairwise
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
 import fisherlib as fl
 
@@ -46,9 +51,10 @@ def share(*values):
 FIGURES = {
     "comparison": lambda: fl.plotting.comparison(
         {
-            "information, nats\n(more is better)": {"FisherSFT": (2391.2, 2391.2, 2391.2), "uniform": (1811.0,) * 3},
-            "NLL minus uniform's\n(left is better)": {"FisherSFT": (-0.2, -0.3, -0.1), "uniform": (0.0, 0.0, 0.0)},
+            "with copies": {"MinHash + uniform": (-0.2, -0.3, -0.1), "FisherSFT": (-0.1, -0.3, 0.1)},
+            "clean": {"MinHash + uniform": (0.0, 0.0, 0.0), "FisherSFT": (0.1, 0.05, 0.15)},
         },
+        {"clean": {"FisherSFT": (0.01, -0.01, 0.03)}},
         "a title",
     ),
     "forest": lambda: forest(
@@ -76,6 +82,11 @@ def dots_of(axis):
     return [(value, filled) for _, value, filled in sorted(found)]
 
 
+def apart(one, other):
+    """Whether two boxes do not touch, side by side or one above the other."""
+    return one.x1 < other.x0 or other.x1 < one.x0 or one.y1 < other.y0 or other.y1 < one.y0
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_cut_small_or_wider_than_a_page(name):
     figure = FIGURES[name]()
@@ -85,14 +96,15 @@ def test_nothing_is_cut_small_or_wider_than_a_page(name):
     assert width <= 7.2 and box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
     texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
     assert min(text.get_fontsize() for text in texts) >= 9
-    assert all(left.get_window_extent().x1 < right.get_window_extent().x0 for left, right in pairwise(figure.axes))
+    assert all(apart(one.get_window_extent(), next_.get_window_extent()) for one, next_ in pairwise(figure.axes))
     heads = [axis.title.get_window_extent() for axis in figure.axes]
-    assert all(left.x1 < right.x0 for left, right in pairwise(heads))
+    assert all(apart(one, next_) for one, next_ in pairwise(heads))
 
 
 def test_a_tie_is_hollow_in_each_of_them():
     axes = {name: make().axes for name, make in FIGURES.items()}
-    assert dots_of(axes["comparison"][1]) == [(-0.2, True), (0.0, False)]
+    assert dots_of(axes["comparison"][0]) == [(-0.2, True), (-0.1, False)]
+    assert dots_of(axes["comparison"][1]) == [(0.0, False), (0.1, True), (0.01, False)]
     assert dots_of(axes["forest"][0]) == [(-0.1, False), (0.2, True)]
     assert dots_of(axes["wins"][0]) == [(0.6, False)] and dots_of(axes["wins"][1]) == [(1.0, True)]
     assert dots_of(axes["ratios"][0]) == [(0.5, True), (1.0, False)]
@@ -103,7 +115,6 @@ def test_a_tie_is_hollow_in_each_of_them():
 
 def test_numbers_that_are_not_there_are_words():
     words = {name: [text.get_text() for axis in make().axes for text in axis.texts] for name, make in FIGURES.items()}
-    assert words["comparison"] == ["2,391", "1,811"]  # no interval, no line: the number itself
     assert words["wins"] == ["not judged", "not judged"]
     assert words["forest"].count("not run") == 4 * 5
 
@@ -114,3 +125,107 @@ def test_one_scale_where_no_panel_is_lost_in_it():
     apart = forest(a={"x": (0.1, 0.0, 0.2, True)}, b={"x": (0.01, 0.0, 0.02, True)})
     assert apart.axes[1].get_xlim()[1] < 0.05 and "scales differ" in apart._supxlabel.get_text()
     assert "scales differ" not in same._supxlabel.get_text()
+
+
+MEANINGS = {**fl.plotting.COLOURS, "everybody else": fl.plotting.GREY}
+
+
+def linear(shade):
+    """The light of a colour #RRGGBB: three numbers from 0 to 1 (sRGB, IEC 61966-2-1)."""
+    v = np.array([int(shade[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+
+def contrast_with_white(shade):
+    """WCAG's ratio."""
+    return 1.05 / (linear(shade) @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+
+def lab(light):
+    """CIELAB under D65."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ light
+    t = xyz / [0.9505, 1.0, 1.089]
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: who lacks the cones for green, and who lacks those for red.
+DEFICIENT = {
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+
+
+def test_five_colours_are_told_apart_and_seen_on_white():
+    assert len(set(MEANINGS.values())) == 5
+    shades = {*MEANINGS.values(), *map(fl.plotting.colour, ("float64", "float32", "bfloat16", "log det V"))}
+    assert min(map(contrast_with_white, shades)) >= 3
+    apart = {}
+    for name, seen in (DEFICIENT | {"normal": np.eye(3)}).items():
+        for (a, one), (b, two) in combinations(MEANINGS.items(), 2):
+            found = [lab((np.array(seen) @ linear(shade)).clip(0, 1)) for shade in (one, two)]
+            apart[name, a, b] = np.linalg.norm(found[0] - found[1])
+    least = {"deuteranopia": 20, "protanopia": 14, "normal": 40}  # grey stands back: it is named, and never alone
+    for (name, a, b), distance in apart.items():
+        assert distance >= (10 if "everybody else" in (a, b) else least[name]), (name, a, b)
+
+
+def test_a_method_without_a_colour_of_its_own_is_grey():
+    assert {fl.plotting.colour(name) for name in ("density", "all the data", "nobody")} == {fl.plotting.GREY}
+    assert fl.plotting.colour("log det V") == fl.plotting.colour("FisherSFT") == "#0072B2"
+
+
+def two_panels():
+    figure, axes = matplotlib.pyplot.subplots(1, 2, figsize=(5, 2.5))
+    for axis, name in zip(axes, ("left", "right"), strict=True):
+        axis.plot([0, 1], [0, 1], color=fl.plotting.colour("FisherSFT"))
+        axis.set(title=name, xlabel="picks", ylabel="nats & more")
+    figure.suptitle("Greedy wins < always")
+    return figure
+
+
+def test_a_saved_figure_is_said_in_words_and_the_same_each_time(tmp_path):
+    for name in ("a.svg", "b.svg"):
+        fl.plotting.save(two_panels(), tmp_path / "new" / name)
+    assert not matplotlib.pyplot.get_fignums()  # closed: no notebook shows it twice
+    text = (tmp_path / "new" / "a.svg").read_text()
+    assert text == (tmp_path / "new" / "b.svg").read_text()
+    assert re.search('<svg [^>]*role="img">\n <title>Greedy wins &lt; always</title>', text)
+    assert "<desc>Greedy wins &lt; always. Panels: left, right. Horizontal: picks. Vertical: nats &amp; more.</desc>" in text
+    assert "<dc:date>" not in text
+    fl.plotting.save(two_panels(), tmp_path / "c.svg", alt='Two lines. Both "rise".')
+    assert "<desc>Two lines. Both &quot;rise&quot;.</desc>" in (tmp_path / "c.svg").read_text()
+
+
+def test_a_label_outside_of_the_figure_is_in_the_picture_and_counts_for_its_width(tmp_path):
+    def labelled(length):
+        figure, axis = matplotlib.pyplot.subplots(figsize=(5, 2), layout="none")
+        axis.text(1.2, 0.5, "x" * length, transform=axis.transAxes, clip_on=False)
+        return figure
+
+    fl.plotting.save(labelled(6), tmp_path / "a.svg")
+    assert float(re.search('width="([0-9.]+)pt"', (tmp_path / "a.svg").read_text())[1]) > 5 * 72
+    with pytest.raises(ValueError, match="expected a picture at most 7.2 inches wide, got .* with its labels: stack panels"):
+        fl.plotting.save(labelled(40), tmp_path / "b.svg")
+    assert not (tmp_path / "b.svg").exists()
+
+
+def test_a_notebook_gets_one_output_that_is_sharp_light_and_the_size_of_the_figure(tmp_path, monkeypatch):
+    from IPython import display
+
+    shown = []
+    monkeypatch.setattr(fl.plotting.house, "in_notebook", lambda: True)
+    monkeypatch.setattr(display, "display", lambda *values, **named: shown.append((values, named)))
+    fl.plotting.save(two_panels(), tmp_path / "a.svg")
+    (((bundle,), named),) = shown
+    png = base64.b64decode(bundle["image/png"])
+    image = Image.open(io.BytesIO(png))
+    size = named["metadata"]["image/png"]
+    assert image.width == pytest.approx(2 * size["width"], abs=1) and size["width"] == pytest.approx(5 * 96, rel=0.03)
+    assert image.mode == "P" and len(image.convert("RGB").getcolors(65)) <= 64 and len(png) < 30_000
+    border = np.asarray(image.convert("RGB"))
+    assert all((edge == 255).all() for edge in (border[0], border[-1], border[:, 0], border[:, -1]))
+    assert {"#0072B2"} <= {"#{:02X}{:02X}{:02X}".format(*shade) for _, shade in image.convert("RGB").getcolors(65)}
+    alt = bundle["text/plain"]
+    assert bundle["text/html"].startswith(f'<img alt="{escape(alt)}" width="{size["width"]}" ')
+    assert bundle["text/html"].endswith(f'src="data:image/png;base64,{bundle["image/png"]}">')

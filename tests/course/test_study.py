@@ -25,7 +25,7 @@ from fisherlib.course.study import claims, plans, statistics, store, why
 from fisherlib.course.study.__main__ import main
 from fisherlib.course.study.arms import ALL, NONE
 from fisherlib.course.study.methods import ARMS, RECIPES, RELATED, VARIANTS, choose, title
-from fisherlib.course.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool
+from fisherlib.course.study.pools import MAJORITY, POOLS, UNSEEN, Sizes, draw_pool, with_near_copies
 from fisherlib.course.study.profiles import PROFILES
 from fisherlib.course.study.rows import Bench, Row, Settings, key
 from fisherlib.course.study.runs import collect, run_rows
@@ -61,6 +61,19 @@ def test_most_of_a_redundant_pool_are_variants_of_a_few(pool):
         assert len({len(w) for w in words}) == 1
         # two variants of one text differ in at most three words each
         assert all(sum(x != y for x, y in zip(a, b, strict=True)) <= 6 for a, b in itertools.combinations(words, 2))
+
+
+def test_near_copies_are_as_many_as_asked_for_and_near_to_their_originals():
+    rows = draw_pool("clean", 0, SIZES).train.remove_columns("base")
+    mixed = with_near_copies(rows, share=0.5, originals=3, seed=1)
+    assert len(mixed) == len(rows) and mixed.to_list() == with_near_copies(rows, share=0.5, originals=3, seed=1).to_list()
+    groups = fl.selectors.near_duplicates(mixed, threshold=0.5)
+    assert np.mean(groups != np.arange(len(groups))) == pytest.approx(0.5, abs=0.05)
+    assert set(mixed["base"]) == {-1, 0, 1, 2}
+    with pytest.raises(ValueError, match="expected bases and variants to fit"):
+        with_near_copies(rows, share=0.99, originals=3, seed=1)
+    with pytest.raises(ValueError, match="expected rows with a response"):
+        with_near_copies(rows.remove_columns("response"), share=0.5, originals=3, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -206,3 +206,12 @@ def test_the_composition_is_that_of_the_draw(pool):
 def test_the_tail_is_the_mean_of_the_worst_examples():
     row = pd.Series({"nll_sums": [2.0, 9.0, 0.0, 4.0, 1.0], "scored_tokens": [1.0, 3.0, 0.0, 1.0, 1.0]})
     assert verdicts.tail(row, share=0.5) == 3.5 and verdicts.tail(row) == 4.0  # 4, 3, 2 and 1 a token; one has none
+
+
+def test_the_bend_of_a_pool_is_fishersft_s_information_over_uniform_s():
+    table = verdicts.load()
+    found = verdicts.bends(table, tokens=2000)
+    assert found["bend"].is_monotonic_increasing and (found["bend"] > 1).all()
+    rows = verdicts.family(table, "redundant", tokens=2000).groupby("method")["information"].mean()
+    assert found.loc["redundant", "bend"] == pytest.approx(rows["fisher_per_token"] / rows["uniform"])
+    assert found.loc["redundant", "verdict"] == "better" and found.loc["clean", "verdict"] == "tie"

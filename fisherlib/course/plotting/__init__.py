@@ -1,8 +1,28 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
-from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_bars, roofline
-from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
-from fisherlib.course.plotting.greedy import copies, evaluation_raster, gain_fields, histogram, length_scatter, upper_bounds
+from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
+from fisherlib.course.plotting.fine_tuning import (
+    called,
+    coverage,
+    forest,
+    forest_and_others,
+    gaps,
+    judged,
+    seeds_dance,
+    tokens_to_match,
+    verdict_table,
+    written,
+)
+from fisherlib.course.plotting.greedy import (
+    copies,
+    evaluation_raster,
+    gain_fields,
+    histogram,
+    length_scatter,
+    missed_optimum,
+    misses,
+    prior_sweep,
+)
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
@@ -12,16 +32,19 @@ from fisherlib.course.plotting.picks import living_certificate, living_gains, li
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
 from fisherlib.course.plotting.temperature import living_softmax
-from fisherlib.course.plotting.theory import designs, line_panels, simplex
-from fisherlib.course.plotting.why import moved, properties
+from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
+from fisherlib.course.plotting.why import confirmation, moved, properties
 
 __all__ = [
     "COLOURS",
     "GREY",
     "PAGE",
     "batch_sizes",
+    "bounds",
+    "called",
     "colour",
     "comparison",
+    "confirmation",
     "copies",
     "coverage",
     "designs",
@@ -29,10 +52,12 @@ __all__ = [
     "error_estimates",
     "evaluation_raster",
     "forest",
+    "forest_and_others",
     "gain_fields",
     "gaps",
     "histogram",
     "information_curves",
+    "judged",
     "length_scatter",
     "line_panels",
     "living",
@@ -40,21 +65,26 @@ __all__ = [
     "living_gains",
     "living_lazy",
     "living_softmax",
+    "missed_optimum",
+    "misses",
     "movable",
     "moved",
     "overlap",
     "payoff",
     "predicted_and_measured",
+    "prior_sweep",
     "properties",
-    "race_bars",
+    "race_times",
     "ratios",
     "roofline",
     "save",
+    "seeds_dance",
     "simplex",
     "style",
     "tokens_to_match",
     "uncertainty_ellipses",
-    "upper_bounds",
     "verdict_map",
+    "verdict_table",
     "wins",
+    "written",
 ]

@@ -4,7 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from fisherlib.course.plotting.house import colour
+from fisherlib.course.plotting.house import GREY, PAGE, colour
+
+_INK, _PALE = "#333333", "#E6E6E6"
 
 
 def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], title: str):
@@ -12,9 +14,9 @@ def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], tit
     import matplotlib.pyplot as plt
     from matplotlib.ticker import ScalarFormatter
 
-    figure, axis = plt.subplots(figsize=(6.4, 3.0))
-    for (name, values), shade, mark in zip(curves.items(), (colour("uniform"), colour("FisherSFT")), "so", strict=False):
-        axis.plot(sizes, 1e6 * np.asarray(values), f"{mark}-", color=shade, lw=2, label=name)
+    figure, axis = plt.subplots(figsize=(PAGE, 3.2))
+    for (name, values), shade, mark in zip(curves.items(), (GREY, colour("FisherSFT")), "so", strict=False):
+        axis.plot(sizes, 1e6 * np.asarray(values), f"{mark}-", color=shade, label=name)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.set_xticks(sizes)
@@ -23,68 +25,105 @@ def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], tit
     return figure
 
 
-def error_estimates(clouds: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str):
-    """True errors against their estimates, for each precision `(estimates, errors)`. Returns the figure."""
+def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], title: str):
+    """True errors against their estimates. Returns the figure.
+
+    `clouds[precision][stage]`: the estimates and the errors of a stage of the selection, whose name is written at its cloud
+    in the first precision.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(6.4, 3.8))
-    shown = [(name, x, y, np.isfinite(x) & (y > 0)) for name, (x, y) in clouds.items()]  # what a logarithm can show
-    for name, x, y, seen in shown:
-        axis.loglog(x[seen], y[seen], ".", color=colour(name), ms=4, alpha=0.35, rasterized=True, label=name)
-    ends = np.array([min(x[seen].min() for _, x, _, seen in shown) / 10, max(x[seen].max() for _, x, _, seen in shown) * 3])
-    low = min(y[seen].min() for _, _, y, seen in shown) / 3
-    axis.plot(ends, ends, color="#444", lw=1.5)
-    axis.fill_between(ends, ends, ends[1], color="#E6E6E6")
-    axis.text(1.5 * ends[0], ends[1] / 3, "error above its estimate", va="top", color="#444")
-    axis.set(title=title, xlabel="estimate (nats)", ylabel="true error (nats)", xlim=ends, ylim=(low, ends[1]))
-    for handle in filter(None, axis.legend(loc="lower right").legend_handles):
-        handle.set(alpha=1, markersize=8)
+    figure, axis = plt.subplots(figsize=(PAGE, 4.4))
+    every, low = [], np.inf
+    for number, (precision, stages) in enumerate(clouds.items()):
+        place = []
+        for stage, (x, y) in stages.items():
+            seen = np.isfinite(x) & (y > 0)  # what a logarithm can show
+            axis.loglog(x[seen], y[seen], ".", color=colour(precision), ms=5, alpha=0.35, rasterized=True)
+            place.append((np.median(x[seen]), y[seen].min(), stage))
+            every, low = [*every, x[seen].min(), x[seen].max()], min(low, y[seen].min())
+        if number == 0:
+            for x, y, stage in place:
+                axis.annotate(
+                    stage, (x, y), (0, -4), textcoords="offset points", ha="center", va="top", color=_INK, fontsize=10
+                )
+        x, _ = np.concatenate([values for values in stages.values()], axis=1)
+        centre = np.exp(np.log(x[np.isfinite(x)]).mean())
+        axis.annotate(precision, (centre, 1.6 * centre), ha="center", va="bottom", color=colour(precision), weight="bold")
+    ends = np.array([min(every) / 4, max(every) * 4])
+    axis.plot(ends, ends, color=_INK, lw=1.5)
+    axis.fill_between(ends, ends, 3 * ends[1], color=_PALE, zorder=0)
+    axis.text(1.3 * ends[0], ends[1], "an error above its estimate", va="top", color=_INK)
+    axis.set(title=title, xlabel="estimate (nats)", ylabel="true error (nats)", xlim=ends, ylim=(low / 12, 3 * ends[1]))
     return figure
 
 
 def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, tuple[float, float, str]], title: str):
-    """Roofs of the machine and steps below them. Returns the figure.
+    """Roofs of the machine and steps below them, each with its name. Returns the figure.
 
     `peaks`: GFLOP/s of each precision; `bandwidth`: GB/s; `points`: (FLOP per byte, GFLOP/s, precision) of each step.
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(6.8, 4.8))
+    figure, axis = plt.subplots(figsize=(PAGE, 5.0))
     reach = [x for x, _, _ in points.values()]
-    line = np.geomspace(
-        min(*reach, min(peaks.values()) / bandwidth) / 4, 8 * max(*reach, max(peaks.values()) / bandwidth), 200
-    )
-    for name, peak in peaks.items():
-        axis.loglog(line, np.minimum(peak, bandwidth * line), color=colour(name), lw=2)
-        axis.text(line[-1], 1.08 * peak, f"{name}: {peak:,.0f} GFLOP/s", color=colour(name), ha="right", fontsize=9)
-    axis.text(1.5 * line[0], bandwidth * line[0], f"memory: {bandwidth:,.0f} GB/s", fontsize=9, color="#444")
-    for number, (name, (x, rate, precision)) in enumerate(points.items(), 1):
-        axis.plot(x, rate, "o", color=colour(precision), mec="white", ms=15, label=f"{number}  {name}")
-        axis.text(x, rate, str(number), color="white", ha="center", va="center", fontsize=9, weight="bold")
-    axis.set(title=title, xlabel="FLOP per byte", ylabel="GFLOP/s", ylim=(None, 2.5 * max(peaks.values())))
-    figure.legend(loc="outside lower center", ncols=3, markerscale=0.5, fontsize=9)
+    corners = np.array(list(peaks.values())) / bandwidth
+    line = np.geomspace(min(*reach, corners.min()) / 4, 6 * max(*reach, corners.max()), 200)
+    high, heights = 6 * max(peaks.values()), []
+    for name, peak in sorted(peaks.items(), key=lambda item: item[1]):
+        axis.loglog(line, np.minimum(peak, bandwidth * line), color=colour(name))
+        heights.append(max(peak * 1.06, heights[-1] * 1.5 if heights else 0))  # names as near as this would touch
+        axis.text(line[-1], heights[-1], f"{name}, {peak:,.0f} GFLOP/s", color=colour(name), ha="right", fontsize=10)
+    first, last = corners.min(), corners.max()
+    axis.axvspan(line[0], first, color=_PALE, alpha=0.6, lw=0)
+    axis.text(first / 1.15, high / 1.3, "memory-bound", ha="right", va="top", color=_INK, weight="bold")
+    axis.text(last * 1.15, high / 1.3, "compute-bound", ha="left", va="top", color=_INK, weight="bold")
+    axis.text(1.2 * line[0], 1.5 * bandwidth * line[0], f"{bandwidth:,.0f} GB/s", fontsize=10, color=_INK, rotation=35)
+    for name, (x, rate, precision) in points.items():
+        axis.plot(x, rate, "o", color=colour(precision), mec="white", ms=10)
+        right = x < np.sqrt(line[0] * line[-1]) * 2
+        axis.annotate(
+            name,
+            (x, rate),
+            (9 if right else -9, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            color=_INK,
+            fontsize=10,
+        )
+    lowest = min(rate for _, rate, _ in points.values())
+    axis.set(title=title, xlabel="FLOP per byte", ylabel="GFLOP/s", ylim=(lowest / 3, high), xlim=(line[0], line[-1]))
     return figure
 
 
-def race_bars(seconds: Mapping[str, float], gains: Mapping[str, int], ours: str, extrapolated: Collection[str], title: str):
-    """Seconds of each method, their ratio to `ours`, and how many gains it computed. Returns the figure."""
+def race_times(seconds: Mapping[str, float], gains: Mapping[str, int], ours: str, extrapolated: Collection[str], title: str):
+    """A dot for the seconds of each method, with how many gains it computed; hollow where they are extrapolated.
+
+    Returns the figure.
+    """
     import matplotlib.pyplot as plt
 
-    names, values = list(seconds), np.array(list(seconds.values()))
-    figure, axis = plt.subplots(figsize=(7.4, 0.45 * len(names) + 1.1))
-    shades = [colour("FisherSFT" if name == ours else "no fine-tuning") for name in names]
-    bars = axis.barh(names, values, color=shades, height=0.7)
-    for bar, name, value in zip(bars, names, values, strict=True):
-        if name in extrapolated:
-            bar.set(hatch="///", facecolor="white", edgecolor=colour("no fine-tuning"))
-        ratio = "" if name == ours else f" = {value / seconds[ours]:,.1f} x"
-        label = f"{value:,.2f} s{ratio}, {gains[name]:,} gains"
-        axis.text(1.08 * value, bar.get_y() + bar.get_height() / 2, label, va="center", fontsize=9)
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-    low, high = values.min() / 3, values.max()
-    axis.set(
-        title=title, xscale="log", xlim=(low, high * (high / low) ** 0.75)
-    )  # what the longest bar leaves is for its label
-    axis.set_xlabel("seconds" + ("; hatched: extrapolated" if extrapolated else ""))
+    names = sorted(seconds, key=lambda name: -seconds[name])
+    figure, axis = plt.subplots(figsize=(PAGE, 0.5 * len(names) + 1.0))
+    for row, name in enumerate(names):
+        shade = colour("FisherSFT") if name == ours else GREY
+        axis.plot(seconds[name], row, "o", color=shade, mfc="white" if name in extrapolated else shade, mew=2, ms=10)
+        left = seconds[name] > 30 * min(seconds.values())
+        axis.annotate(
+            f"{seconds[name]:,.1f} s, {gains[name]:,} gains",
+            (seconds[name], row),
+            (-10 if left else 10, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            color=shade if name == ours else _INK,
+            fontsize=10,
+        )
+    axis.axvline(seconds[ours], color=colour("FisherSFT"), lw=1, ls="--", zorder=0)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xscale("log")
+    values = list(seconds.values())
+    axis.set(title=title, xlabel="seconds" + ("; hollow: extrapolated" if extrapolated else ""))
+    axis.set(xlim=(min(values) / 2, max(max(values) * 2, 30 * min(values))), ylim=(-0.6, len(names) - 0.4))
     return figure

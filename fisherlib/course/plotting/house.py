@@ -118,12 +118,12 @@ def in_notebook() -> bool:
     return python is not None and hasattr(python.get_ipython(), "kernel")
 
 
-def pixels(figure, dpi: int = _DPI, *, tight: bool = True):
-    """A figure as an image in full colour; `tight`: with the white around it cut away."""
+def pixels(figure, dpi: int = _DPI):
+    """A figure as an image in full colour, with the white around it cut away."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight" if tight else None, pad_inches=_PAD)
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=_PAD)
     return Image.open(buffer).convert("RGB")
 
 

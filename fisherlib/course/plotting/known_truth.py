@@ -1,68 +1,99 @@
 """Figures of notebook 04."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from fisherlib.course.plotting.house import MARKERS, colour, plain_ticks
+from fisherlib.course.plotting.house import GREY, PAGE, colour, plain_ticks
 from fisherlib.course.plotting.intervals import Mark, dots_and_intervals
 
-VERDICTS = {"better": "#0072B2", "tie": "#F2F2F2", "worse": "#E69F00"}
-_LIGHT = 75  # dots per inch of the large figures: a notebook holds them as pixels, and should stay small
+VERDICTS = {"better": "#0072B2", "tie": "#ECECEC", "worse": "#E69F00"}
+_NAMED = {"FisherSFT, trace-weighted": "trace-weighted", "uniform in clusters": "in clusters"}  # at the end of a line
 
 
 def predicted_and_measured(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, xlabel: str, ylabel: str):
-    """Each sentence as a point, `groups[name] = (predicted, measured)`, and the diagonal. Returns the figure."""
+    """Each sentence as a point, `groups[name] = (predicted, measured)`, and the diagonal. Returns the figure.
+
+    The first group has the colour of uniform, the others are grey; names stand at the clouds.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(6.4, 3.4))
-    for (name, (predicted, measured)), shade in zip(groups.items(), ("#D55E00", "#0072B2"), strict=False):
-        axis.loglog(predicted, measured, "o", ms=4, alpha=0.5, mew=0, color=shade, label=name)
+    figure, axis = plt.subplots(figsize=(5.6, 4.2))
+    for (name, (predicted, measured)), shade in zip(groups.items(), (colour("uniform"), GREY), strict=False):
+        axis.loglog(predicted, measured, "o", ms=4, alpha=0.5, mew=0, color=shade)
+        middle = np.exp(np.mean(np.log(predicted))), np.exp(np.mean(np.log(measured)))
+        axis.annotate(name, middle, (34, -22), textcoords="offset points", color=shade)
     ends = [min(p.min() for p, _ in groups.values()), max(p.max() for p, _ in groups.values())]
-    axis.plot(ends, ends, color="#444", lw=1, label="measured = predicted")
-    axis.legend()
+    axis.plot(ends, ends, color="#444", lw=1)
+    axis.annotate(
+        "measured = predicted", (ends[0], ends[0]), (10, -2), textcoords="offset points", color="#444", fontsize=10
+    )
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left")
     plain_ticks(axis.xaxis)
     plain_ticks(axis.yaxis)
     return figure
 
 
-def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *, columns: int = 2):
-    """Error against the size of the selection, a panel for each table of `fl.synthetic.intervals`. Returns the figure.
+def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *, ylabel: str = "error / uniform's"):
+    """Ratios to uniform against the size of the selection, a panel for each table of `fl.synthetic.versus`.
 
-    Tables of `fl.synthetic.versus` are drawn with a line at 1, uniform, in place of the slope of theory.
-    Bands are the 95 % intervals of FisherSFT and uniform; the other methods are thin lines, to keep the figure readable.
+    Two panels in a row, with one vertical scale for all. FisherSFT has its colour and its 95 % interval, uniform is the line
+    at 1, all others are grey. Names stand at the left ends of the lines, where these are furthest apart. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(7.4, 2.7 * rows + 0.5), dpi=_LIGHT, sharex=True, squeeze=False)
-    for axis, (name, table) in zip(axes.flat, panels.items(), strict=True):
-        for k, (method, line) in enumerate(table.groupby("method", sort=False)):
-            main = method in ("FisherSFT", "uniform")
+    down = -(-len(panels) // 2)
+    figure, axes = plt.subplots(down, 2, figsize=(PAGE, 2.6 * down + 0.6), sharex=True, sharey=True, squeeze=False)
+    for axis, (panel, table) in zip(axes.flat, panels.items(), strict=True):
+        sizes = np.sort(table["n"].unique())
+        axis.axhline(1, color=colour("uniform"))
+        ends = {"uniform": 1.0}
+        for method, line in table.groupby("method", sort=False):
+            main = method == "FisherSFT"
             if main:
                 axis.fill_between(line["n"], line["low"], line["high"], color=colour(method), alpha=0.2, lw=0)
-            style = {"lw": 2.2, "ms": 5, "zorder": 3} if main else {"lw": 1, "ms": 4, "alpha": 0.85}
-            axis.plot(line["n"], line["value"], marker=MARKERS[k % 10], color=colour(method), label=method, **style)
-        sizes, top = np.sort(table["n"].unique()), table["value"].max()
-        rate = 1.25 * top * np.sqrt(sizes[0] / sizes)
-        if "verdict" in table:
-            axis.axhline(1, color=colour("uniform"), lw=2.2, label="uniform")
-        else:
-            axis.plot(sizes, rate, ":", color="#444", lw=1.5, label=r"slope $-\frac{1}{2}$")
-        axis.set(xscale="log", yscale="log")
-        axis.set_title(name, fontsize=10, loc="center")
-        axis.set_xticks(sizes, [f"{n:g}" for n in sizes])
-        axis.minorticks_off()
-        plain_ticks(axis.yaxis, (1, 2, 5) if "verdict" not in table else (7, 8, 9, 10, 11, 12, 13, 15, 20))
+            axis.plot(line["n"], line["value"], color=colour(method), lw=2.5 if main else 1, zorder=3 if main else 2)
+            ends[method] = line["value"].iloc[0]
+        axis.set(xscale="log", yscale="log", xlim=(sizes[0] / 4, sizes[-1] * 1.05))
+        axis.set_title(panel, fontsize=11, loc="center")
+        axis.set_xticks(sizes, [f"{n:,g}" for n in sizes])
+        axis.tick_params(axis="x", which="minor", length=0)
+        plain_ticks(axis.yaxis, (2, 3, 4, 5, 6, 8, 10, 12, 15))
+    low, high = axes[0][0].get_ylim()
+    low, high = low / 1.1, high * 1.1
+    axes[0][0].set_ylim(low, high)
+    for axis, table in zip(axes.flat, panels.values(), strict=True):
+        sizes = np.sort(table["n"].unique())
+        ends = {"uniform": 1.0} | {m: line["value"].iloc[0] for m, line in table.groupby("method", sort=False)}
+        places = _apart(np.log(list(ends.values())) / np.log(high / low), 0.085)
+        for (method, value), place in zip(ends.items(), places, strict=True):
+            y = np.exp(place * np.log(high / low))
+            axis.plot([sizes[0] / 1.13, sizes[0]], [y, value], color=colour(method), lw=0.6)
+            text = {"ha": "right", "va": "center", "fontsize": 10, "color": colour(method)}
+            axis.text(sizes[0] / 1.18, y, _NAMED.get(method, method), **text)
     for axis in axes[-1]:
         axis.set_xlabel(xlabel)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.supylabel(ylabel, fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
+
+
+def _apart(values: Sequence[float], gap: float) -> np.ndarray:
+    """The values moved apart until neighbours have this gap, as little as that needs: for labels in a column."""
+    values = np.asarray(values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(values))
+    level, blocks = values[order] - steps, []
+    for one in level:  # isotonic regression: neighbours that would swap places share their mean
+        blocks.append([one, 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, count = blocks.pop()
+            blocks[-1] = [(blocks[-1][0] * blocks[-1][1] + mean * count) / (blocks[-1][1] + count), blocks[-1][1] + count]
+    placed = np.empty(len(values))
+    placed[order] = np.concatenate([[mean] * count for mean, count in blocks]) + steps
+    return placed
 
 
 def ratios(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str, *, xlabel: str = "error / uniform's error"):
@@ -70,10 +101,11 @@ def ratios(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str, *, xlab
 
     Left of the line at 1 the method is better than uniform; hollow: a tie. Returns the figure.
     """
+    several = any(len(table) > 1 for tables in panels.values() for table in tables.values())
     marks = {
         metric: {
             row: [
-                Mark(of.value, of.low, of.high, of.verdict != "tie", colour(of.method), of.method)
+                Mark(of.value, of.low, of.high, of.verdict != "tie", colour(of.method), of.method if several else "")
                 for of in table.itertuples()
             ]
             for row, table in tables.items()
@@ -83,43 +115,39 @@ def ratios(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str, *, xlab
     return dots_and_intervals(marks, title, nulls=dict.fromkeys(panels, 1.0), xlabel=xlabel, log=True)
 
 
-def verdict_map(
-    panels: Mapping[tuple[str, str], pd.DataFrame],
-    title: str,
-    xlabel: str,
-    ylabel: str,
-):
-    """A grid of heat maps, `panels[row, column]` with the columns `x`, `y`, `value` and `verdict`. Returns the figure.
+def verdict_map(cells: pd.DataFrame, title: str, x: str, y: str):
+    """A heat map for each metric and size: `cells` has the columns `metric`, `n`, `value`, `verdict`, and those named.
 
-    Colour says what may be concluded (better, tie, worse), the number is the ratio that was measured.
+    Colour says what may be concluded (better, tie, worse), the number is the ratio that was measured. Narrow enough for a
+    phone to show it at full size. Returns the figure.
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
-    down, across = (list(dict.fromkeys(key[k] for key in panels)) for k in (0, 1))
-    figure, axes = plt.subplots(
-        len(down), len(across), figsize=(7.4, 1.9 * len(down) + 1.0), dpi=_LIGHT, sharex=True, sharey=True, squeeze=False
-    )
-    for (row, column), table in panels.items():
+    down, across = list(dict.fromkeys(cells["metric"])), sorted(set(cells["n"]))
+    xs, ys = np.sort(cells[x].unique()), np.sort(cells[y].unique())
+    size = (5.4, 0.45 * len(ys) * len(down) + 1.6)
+    figure, axes = plt.subplots(len(down), len(across), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for (row, column), table in cells.groupby(["metric", "n"]):
         axis = axes[down.index(row)][across.index(column)]
-        xs, ys = np.sort(table["x"].unique()), np.sort(table["y"].unique())
-        for cell in table.itertuples():
-            i, j = np.searchsorted(xs, cell.x), np.searchsorted(ys, cell.y)
+        for _, cell in table.iterrows():
+            i, j = np.searchsorted(xs, cell[x]), np.searchsorted(ys, cell[y])
             axis.add_patch(plt.Rectangle((i - 0.5, j - 0.5), 1, 1, fc=VERDICTS[cell.verdict], ec="white", lw=1.5))
-            dark = cell.verdict == "better"
-            axis.text(i, j, f"{cell.value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "#222")
+            number = f"{cell.value:.2f}".removeprefix("0") if cell.value < 0.995 else f"{cell.value:.1f}"
+            shade = "white" if cell.verdict == "better" else "black"
+            axis.text(i, j, number, ha="center", va="center", fontsize=10, color=shade)
         axis.set(xlim=(-0.5, len(xs) - 0.5), ylim=(-0.5, len(ys) - 0.5))
-        axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
-        axis.set_yticks(range(len(ys)), [f"{y:.0%}" for y in ys])
+        axis.set_xticks(range(len(xs)), [f"{at:g}" for at in xs])
+        axis.set_yticks(range(len(ys)), [f"{at:.0%}" for at in ys])
         axis.grid(False)
         axis.tick_params(length=0)
         if row == down[0]:
-            axis.set_title(column, fontsize=10, loc="center")
+            axis.set_title(f"n = {column}", fontsize=11, loc="center")
         if column == across[0]:
-            axis.set_ylabel(f"{row}\n{ylabel}")
-        if row == down[-1]:
-            axis.set_xlabel(xlabel)
+            axis.set_ylabel(row)
+    figure.supxlabel(x, fontsize=11)
+    figure.supylabel(y, fontsize=11)
     handles = [Patch(fc=shade, ec="#999", lw=0.5, label=name) for name, shade in VERDICTS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure

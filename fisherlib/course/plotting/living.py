@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, bundle, in_few_colours, pixels, shown_size
+from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, bundle, in_few_colours, shown_size
 
 _LIMIT = 120_000  # bytes of a bundle: the film is in it twice
-_DPIS = (192, 144, 96)  # the sharpest that is light enough
+_DPIS = (144, 96)  # the sharper one if it is light enough; a still picture has 192
 _SHADES = 32
 _FIRST, _OTHERS = 3000, 900  # milliseconds: the finished picture can be read, then the film runs
 
@@ -104,7 +104,7 @@ def living(frames: Sequence, script: str, data: Mapping[str, Any], alt: str) -> 
         raise ValueError(f"expected frames of one size, at most {PAGE} inches wide, got {sorted(sizes)}")
     made = None
     for dpi in _DPIS:
-        images = [pixels(frame, dpi, tight=False) for frame in frames]
+        images = [_drawn(frame, dpi) for frame in frames]
         made = Living(_page(script, data, alt), _film(images), shown_size(images[0], dpi), alt)
         weight = sum(map(len, made._repr_mimebundle_()[0].values()))
         if weight <= _LIMIT:
@@ -128,6 +128,17 @@ def _plain(value):
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"expected numbers, strings, lists or dicts to draw, got {type(value).__name__}")
+
+
+def _drawn(frame, dpi: int):
+    """A figure as an image of its full size."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    frame.set_dpi(dpi)
+    canvas = FigureCanvasAgg(frame)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _film(images: Sequence) -> bytes:

@@ -67,8 +67,9 @@ def living_lazy(gains: np.ndarray) -> Living:
     gains = np.asarray(gains, dtype=float).round(4)
     if gains.ndim != 2 or not (len(gains) <= _FIRST and gains.shape[1] <= 40):
         raise ValueError(f"expected gains [at most {_FIRST} picks, at most 40 examples], got {gains.shape}: take the first")
-    shown, seen, picks, looked = gains[0].copy(), [], [], gains.shape[1]
-    fresh = np.ones(len(shown), dtype=bool)
+    picks: list[int] = []
+    seen: list[tuple] = []  # what each step shows
+    shown, fresh, looked = gains[0].copy(), np.ones(gains.shape[1], dtype=bool), gains.shape[1]
     while len(picks) < len(gains):
         rest = np.where(np.isin(np.arange(len(shown)), picks), -1.0, shown)
         i = int(rest.argmax())
@@ -82,7 +83,7 @@ def living_lazy(gains: np.ndarray) -> Living:
             said = f"pick {len(picks) + 1}: example {i} is checked, {shown[i]:.1f} becomes {now:.1f}"
             shown[i], fresh[i], looked = now, True, looked + 1
         seen.append((shown.copy(), fresh.copy(), list(picks), said))
-    film = [seen[-1], *seen[: min(len(seen), 14)]]
+    film = [seen[-1], *seen[:9]]
     alt = (
         f"Bars of the last known gains of {len(shown)} examples. {len(gains)} lazy picks, {', '.join(map(str, picks))}, "
         f"needed {looked} evaluations instead of {sum(len(shown) - k for k in range(len(gains)))}"
@@ -135,23 +136,23 @@ def living_certificate(
     `reached` and the two `bounds`, by name, belong to the increasing `sizes`, at most 60; `at`: the size shown first, by
     default a middle one. Raises `ValueError` for other shapes, or a bound below what was reached.
     """
-    sizes, lines = np.asarray(sizes, dtype=int), np.array([reached, *bounds.values()], dtype=float).round(3)
-    if lines.shape != (3, len(sizes)) or len(sizes) > 60 or (np.diff(sizes) <= 0).any():
+    of, lines = np.asarray(sizes, dtype=int), np.array([reached, *bounds.values()], dtype=float).round(3)
+    if lines.shape != (3, len(of)) or len(of) > 60 or (np.diff(of) <= 0).any():
         raise ValueError(
             f"expected at most 60 rising sizes, and as many numbers reached and in two bounds, got {lines.shape[1:]} "
-            f"numbers in {len(lines)} rows for {len(sizes)} sizes"
+            f"numbers in {len(lines)} rows for {len(of)} sizes"
         )
     if (lines[1:] < lines[0] - 1e-2).any():
         raise ValueError("expected bounds above what was reached, got one below: are they of the same sizes?")
-    known = len(sizes) // 2 if at is None else int(np.searchsorted(sizes, at))
+    known = len(of) // 2 if at is None else int(np.searchsorted(of, at))
     share = np.floor(100 * lines[0] / lines[1:].min(0)).astype(int)
-    steps = np.unique(np.linspace(0, len(sizes) - 1, 7).astype(int))
-    frames = [_gap(sizes, lines, list(bounds), k, share[k]) for k in (known, *steps)]
+    steps = np.unique(np.linspace(0, len(of) - 1, 7).astype(int))
+    frames = [_gap(of, lines, list(bounds), k, share[k]) for k in (known, *steps)]
     alt = (
-        f"What greedy reached and two upper bounds. With {sizes[known]} picks at least {share[known]} % of the best "
-        f"possible is certain, with {sizes[-1]} picks {share[-1]} %"
+        f"What greedy reached and two upper bounds. With {of[known]} picks at least {share[known]} % of the best "
+        f"possible is certain, with {of[-1]} picks {share[-1]} %"
     )
-    data = {"sizes": sizes, "reached": lines[0], "bounds": lines[1:], "names": list(bounds), "at": known}
+    data = {"sizes": of, "reached": lines[0], "bounds": lines[1:], "names": list(bounds), "at": known}
     return living(frames, _CERTIFICATE, data, alt)
 
 
@@ -249,7 +250,7 @@ def _field(points, prior, reach, picks):
     rest = np.setdiff1d(np.arange(len(points)), picks)
     axis.plot(*points[rest].T, "o", color="white", mec="#222", ms=13)
     left = _gain(points, V) / _gain(points, V0).clip(1e-12)
-    axis.scatter(*points[rest].T, s=13**2 * left[rest], color=_BLUE, lw=0, zorder=3)
+    axis.scatter(points[rest, 0], points[rest, 1], s=13**2 * left[rest], color=_BLUE, lw=0, zorder=3)
     axis.plot(*points[picks].T, "o", color=_BROWN, mec="#222", ms=13)
     axis.grid(visible=False)
     axis.set_title(f"After {len(picks)} picks: the darker, the more there is to gain")

@@ -69,24 +69,24 @@ def living_softmax(
     trace. `bounds` has "lower", "exact" and "upper", and `agreement` the rank correlation of the two `names`: numbers for
     each scale. `at`: the scale shown first. Raises `ValueError` for other shapes, and for bounds that do not hold.
     """
-    scales, P = np.asarray(scales, dtype=float), np.asarray(probabilities, dtype=float)
+    at_scale, P = np.asarray(scales, dtype=float), np.asarray(probabilities, dtype=float)
     lines = np.array([bounds[name] for name in ("lower", "exact", "upper")] + [agreement], dtype=float).round(4)
-    if P.shape != (len(scales), 3) or lines.shape != (4, len(scales)) or (np.diff(scales) <= 0).any():
+    if P.shape != (len(at_scale), 3) or lines.shape != (4, len(at_scale)) or (np.diff(at_scale) <= 0).any():
         raise ValueError(
             f"expected rising scales, and for each three probabilities, three bounds and an agreement, got {P.shape} "
-            f"probabilities and {lines.shape[1:]} numbers for {len(scales)} scales"
+            f"probabilities and {lines.shape[1:]} numbers for {len(at_scale)} scales"
         )
     if (np.diff(lines[:3], axis=0) < -1e-3).any():
         raise ValueError("expected lower <= exact <= upper at every scale, got one that is not")
-    first = int(np.abs(scales - at).argmin())
-    steps = np.unique(np.linspace(0, len(scales) - 1, 6).astype(int))
-    frames = [_frame(scales, P, lines, names, k) for k in (first, *steps)]
+    first = int(np.abs(at_scale - at).argmin())
+    steps = np.unique(np.linspace(0, len(at_scale) - 1, 6).astype(int))
+    frames = [_frame(at_scale, P, lines, names, k) for k in (first, *steps)]
     lower, exact, upper, ranks = lines[:, first]
     alt = (
-        f"At scores times {scales[first]:g}, tr A(p) is {1 - (P[first] ** 2).sum():.2f}; per eigenvalue {lower:.1f} <= "
+        f"At scores times {at_scale[first]:g}, tr A(p) is {1 - (P[first] ** 2).sum():.2f}; per eigenvalue {lower:.1f} <= "
         f"{exact:.1f} <= {upper:.1f} nats; the rank correlation of {names[0]} with {names[1]} is {ranks:.2f}"
     )
-    data = {"scales": scales, "probabilities": P.round(6), "bounds": lines[:3], "agreement": lines[3], "at": first}
+    data = {"scales": at_scale, "probabilities": P.round(6), "bounds": lines[:3], "agreement": lines[3], "at": first}
     return living(frames, _SCRIPT, data | {"names": names}, alt)
 
 

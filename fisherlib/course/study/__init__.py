@@ -8,7 +8,7 @@ the results, `statistics` turns them into differences with intervals, `verdicts`
 
 from fisherlib.course.study import claims, statistics, store, verdicts, why
 from fisherlib.course.study.methods import ARMS, METHODS, RELATED, SCORES, VARIANTS, Method, choose, title
-from fisherlib.course.study.pools import POOLS, Sizes, draw_pool
+from fisherlib.course.study.pools import POOLS, Sizes, draw_pool, with_near_copies
 from fisherlib.course.study.profiles import PROFILES, Profile, papermill_command
 from fisherlib.course.study.rows import Bench, Row, Settings, run_row
 from fisherlib.course.study.runs import run_rows
@@ -42,4 +42,5 @@ __all__ = [
     "title",
     "verdicts",
     "why",
+    "with_near_copies",
 ]

@@ -70,6 +70,20 @@ def draw_pool(pool: str, seed: int, sizes: Sizes) -> Replicate:
     return Replicate(Dataset.from_list([train[i] for i in order]), Dataset.from_list(test))
 
 
+def with_near_copies(rows: Dataset, share: float, originals: int, seed: int) -> Dataset:
+    """As many rows, of which this share are near-copies of the first few: `_variant` of the redundant pool, in random order.
+
+    The column `base` says which of the originals a row is (a near-copy of), -1 for none. Raises `ValueError` for rows
+    without a response, and if originals and near-copies are more than there are rows.
+    """
+    if "response" not in rows.column_names:
+        raise ValueError(f"expected rows with a response, got the columns {rows.column_names}: give rows of load_pool")
+    rng = np.random.default_rng(seed)
+    sizes = Sizes(bases=originals, variants=share)
+    mixed = _with_variants([row | {"base": -1} for row in rows.to_list()], sizes, rng, _variant)
+    return Dataset.from_list([mixed[i] for i in rng.permutation(len(mixed))])
+
+
 def composition(pool: str, sizes: Sizes) -> dict[str, int]:
     """How many examples of each domain a pool holds, the majority first.
 

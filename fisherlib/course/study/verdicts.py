@@ -135,3 +135,15 @@ def tail(row: pd.Series, share: float = 0.1) -> float:
     sums, tokens = (np.asarray(row[name], dtype=float) for name in ("nll_sums", "scored_tokens"))
     losses = np.sort(sums[tokens > 0] / tokens[tokens > 0])[::-1]
     return float(losses[: max(round(share * len(losses)), 1)].mean())
+
+
+def bends(table: pd.DataFrame, *, tokens: int) -> pd.DataFrame:
+    """The bend of each pool's information curve, and the recipe's verdict there: one row per pool, the straightest first.
+
+    `bend`: FisherSFT's information over uniform's at this budget, the mean over the seeds. `table`: of `load`.
+    """
+    full = table.query("training == 'full' and tokens == @tokens")
+    known = full.pivot_table("information", "pool", "method")
+    bend = (known["fisher_per_token"] / known[REFERENCE]).dropna().sort_values()
+    said = [verdicts(table, str(pool), tokens=tokens).loc[PRIMARY] for pool in bend.index]
+    return pd.DataFrame({"bend": bend, "recipe": [r["mean"] for r in said], "verdict": [r["verdict"] for r in said]})

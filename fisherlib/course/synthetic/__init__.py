@@ -6,8 +6,9 @@ compared with the truth on the whole pool. The sizes L = 20 and d = 10, the maxi
 runs are the paper's; how pools and heads are drawn was not available to us, so all recipes and defaults are *our choice*.
 """
 
-from fisherlib.course.synthetic.experiment import error_curves, intervals, slopes, versus
+from fisherlib.course.synthetic.experiment import by_metric, error_curves, in_words, intervals, slopes, tally, versus
 from fisherlib.course.synthetic.fit import fit_mle
+from fisherlib.course.synthetic.methods import clustered, fisher_sft, length_matched, pilot_weighted, placebo
 from fisherlib.course.synthetic.pools import (
     isotropic,
     long_outliers,
@@ -17,23 +18,40 @@ from fisherlib.course.synthetic.pools import (
     saturated_half,
     word_vectors,
 )
-from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors, with_trace_weights
+from fisherlib.course.synthetic.problem import (
+    Problem,
+    mean_kl,
+    prediction_errors,
+    relabelled_errors,
+    with_trace_weights,
+    word_problems,
+)
 
 __all__ = [
     "Problem",
+    "by_metric",
+    "clustered",
     "error_curves",
+    "fisher_sft",
     "fit_mle",
+    "in_words",
     "intervals",
     "isotropic",
+    "length_matched",
     "long_outliers",
     "mean_kl",
     "perturbed",
+    "pilot_weighted",
+    "placebo",
     "prediction_errors",
     "rare_directions",
     "redundant",
+    "relabelled_errors",
     "saturated_half",
     "slopes",
+    "tally",
     "versus",
     "with_trace_weights",
+    "word_problems",
     "word_vectors",
 ]

@@ -8,12 +8,11 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fisherlib.course.synthetic.fit import fit_mle
+from fisherlib.course.synthetic.methods import Method
 from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors
 from fisherlib.evaluation import Interval, student
-from fisherlib.greedy import Selection
 
 _SMALL = 2000  # parameters of the head
-Method = Callable[..., Selection]  # method(rows, features, *, examples=... | tokens=..., seed=...), as in fl.selectors
 
 
 def error_curves(
@@ -98,6 +97,31 @@ def versus(curves: pd.DataFrame, metric: str = "max", *, baseline: str = "unifor
         logs = student(group["log_ratio"].to_numpy())
         found[key] = Ratio(*np.exp([logs.mean, logs.low, logs.high]))
     return _table(found).assign(verdict=[ratio.verdict for ratio in found.values()])
+
+
+def by_metric(found: Mapping[str, pd.DataFrame], metrics: Mapping[str, str] | None = None) -> dict[str, dict]:
+    """`versus` of several experiments, a table for each metric and row, `tables["max error"][row]`: for `plotting.ratios`.
+
+    `found[row]` is a result of `error_curves`; `metrics` maps its columns to names, those of max and mean error by default.
+    """
+    metrics = metrics or {"max": "max error", "mean": "mean error"}
+    return {name: {row: versus(curves, m) for row, curves in found.items()} for m, name in metrics.items()}
+
+
+def tally(cells: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """How many verdicts are better, tie and worse: a row for each value of each column in `by`, zeros included."""
+    kinds = ["better", "tie", "worse"]
+    counted = {column: pd.crosstab(cells[column], cells["verdict"]) for column in by}
+    return pd.concat(counted, names=["by", "level"]).reindex(columns=kinds, fill_value=0).rename_axis(columns=None)
+
+
+def in_words(counts: pd.DataFrame) -> str:
+    """The counts of `tally` as a sentence: for each column its values with better / tie / worse."""
+    parts = []
+    for by, levels in counts.groupby(level=0, sort=False):
+        each = [f"{level} {row.better} / {row.tie} / {row.worse}" for (_, level), row in levels.iterrows()]
+        parts.append(f"by {by}, {', '.join(each)}")
+    return "; ".join(parts)
 
 
 def slopes(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:

@@ -1,15 +1,19 @@
 """A problem with a known answer: a pool, the true head, labels drawn from it; and how far an estimate is from the truth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fisherlib import fisher
-from fisherlib.course.synthetic.pools import rng_for
+from fisherlib.course.synthetic.fit import fit_mle
+from fisherlib.course.synthetic.pools import rng_for, word_vectors
 from fisherlib.features import TokenFeatures
+from fisherlib.model import load_model
+from fisherlib.text import encode, load_pool
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,44 @@ def mean_kl(Theta: Float[Tensor, "L d"], problem: Problem) -> float:
     X = problem.features.values
     truth, guess = torch.log_softmax(X @ problem.Theta.T, 1), torch.log_softmax(X @ Theta.T, 1)
     return float((truth.exp() * (truth - guess)).sum(1).mean().clamp(min=0))  # rounding may leave -1e-17
+
+
+def relabelled_errors(
+    problem: Problem, picks: Int[np.ndarray, " n"], *, times: int = 20, ridge: float = 1e-3, seed: int = 0
+) -> Float[np.ndarray, " N"]:
+    """The `prediction_errors` of heads fitted to the sentences `picks`, averaged over `times` draws of labels."""
+    bought = problem.features.subset(picks)
+    P = torch.softmax(bought.values @ problem.Theta.T, 1)
+    generator, errors = torch.Generator().manual_seed(seed), []
+    for _ in range(times):
+        labels = torch.multinomial(P, 1, generator=generator)[:, 0]
+        guess = fit_mle(replace(bought, labels=labels), classes=len(problem.Theta), ridge=ridge)
+        errors.append(prediction_errors(guess, problem))
+    return np.mean(errors, axis=0)
+
+
+def word_problems(
+    model: str,
+    data: str,
+    *,
+    sentences: int = 300,
+    out_of: int = 2400,
+    classes: int = 20,
+    dimensions: int = 10,
+    seed: int = 0,
+) -> Callable[[int], Problem]:
+    """A function that draws a problem from a seed: `sentences` of the first `out_of` shuffled ones, as `word_vectors`.
+
+    `model` and `data` are names that `fl.load_model` and `fl.load_pool` know; only response tokens count. Source: that the
+    paper has word vectors is known, all else is our choice.
+    """
+    language_model, tokenizer = load_model(model)
+    rows = load_pool(data, seed=seed).train.shuffle(seed=seed).select(range(out_of))
+    ids = [[t for t, r in zip(e.input_ids, e.is_response, strict=True) if r] for e in encode(rows, tokenizer)]
+    spoken = word_vectors(language_model.get_input_embeddings().weight.detach(), ids, dimensions=dimensions)
+
+    def draw(seed: int) -> Problem:
+        order = np.random.default_rng([seed, 4]).permutation(len(spoken))
+        return Problem.draw(spoken.subset(order[:sentences]), classes=classes, seed=seed)
+
+    return draw
