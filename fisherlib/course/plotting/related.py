@@ -49,8 +49,8 @@ def overlap(shares: pd.DataFrame, title: str):
 def payoff(panels: Mapping[str, pd.DataFrame], title: str):
     """Held-out NLL minus uniform's on several pools: a panel each, a row per method, in the order of the first pool.
 
-    `panels[pool]`: columns `mean`, `low`, `high`, `verdict`; the index are names. A hollow dot is a tie; a method that has no
-    rows on a pool is "not run" there. All panels have one scale. Returns the figure.
+    `panels[pool]`: columns `mean`, `low`, `high`, `verdict`; the index are names. A hollow dot is a tie; a method
+    that has no rows on a pool is "not run" there. All panels have one scale. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
