@@ -37,7 +37,7 @@ def overlap(shares: pd.DataFrame, title: str):
     axis.set_yticks(range(n), names, fontsize=11)
     for label, name in zip(axis.get_yticklabels(), shares.index[order], strict=True):
         label.set_color(_ink(name))
-    axis.set_xticks(range(n - 1), range(1, n), fontsize=10)
+    axis.set_xticks(range(n - 1), [str(place) for place in range(1, n)], fontsize=10)
     axis.set(xlim=(-0.5, n - 1.5), ylim=(n - 0.5, -0.5), xlabel="the method of this number; in percent")
     axis.tick_params(length=0)
     axis.grid(False)
