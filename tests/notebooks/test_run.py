@@ -200,6 +200,7 @@ def claims_06(r):
     # What the text says of the committed run: probable is not good, a letter knows nothing, and one number passes.
     committed = results(NOTEBOOKS / "06_judging_text.ipynb")
     assert committed["exam"]["likelihood"]["loop"][0] < 0.3 < 0.9 < committed["exam"]["likelihood"]["shuffled"][0]
+    assert committed["exam"]["prompt's help"]["loop"][0] > committed["exam"]["likelihood"]["loop"][0]
     assert "says a letter" not in committed["heard"] and "likelihood" not in committed["heard"]
     assert committed["chief"] in committed["heard"]
     assert not committed["asked_about_arms"] and set(committed["nll"]) == arms | {"FisherSFT"}
