@@ -225,6 +225,7 @@ def claims_06(r):
     # What the text says of the committed run: probable is not good, a letter knows nothing, and one number passes.
     committed = results(NOTEBOOKS / "06_judging_text.ipynb")
     assert committed["exam"]["likelihood"]["loop"][0] < 0.3 < 0.9 < committed["exam"]["likelihood"]["shuffled"][0]
+    assert committed["exam"]["prompt's help"]["loop"][0] > committed["exam"]["likelihood"]["loop"][0]
     assert "says a letter" not in committed["heard"] and "likelihood" not in committed["heard"]
     assert committed["chief"] in committed["heard"]
     assert not committed["asked_about_arms"] and set(committed["nll"]) == arms | {"FisherSFT"}
@@ -343,7 +344,7 @@ def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monke
     secret = "sk-sentinel-51c2aa07"
 
     def points(text):  # it passes the examination, so that it is asked about the arms too
-        return text[:1].isupper() + (text[-1:] in ".!?")
+        return text[:1].isupper() + (text[-1:] in ".!?") - fl.judging.self_repetition(text)
 
     with fl.judging.rule_server(lambda a, b: "A" if points(a) > points(b) else "B", "from-outside") as judge:
         monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)
