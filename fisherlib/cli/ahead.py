@@ -14,7 +14,8 @@ import numpy as np
 from fisherlib import selectors
 from fisherlib._files import replacing
 from fisherlib._version import __version__
-from fisherlib.cli.choose import check, outputs, work_folder
+from fisherlib.cli.choose import check, work_folder
+from fisherlib.cli.methods import outputs
 from fisherlib.cli.pool import Candidates, bytes_of, candidates, counts, opened, summed_up
 from fisherlib.cli.session import Session
 from fisherlib.features import TokenFeatures, extract_features

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from datasets import Dataset
 
@@ -65,6 +66,7 @@ def candidates(
     Raises `Stop` if none is left, or, if `strict`, one that is too long while nobody said what to do with it.
     """
     sources = [str(source) for source in given["data"]]
+    datasets.disable_progress_bars()  # they would write over ours
     with session.step("read"):
         pool = load_pool(
             sources if len(sources) > 1 else sources[0],

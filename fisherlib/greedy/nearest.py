@@ -77,20 +77,25 @@ def _means(information: Information, examples: np.ndarray) -> Iterator[tuple[np.
 
 
 def likeness(
-    information: Information, examples: Int[np.ndarray, " r"], others: Int[np.ndarray, " r"]
+    information: Information,
+    gains: Float[np.ndarray, " N"],
+    examples: Int[np.ndarray, " r"],
+    others: Int[np.ndarray, " r"],
 ) -> Float[np.ndarray, " r"]:
     """How much of what a copy of each example would take from its gain, the other one takes: 1 for a copy, NaN unknown.
 
-    With I(i; j) = gain_i + gain_j - gain_ij, all under the information matrix as it is: I(i; j) / I(i; i). Unknown where
-    gains are so small that their difference has lost its digits. O(T d^2 + T^3) each, in parts of bounded memory.
+    With I(i; j) = gain_i + gain_j - gain_ij, all under the information matrix as it is: I(i; j) / I(i; i). `gains` [N]: of
+    all examples. Unknown where they are so small that their difference has lost its digits. O(T d^2 + T^3) each, in parts
+    of bounded memory.
     """
     found = np.full(len(examples), np.nan)
     for part in _pairs(information, examples, others):
         A, B = (information.blocks.padded(some[part], torch.float64) @ information.root for some in (examples, others))
-        one, other, both, twice = (_log_det(W) for W in (A, B, torch.cat([A, B], dim=1), 2**0.5 * A))
+        both, twice = (_log_det(W).cpu().numpy() for W in (torch.cat([A, B], dim=1), 2**0.5 * A))
+        one, other = gains[examples[part]], gains[others[part]]
         own = 2 * one - twice
-        usable = own > 1e-9 * one.clamp(min=1e-3)
-        found[part] = torch.where(usable, (one + other - both) / own, torch.nan).cpu().numpy()
+        known = own > 1e-9 * one.clip(min=1e-3)
+        found[part[known]] = ((one + other - both) / np.where(known, own, 1.0))[known]
     return found
 
 

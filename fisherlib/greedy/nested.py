@@ -16,7 +16,7 @@ def nested(
     features: TokenFeatures,
     *,
     examples: Sequence[int] | None = None,
-    tokens: Sequence[float] | None = None,
+    tokens: Sequence[float | int] | None = None,
     rule: str = "gain",
     checkpoint: str | Path | None = None,
     **options,
@@ -54,7 +54,7 @@ def nested(
     return [_cut(whole, unit, budget, asked | {"nested_in": {unit: max(budgets)}}) for budget in budgets]
 
 
-def _cut(whole: Selection, unit: str, budget: float, noted: dict) -> Selection:
+def _cut(whole: Selection, unit: str, budget: float | int, noted: dict) -> Selection:
     """The picks that a budget pays for, in the order of a larger one."""
     paid = whole.costs if unit == "tokens" else whole.costs * 0 + 1
     if budget < paid[0] * (1 - TIE):

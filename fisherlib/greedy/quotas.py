@@ -47,7 +47,7 @@ class Quotas:
 
     def spent(self, price: Float[np.ndarray, " N"], picks) -> Float[np.ndarray, " G"]:
         """What these examples cost, by group."""
-        return np.bincount(self.group[picks], price[picks], len(self.labels))
+        return np.bincount(self.group[picks], price[picks], len(self.labels)).astype(float)  # of none: whole numbers
 
     def open(self, spent: Float[np.ndarray, " G"]) -> Float[np.ndarray, " G"]:
         """How far each group is below its floor."""

@@ -27,6 +27,7 @@ CODES = {  # of rejected examples, in the order in which they are looked for
     "passed_over": "it would gain more than the last pick did: it was left to chance, to an exchange or to another method",
 }
 _COPY, _COSINE = 0.9, 0.95  # from where on, in both, an example is a duplicate of a pick
+_CLOSE = 0.8  # the cosine from where on it is worth a look how much of a copy a rejected example is
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,41 +69,28 @@ def explain(
     Every row has its `index`, its `first_gain` (what it would have added first of all) and its `rank` by that (1: the
     largest). It names the pick that it is most like, of those before it: `nearest`, its index; `nearest_pick`, its place
     (from 1; None where there is none); `cosine` of their mean token vectors, centred on the pool's; and `copy`, how much of
-    what a copy of the example would take from its gain that pick takes (1 for a copy; None where gains are too small).
+    what a copy of the example would take from its gain that pick takes (1 for a copy; None where gains are too small, and
+    for rejected ones of a cosine below 0.8).
 
     A chosen one has its place, `pick`; its `gain`, and `gain_per_token`, at its turn; `taken`, the share of its first gain
     that earlier picks took; and `tokens`: what each of its tokens added, given those before it. They sum to the gain.
     A rejected one has `gain`, what it would add now, and a `reason`, the first of `fisherlib.greedy.CODES` that holds:
     no_tokens; duplicate (copy of at least 0.9 and cosine of at least 0.95); stopped (it fits, but `stop` ended the
     selection); below (its score, the gain or the gain per token as the rule has it, is no higher than that of any pick at
-    its turn); quota; too_long; passed_over. With "best" scores are per token.
+    its turn); quota; too_long; passed_over (by chance, by an exchange, or by another method than `select`). With "best"
+    scores are per token.
 
     `prior` and `weighting` are those of the selection's settings, or 1 and "none"; a matrix has to be given again, and after
     `start=features` that of `with_seen`. `groups` and `costs`: as `select` got them.
-    Three passes over the pool, O(M d^2), O(N n d) for the cosines and O(n T d^2) for the picks; memory as `select`, and the
+    Four passes over the pool, O(M d^2), O(N n d) for the cosines and O(n T d^2) for the picks; memory as `select`, and the
     rows. Raises `ValueError` for a selection from another pool, or whose picks gain something else under this prior and
     weighting, and for groups or costs that are missing.
     """
     features.check_whole()
-    settings, picks = selection.settings, selection.indices.astype(np.int64)
-    if selection.pool_size != len(features) or not len(picks):
-        raise ValueError(
-            f"expected a selection from this pool of {len(features):,}, got {len(picks)} picks from {selection.pool_size:,}"
-        )
-    weighting = weighting or settings.get("weighting", "none")
+    picks = selection.indices.astype(np.int64)
+    paid, labels = _paid_by(features, selection, costs, groups)
+    prior, weighting = _prior_of(selection, prior), weighting or selection.settings.get("weighting", "none")
     check_weighting(features, weighting)
-    if prior is None and ("seen" in settings or not isinstance(settings.get("prior", 1.0), float | int)):
-        raise ValueError("expected the prior of the selection, a matrix, got none: give prior= (after a start: with_seen)")
-    prior = settings.get("prior", 1.0) if prior is None else prior
-    if not isinstance(prior, float | int) and isinstance(prior, Tensor) and prior.layout != torch.strided:
-        prior = prior.to_dense()
-    paid = costs_of(features, costs)
-    if not np.allclose(paid[picks], selection.costs):
-        raise ValueError("expected the costs that the picks were paid with, got others: give costs=, those of all examples")
-    if groups is None and any(row["low"] > 0 or row["high"] is not None for row in settings.get("groups", ())):
-        raise ValueError("expected the groups that the quotas of this selection are of, got none: give groups=")
-    labels = None if groups is None else plain_labels(groups, len(features))
-
     state = Information(features, prior, weighting, device, None if memory is None else int(memory * 1e9))
     everyone, lengths = np.arange(len(features)), features.lengths.numpy()
     first = state.exact(everyone)
@@ -112,9 +100,9 @@ def explain(
     nearest = Nearest(state, picks)
     of_picks, of_rest = nearest.among_earlier(), nearest.among_all(rest)
     copies = np.full(len(features), np.nan)
-    later, some = (of_picks[0] >= 0) & (lengths[picks] > 0), (of_rest[0] >= 0) & (lengths[rest] > 0)
-    copies[picks[later]] = likeness(state, picks[later], picks[of_picks[0][later]])
-    copies[rest[some]] = likeness(state, rest[some], picks[of_rest[0][some]])
+    later, some = (of_picks[0] >= 0) & (lengths[picks] > 0), (of_rest[1] >= _CLOSE) & (lengths[rest] > 0)
+    copies[picks[later]] = likeness(state, first, picks[later], picks[of_picks[0][later]])
+    copies[rest[some]] = likeness(state, first, rest[some], picks[of_rest[0][some]])
 
     def common(i: int, place: int, cosine: float) -> dict[str, Any]:
         known = place >= 0 and lengths[i] > 0
@@ -123,8 +111,8 @@ def explain(
             "first_gain": float(first[i]),
             "rank": int(rank[i]),
             "nearest": int(picks[place]) if known else None,
-            "nearest_pick": int(place) + 1 if known else None,
-            "cosine": float(cosine) if known else None,
+            "nearest_pick": place + 1 if known else None,
+            "cosine": cosine if known else None,
             "copy": float(copies[i]) if known and np.isfinite(copies[i]) else None,
             **({} if labels is None else {"group": labels[i]}),
         }
@@ -135,7 +123,7 @@ def explain(
         chosen.append(
             {
                 "pick": k + 1,
-                **common(i, of_picks[0][k], of_picks[1][k]),
+                **common(i, int(of_picks[0][k]), float(of_picks[1][k])),
                 "gain": gain,
                 "gain_per_token": gain / max(int(lengths[i]), 1),
                 "taken": 1 - gain / float(first[i]) if first[i] > 0 else 0.0,
@@ -153,9 +141,36 @@ def explain(
     codes = _codes(selection, paid, labels, rest, remaining, lengths, copies[rest], of_rest[1])
     rejected = [
         {**common(i, place, cosine), "gain": gain, "reason": code}
-        for i, place, cosine, gain, code in zip(rest.tolist(), *of_rest, remaining.tolist(), codes, strict=True)
+        for i, place, cosine, gain, code in zip(*(x.tolist() for x in (rest, *of_rest, remaining)), codes, strict=True)
     ]
     return Reasons(chosen, rejected)
+
+
+def _prior_of(selection: Selection, given):
+    """The prior that is given, or else that of the selection's settings."""
+    said = selection.settings.get("prior", 1.0)
+    if given is None and ("seen" in selection.settings or not isinstance(said, float | int)):
+        raise ValueError("expected the prior of the selection, a matrix, got none: give prior= (after a start: with_seen)")
+    return said if given is None else given
+
+
+def _paid_by(features: TokenFeatures, selection: Selection, costs, groups) -> tuple[np.ndarray, list | None]:
+    """The costs [N] and the labels of all examples. Raises `ValueError` if they cannot be the selection's."""
+    if selection.pool_size != len(features) or not len(selection):
+        raise ValueError(
+            f"expected a selection from this pool of {len(features):,}, got {len(selection)} picks from "
+            f"{selection.pool_size:,}"
+        )
+    paid = costs_of(features, costs)
+    if not np.allclose(paid[selection.indices], selection.costs):
+        raise ValueError("expected the costs that the picks were paid with, got others: give costs=, those of all examples")
+    bound = any(row["low"] > 0 or row["high"] is not None for row in selection.settings.get("groups", ()))
+    if groups is None and bound:
+        raise ValueError("expected the groups that the quotas of this selection are of, got none: give groups=")
+    labels = None if groups is None else plain_labels(groups, len(features))
+    if labels and selection.groups and [labels[i] for i in selection.indices] != list(selection.groups):
+        raise ValueError("expected the groups that the selection was made with, got others: give groups= as then")
+    return paid, labels
 
 
 def _of_tokens(state: Information, i: int) -> list[float]:
@@ -198,7 +213,7 @@ def _codes(
         "stopped": fits & ~full & (selection.stopped is not None),
         "below": below,
         "quota": full | (floors & fits),
-        "too_long": ~fits & by_tokens,
+        "too_long": ~fits & by_tokens & ("rule" in settings),
     }
     which = np.select(list(held.values()), np.arange(len(held)), default=len(held))
     return [list(CODES)[k] for k in which]

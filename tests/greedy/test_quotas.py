@@ -107,7 +107,7 @@ def selected(features, **options):
         return None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     problem=problems(),
     rule=st.sampled_from(["gain", "gain_per_token"]),
@@ -125,7 +125,7 @@ def test_quotas_are_kept_and_the_picks_are_the_naive_ones(problem, rule, batch_s
         assert selection.objective == pytest.approx(objective(features, expected), abs=1e-8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(problem=problems(), seed=st.integers(0, 100))
 def test_with_quotas_that_are_met_anyway_the_picks_are_the_same(problem, seed):
     features, budget, labels, _ = problem
@@ -147,7 +147,7 @@ def test_with_quotas_that_are_met_anyway_the_picks_are_the_same(problem, seed):
         assert by_tokens or len(kept) == budget["examples"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(problem=problems(most=9))
 def test_half_of_the_optimum_under_ceilings(problem):
     features, _, labels, _ = problem
@@ -165,7 +165,7 @@ def test_half_of_the_optimum_under_ceilings(problem):
     assert optimum / 2 - 1e-9 <= selection.objective <= optimum + 1e-9 <= selection.upper_bound + 1e-8
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problem=problems(most=9))
 def test_the_best_keeps_quotas_too_and_is_never_less_than_either_rule(problem):
     features, budget, labels, _ = problem

@@ -71,7 +71,7 @@ def test_what_cannot_have_been_seen(tmp_path):
 # --- when to stop --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(POOLS),
     seed=st.integers(0, 10**6),
@@ -158,7 +158,7 @@ def test_the_knee_is_the_last_pick_above_the_average():
 # --- several budgets -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     kind=st.sampled_from(POOLS),
     seed=st.integers(0, 10**6),

@@ -24,7 +24,7 @@ from fisherlib.course.plotting.greedy import (
     prior_sweep,
 )
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
-from fisherlib.course.plotting.judging import dots
+from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
@@ -48,7 +48,6 @@ __all__ = [
     "copies",
     "coverage",
     "designs",
-    "dots",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
@@ -85,5 +84,6 @@ __all__ = [
     "uncertainty_ellipses",
     "verdict_map",
     "verdict_table",
+    "wins",
     "written",
 ]
