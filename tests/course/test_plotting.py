@@ -18,6 +18,7 @@ import fisherlib as fl
 matplotlib.use("Agg")
 NAN = float("nan")
 DOMAINS = ("dialogue", "python", "documentation", "html", "javascript")
+MEMORISED = "without memorised and extreme examples"
 LONG = "deduplicated, half uniform, half FisherSFT"
 
 
@@ -33,6 +34,10 @@ def forest(**panels):
     return fl.plotting.forest(panels, "A title that states a finding, " * 5, "held-out NLL minus uniform's")
 
 
+def share(mean, low, high, count=20):
+    return fl.judging.Share(mean, low, high, count=count)
+
+
 def versus(ratios):
     rows = [(name, 50, value, value / 1.1, value * 1.1, verdict) for name, value, verdict in ratios]
     return pd.DataFrame(rows, columns=["method", "n", "value", "low", "high", "verdict"])
@@ -41,7 +46,7 @@ def versus(ratios):
 def what_moved():
     nothing = {"gap": 0.1, "gap_low": -0.1, "gap_high": 0.3, "moved": 0.0, "low": 0.0, "high": 0.0, "verdict": "tie"}
     rows = [nothing, nothing | {"moved": -0.2, "low": -0.3, "high": -0.1, "verdict": "better"}, nothing | {"moved": 0.1}]
-    return pd.DataFrame(rows, index=["nothing", "without memorised and extreme examples", "6 epochs"])
+    return pd.DataFrame(rows, index=["nothing", MEMORISED, "6 epochs"])
 
 
 FIGURES = {
@@ -56,20 +61,18 @@ FIGURES = {
     "forest": lambda: forest(
         **{name: {LONG: (-0.1, -0.2, 0.1, False), name: (0.2, 0.1, 0.3, True)} for name in DOMAINS}
     ),
-    "dots": lambda: fl.plotting.dots(
+    "wins": lambda: fl.plotting.wins(
         {
-            "true beats shuffled": {"a judge": (0.6, 0.4, 0.8), "always A": (NAN, NAN, NAN)},
-            "says A": {"always A": (1.0, 1.0, 1.0)},
+            "a judge": {"FisherSFT": share(0.6, 0.4, 0.8), "recipe": share(0.9, 0.8, 1.0)},
+            "another": {"FisherSFT": share(NAN, NAN, NAN, count=0)},
         },
-        {"true beats shuffled": 0.5, "says A": 0.5},
         "a title",
-        shares=True,
     ),
     "ratios": lambda: fl.plotting.ratios(
         {m: {"as before": versus([("FisherSFT", 0.5, "better"), ("density", 1.0, "tie")])} for m in ("max", "mean")},
         "a title",
     ),
-    "moved": lambda: fl.plotting.moved(what_moved(), "a title"),
+    "moved": lambda: fl.plotting.moved(what_moved(), {"epochs": ["6 epochs"], "examples out": [MEMORISED]}, "a title"),
 }  # fmt: skip
 
 
@@ -91,9 +94,9 @@ def test_nothing_is_cut_small_or_wider_than_a_page(name):
     figure.canvas.draw()
     width, height = figure.get_size_inches()
     box = figure.get_tightbbox()
-    assert width <= 7.2 and box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    assert width <= 7.2 and box.width <= 7.2 and box.height <= height
     texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    assert min(text.get_fontsize() for text in texts) >= 9
+    assert min(text.get_fontsize() for text in texts) >= 10
     assert all(apart(one.get_window_extent(), next_.get_window_extent()) for one, next_ in pairwise(figure.axes))
     heads = [axis.title.get_window_extent() for axis in figure.axes]
     assert all(apart(one, next_) for one, next_ in pairwise(heads))
@@ -104,16 +107,16 @@ def test_a_tie_is_hollow_in_each_of_them():
     assert dots_of(axes["comparison"][0]) == [(-0.2, True), (-0.1, False)]
     assert dots_of(axes["comparison"][1]) == [(0.0, False), (0.1, True), (0.01, False)]
     assert dots_of(axes["forest"][0]) == [(-0.1, False), (0.2, True)]
-    assert dots_of(axes["dots"][0]) == [(0.6, False)] and dots_of(axes["dots"][1]) == [(1.0, True)]
+    assert dots_of(axes["wins"][0]) == [(0.6, False), (0.9, True)] and dots_of(axes["wins"][1]) == []
     assert dots_of(axes["ratios"][0]) == [(0.5, True), (1.0, False)]
-    assert dots_of(axes["moved"][1]) == [(-0.2, True), (0.1, False)]
+    assert dots_of(axes["moved"][0]) == [(0.1, False), (-0.2, True)]
     for name, make in FIGURES.items():
         assert "hollow: a tie" in " ".join(text.get_text() for text in make().findobj(Text)), name
 
 
 def test_numbers_that_are_not_there_are_words():
     words = {name: [text.get_text() for axis in make().axes for text in axis.texts] for name, make in FIGURES.items()}
-    assert words["dots"] == ["not judged", "not asked"]
+    assert words["wins"].count("not judged") == 2
     assert words["forest"].count("not run") == 4 * 5
 
 
