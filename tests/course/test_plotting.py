@@ -78,7 +78,7 @@ FIGURES = {
 
 def dots_of(axis):
     """(value, filled) of each dot, from top to bottom."""
-    found = [line for line in axis.lines if line.get_marker() not in ("None", None, "") and len(line.get_xdata())]
+    found = [line for line in axis.lines if line.get_marker() not in ("None", None, "", "<", ">") and len(line.get_xdata())]
     found = [(float(line.get_ydata()[0]), float(line.get_xdata()[0]), line.get_mfc() != "white") for line in found]
     return [(value, filled) for _, value, filled in sorted(found)]
 
