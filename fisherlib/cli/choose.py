@@ -118,7 +118,7 @@ def written(
         selection.to_jsonl(found.rows, path)
         subset = hashlib.sha256(path.read_bytes()).hexdigest()
         spent = float(selection.costs.sum())
-        got = {
+        got: dict[str, Any] = {
             "out": str(path),
             "asked": {"tokens": budget},
             "tokens": spent,

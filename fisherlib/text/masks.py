@@ -161,7 +161,7 @@ def _render(row: dict, tokenizer: Tokenizer, which: str) -> tuple[str, list[tupl
         before = _apply(tokenizer, turns[:i], tools, add_generation_prompt=True)
         through = _apply(tokenizer, turns[: i + 1], tools)
         if through.startswith(before) and text.startswith(through.rstrip()):
-            end = len(through.rstrip())  # the end-of-turn token counts, the newline after it not
+            end: int | None = len(through.rstrip())  # the end-of-turn token counts, the newline after it not
         else:
             end = _found_again(text, before, through, turns[i]["content"], tokenizer)
         if end is None:
