@@ -110,7 +110,8 @@ def select(
     SIGTERM); the same call goes on from there. In the end it is the manifest of the whole. (Features are compared by their
     lengths, a sample of their values, and what the picks gain.)
 
-    Returns a `Selection` whose certificate is a bound that holds for this very selection (see `upper_bound`).
+    Returns a `Selection` whose certificate is a bound that holds for this very selection (see `upper_bound`); with quotas it
+    compares with the best without them.
     Ties go to the lowest index. Examples without tokens gain 0 and are picked last, under a token budget never.
     Time O(evaluations * T d^2 + picks * T d^2); memory O(d^2 + N d + a batch), wherever the features are: in memory, on the
     device, or mapped from a disk (`TokenFeatures.load`). Source: paper, algorithms 1 and 2; token budgets, gain per token,

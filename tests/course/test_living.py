@@ -222,3 +222,13 @@ def test_who_asked_for_less_motion_gets_none(shown, tmp_path):
     (calm,) = in_browser(tmp_path, shown["lazy"]["text/html"], moves, options=["--force-prefers-reduced-motion"])
     (usual,) = in_browser(tmp_path, shown["lazy"]["text/html"], moves)
     assert calm == "0s" and usual.startswith("0.5s")
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["lazy", "movable"])
+def test_a_key_in_a_picture_is_no_command_of_the_page(name, shown, tmp_path):
+    """JupyterLab moves to the next cell at an arrow, unless the picture keeps the key for itself."""
+    listen = 'globalThis.heard = 0, document.addEventListener("keydown", () => { heard += 1; }), heard'
+    keys = 'press(document.querySelector("button, g[tabindex]"), "ArrowDown"), heard'
+    outside = 'press(document.body, "ArrowDown"), heard'
+    assert in_browser(tmp_path, shown[name]["text/html"], listen, keys, outside) == [0, 0, 1]

@@ -176,11 +176,11 @@ def test_exercises_are_rated_timed_and_checked_without_their_answers(path):
         if not has_a_blank(tree):
             continue
         for statement in tree.body:
-            if isinstance(getattr(statement, "value", None), ast.Call):
-                checked.append(ast.unparse(statement.value.func))
-                assert checked[-1].startswith("exercises."), ast.unparse(statement)
-            else:
-                assert isinstance(statement, ast.FunctionDef) or is_given(statement), ast.unparse(statement)
+            if isinstance(statement, ast.FunctionDef) or is_given(statement):
+                continue
+            assert isinstance(getattr(statement, "value", None), ast.Call), ast.unparse(statement)
+            checked.append(ast.unparse(statement.value.func))
+            assert checked[-1].startswith("exercises."), ast.unparse(statement)
     assert len(checked) >= len(rated)
     solved = {ast.unparse(node.func) for tree in trees(NOTEBOOKS / "solutions" / path.name)
               for node in ast.walk(tree) if isinstance(node, ast.Call)}  # fmt: skip
@@ -258,6 +258,24 @@ def anchors(page):
     if page.suffix == ".md":
         return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
     return {head.replace(" ", "-") for head in heads}
+
+
+ALSO = {
+    "log det": r"\\log\\det",
+    "near-duplicate": "near-cop",
+    "NLL held out": "held-out|held out",
+    "positive semidefinite": "negative eigenvalue",
+    "sigma0": "sigma_0",
+}
+
+
+def test_the_glossary_says_each_word_in_two_sentences_and_where_it_is_used():
+    entries = re.findall(r"^## (.+)\n\n(.+)$", (NOTEBOOKS / "GLOSSARY.md").read_text(), re.M)
+    assert len(entries) >= 30 and [word for word, _ in entries] == sorted((word for word, _ in entries), key=str.lower)
+    for word, text in entries:
+        said, name = re.fullmatch(r"(.+) First used in \[notebook \w+\]\((\w+\.ipynb)\)\.", text).groups()
+        assert len(re.findall(r"[.:;] ", said)) >= 1 and len(said.split()) <= 60, word
+        assert re.search(ALSO.get(word, re.escape(word)), prose(NOTEBOOKS / name), re.I), (word, name)
 
 
 @every_notebook

@@ -1,7 +1,18 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
-from fisherlib.course.plotting.fine_tuning import coverage, forest, gaps, tokens_to_match
+from fisherlib.course.plotting.fine_tuning import (
+    called,
+    coverage,
+    forest,
+    forest_and_others,
+    gaps,
+    judged,
+    seeds_dance,
+    tokens_to_match,
+    verdict_table,
+    written,
+)
 from fisherlib.course.plotting.greedy import (
     copies,
     evaluation_raster,
@@ -13,7 +24,7 @@ from fisherlib.course.plotting.greedy import (
     prior_sweep,
 )
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
-from fisherlib.course.plotting.judging import dots
+from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
@@ -22,7 +33,7 @@ from fisherlib.course.plotting.quickstart import comparison, information_curves,
 from fisherlib.course.plotting.related import overlap
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
-from fisherlib.course.plotting.why import moved, properties
+from fisherlib.course.plotting.why import confirmation, moved, properties
 
 __all__ = [
     "COLOURS",
@@ -30,20 +41,23 @@ __all__ = [
     "PAGE",
     "batch_sizes",
     "bounds",
+    "called",
     "colour",
     "comparison",
+    "confirmation",
     "copies",
     "coverage",
     "designs",
-    "dots",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
     "forest",
+    "forest_and_others",
     "gain_fields",
     "gaps",
     "histogram",
     "information_curves",
+    "judged",
     "length_scatter",
     "line_panels",
     "living",
@@ -63,9 +77,13 @@ __all__ = [
     "ratios",
     "roofline",
     "save",
+    "seeds_dance",
     "simplex",
     "style",
     "tokens_to_match",
     "uncertainty_ellipses",
     "verdict_map",
+    "verdict_table",
+    "wins",
+    "written",
 ]

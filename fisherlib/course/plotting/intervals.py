@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from fisherlib.course.plotting.house import MARKERS, PAGE, colour, plain_ticks
+from fisherlib.course.plotting.house import GREY, MARKERS, PAGE, colour, plain_ticks
 
-GREY = "#555555"
-_HIGHLIGHTED = ("FisherSFT", "recipe", "uniform", "longest")  # more colours than this say nothing
-_LETTER = 0.075  # inches, at 9 or 10 points
+_LABEL, _HEAD, TITLE = 10, 11, 12  # points
+_LETTER = 0.0079  # inches of a letter, for each point of its size
 
 
 class Mark(NamedTuple):
@@ -26,9 +25,7 @@ class Mark(NamedTuple):
 Panel = Mapping[str, Sequence[Mark]]  # by the name of the row
 
 
-def shade(method: str) -> str:
-    """The colour of the few methods that a reader follows from figure to figure, grey for all others."""
-    return colour(method) if method in _HIGHLIGHTED else GREY
+shade = colour  # of the few methods that a reader follows from figure to figure; grey for all others
 
 
 def differs(low: float, high: float, null: float) -> bool:
@@ -46,54 +43,65 @@ def dots_and_intervals(
     one_scale: bool = False,
     xlim: tuple[float, float] | None = None,
     log: bool = False,
+    across: int | None = None,
+    width: float = PAGE,
+    order: Sequence[str] | None = None,
 ):
-    """`panels[panel][row]` are the marks of one row. Returns the figure, as wide as a page.
+    """`panels[panel][row]` are the marks of one row. Returns the figure, `width` inches wide.
 
     `nulls`: the value that says nothing, where a panel has a line for it. A row that a panel lacks says `absent` there, a
     NaN "not judged". In a panel without line and interval the dots have their numbers beside them. `one_scale`, for numbers
     of one kind: all panels have it, unless one would need less than a third of it; then each has its own and the label says
     so. `log`: the scale is logarithmic, and ends at twice the outermost value, since a longer interval says no more.
+    `across`: so many panels beside each other, the others below; by default all. `order`: of the rows, by default that in
+    which they come.
     """
     import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    across = min(across or len(panels), len(panels))
+    down = -(-len(panels) // across)
+    names = list(dict.fromkeys([*(order or ()), *(name for rows in panels.values() for name in rows)]))
     every = [mark for rows in panels.values() for marks in rows.values() for mark in marks]
     shades = {mark.name: mark.shade for mark in every}
-    labels = [_wrapped(name, min(max(PAGE - 1.5 * len(panels), 2.0), 3.0)) for name in names]
-    across = (PAGE - _LETTER * max(len(line) for label in labels for line in label.split("\n"))) / len(panels)
-    heads = ["\n".join(_wrapped(line, across) for line in panel.split("\n")) for panel in panels]
-    title = _wrapped(title, PAGE * 10 / 11)
+    labels = [wrapped(name, min(max(width - 1.5 * across, 2.0), 3.0), _LABEL) for name in names]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    each = (width - _LABEL * _LETTER * longest) / across
+    heads = ["\n".join(wrapped(line, each, _HEAD) for line in panel.split("\n")) for panel in panels]
+    title = wrapped(title, width, TITLE)
 
-    row_height = max(0.26, 0.1 + 0.1 * len(shades), *(0.17 * _lines(label) for label in labels))
-    height = row_height * len(names) + 0.17 * (_lines(title) + max(map(_lines, heads))) + 0.65 + 0.25 * (len(shades) > 1)
+    row_height = max(0.27, 0.1 + 0.1 * len(shades), *(0.18 * _lines(label) for label in labels))
+    height = down * (row_height * len(names) + 0.2 * max(map(_lines, heads)) + 0.3)
+    height += 0.2 * _lines(title) + 0.35 + 0.25 * (len(shades) > 1)
     together = one_scale and _alike(panels, nulls)
-    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE, height), sharey=True, sharex=together, squeeze=False)
-    for axis, (panel, rows), head in zip(axes[0], panels.items(), heads, strict=True):
+    figure, axes = plt.subplots(down, across, figsize=(width, height), sharey=True, sharex=together, squeeze=False)
+    for axis, (panel, rows), head in zip(axes.flat, panels.items(), heads, strict=False):
         _draw(axis, names, rows, list(shades), nulls.get(panel), absent)
         if log:
             values = [nulls[panel], *(mark.value for marks in rows.values() for mark in marks)]
             axis.set(xscale="log", xlim=(min(values) / 2, max(values) * 2))
             plain_ticks(axis.xaxis, (1, 2, 5) if max(values) / min(values) < 20 else (1,))
         else:
-            axis.locator_params(axis="x", nbins=max(1, int(across / 0.5)), min_n_ticks=2)
+            axis.locator_params(axis="x", nbins=max(1, int(each / 0.6)), min_n_ticks=2)
             axis.xaxis.set_major_formatter(lambda x, _: f"{x:,g}".replace("-", "\N{MINUS SIGN}"))
         if xlim:
             axis.set_xlim(xlim)
-        axis.set_title(head, fontsize=10, loc="center")
-        axis.tick_params(labelsize=9)
+        axis.set_title(head, fontsize=_HEAD, loc="center" if across > 1 else "left")
+        axis.tick_params(labelsize=_LABEL)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     axes[0][0].set_yticks(range(len(names)), labels)
     axes[0][0].set_ylim(len(names) - 0.4, -0.6)
 
     notes = [xlabel, "scales differ" if one_scale and not together else ""]
     notes.append("hollow: a tie" if any(mark.sure is False for mark in every) else "")
-    below = "   |   ".join(filter(None, notes))
+    below = wrapped("   |   ".join(filter(None, notes)), width, _LABEL)
     if len(shades) > 1:
         for k, (method, of) in enumerate(shades.items()):
             axes[0][0].plot([], [], _marker(k) + "-", color=of, ms=6, lw=1.8, label=method)
-        figure.legend(loc="outside lower center", ncols=3, fontsize=9, title=below, title_fontsize=10)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=_LABEL, title=below, title_fontsize=_LABEL)
     else:
-        figure.supxlabel(below, fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.supxlabel(below, fontsize=_LABEL)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE)
     return figure
 
 
@@ -114,12 +122,14 @@ def _draw(axis, names: Sequence[str], rows: Panel, methods: Sequence[str], null:
             axis.plot(mark.value, y, marker, color=mark.shade, mfc=inside, ms=size, mew=1.5)
             if numbers:
                 axis.annotate(
-                    f"{mark.value:,.4g}", (mark.value, y), (7, 0), textcoords="offset points", va="center", fontsize=9
+                    f"{mark.value:,.4g}", (mark.value, y), (7, 0), textcoords="offset points", va="center", fontsize=_LABEL
                 )
         if not marks:  # in the middle of the panel, whatever its scale
             words = "not judged" if name in rows else absent
             middle = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
-            axis.text(0.5, at, words, fontsize=9, color="#767676", bbox={"fc": "white", "ec": "none", "pad": 1}, **middle)
+            axis.text(
+                0.5, at, words, fontsize=_LABEL, color="#767676", bbox={"fc": "white", "ec": "none", "pad": 1}, **middle
+            )
 
 
 def _alike(panels: Mapping[str, Panel], nulls: Mapping[str, float]) -> bool:
@@ -136,9 +146,9 @@ def _marker(k: int) -> str:
     return MARKERS[k % len(MARKERS)]
 
 
-def _wrapped(text: str, inches: float) -> str:
+def wrapped(text: str, inches: float, points: int) -> str:
     """In lines of about equal length that are not longer than this, if its words are not."""
-    letters = int(inches / _LETTER)
+    letters = int(inches / (points * _LETTER))
     fill = partial(textwrap.fill, text, break_long_words=False, break_on_hyphens=False)
     lines = _lines(fill(letters))
     return next(filled for width in range(1, letters + 1) if _lines(filled := fill(width)) <= lines)

@@ -69,6 +69,7 @@ const button = (name, act) => {
   return made;
 };
 box.textContent = "";
+box.onkeydown = event => event.stopPropagation();  // no command of a notebook's page
 box.style.cssText = "background:white;color:black;font:16px sans-serif;max-width:560px";
 """
 

@@ -1,50 +1,122 @@
 """Figures of notebook 05b."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
-from fisherlib.course.plotting.house import colour
-from fisherlib.course.plotting.intervals import GREY, Mark, dots_and_intervals, shade
+from fisherlib.course.plotting.house import GREY, colour
+from fisherlib.course.plotting.intervals import TITLE, shade, wrapped
 
 _VERDICTS = {"better": "#117733", "worse": "#CC0033"}
+_COLUMN = 5.6  # inches: panels below each other, to be read on a phone
+_ROW = 0.25  # inches
+Judged = tuple[float, float, float, bool]  # value, low, high, and whether it is sure
 
 
-def moved(table: pd.DataFrame, title: str):
-    """Two panels, one row for each change: the gap to uniform with the change, and by how much the change moved it.
+def moved(table: pd.DataFrame, groups: Mapping[str, Sequence[str]], title: str):
+    """One row for each change, by how much it moved the gap to uniform, below the head of its group.
 
-    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. What moved is filled where the
-    verdict is not a tie; the gaps are no verdicts. Returns the figure.
+    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. `groups`: names of changes by what
+    they try. Filled where the verdict is not a tie. The dashed line is where the gap would be gone. The scale is made for
+    most rows; one that leaves it ends in an arrow. Returns the figure. Raises `ValueError` for a change in no group.
     """
-    gap, change = "gap to uniform", "moved by the change"
-    panels: dict[str, dict[str, list[Mark]]] = {gap: {}, change: {}}
-    for name, row in table.iterrows():
-        if name == table.index[0]:  # nothing moves nothing
-            panels[gap]["FisherSFT as it is"] = [Mark(row["gap"], row["gap_low"], row["gap_high"], None, shade("FisherSFT"))]
-            continue
-        tone = _VERDICTS.get(row["verdict"], GREY)
-        panels[gap][name] = [Mark(row["gap"], row["gap_low"], row["gap_high"], None, tone)]
-        panels[change][name] = [Mark(row["moved"], row["low"], row["high"], row["verdict"] != "tie", tone)]
-    xlabel = "held-out NLL per token (left is better)"
-    return dots_and_intervals(panels, title, nulls={gap: 0.0, change: 0.0}, xlabel=xlabel, one_scale=True)
+    import matplotlib.pyplot as plt
+
+    named = [name for names in groups.values() for name in names]
+    if missing := sorted(set(table.index[1:]) - set(named)):
+        raise ValueError(f"expected a group for every change, got none for {missing}: name them in groups=")
+    lines: list[tuple[str | None, str]] = []
+    for head, names in groups.items():
+        lines += [(None, head), *((name, name) for name in names if name in table.index)]
+    ends = table.loc[table.index[1:], ["low", "high"]].abs().to_numpy(dtype=float)
+    reach = 1.2 * float(np.quantile(ends, 0.9))
+    figure, axis = plt.subplots(figsize=(_COLUMN, _ROW * len(lines) + 1.1))
+    axis.axvline(0, color="#444", lw=1)
+    gone = -float(table["gap"].iloc[0])
+    axis.axvline(gone, color=colour("FisherSFT"), lw=1.2, ls="--")
+    axis.text(gone, -0.9, "the gap is gone", color=colour("FisherSFT"), ha="right", va="bottom", fontsize=10)
+    for y, (name, _) in enumerate(lines):
+        if name is not None:
+            row = table.loc[name]
+            tone = _VERDICTS.get(row["verdict"], GREY)
+            _dot(axis, y, (row["moved"], row["low"], row["high"], row["verdict"] != "tie"), tone, "o", reach)
+    axis.set_yticks(range(len(lines)), [words for _, words in lines], fontsize=10)
+    for label, (name, _) in zip(axis.get_yticklabels(), lines, strict=True):
+        label.set_weight("normal" if name is not None else "bold")
+    axis.set(ylim=(len(lines) - 0.4, -0.9), xlim=(-1.05 * reach, 1.05 * reach))
+    axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=5)
+    figure.supxlabel("moved the gap by, nats   |   hollow: a tie   |   arrow: goes on", fontsize=10)
+    figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
+    return figure
+
+
+def _dot(axis, y: float, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
+    """A dot with its interval; what leaves the scale ends in an arrow there."""
+    value, low, high, sure = found
+    axis.plot(np.clip([low, high], -reach, reach), [y, y], color=tone, lw=1.8, alpha=0.8, solid_capstyle="butt")
+    if abs(value) < reach:
+        axis.plot(value, y, marker, color=tone, mfc=tone if sure else "white", ms=6, mew=1.5)
+    for end, arrow in ((low, "<"), (high, ">")):
+        if abs(end) > reach:
+            axis.plot(np.sign(end) * reach, y, arrow, color=tone, ms=7, clip_on=False)
+
+
+def confirmation(
+    panels: Mapping[str, Mapping[str, Mapping[str, Judged]]], margins: Mapping[str, float], title: str, xlabel: str
+):
+    """Panels below each other on one scale; in each row the arms, hollow where it is a tie. Returns the figure.
+
+    `panels[head][row][arm] = (difference, low, high, sure)`. `margins`: of some rows, for the first arm: a grey band, beyond
+    which a difference is excluded.
+    """
+    import matplotlib.pyplot as plt
+
+    counts = [len(rows) for rows in panels.values()]
+    size = (_COLUMN, 2 * _ROW * sum(counts) + 0.45 * len(panels) + 1.1)
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, sharex=True, squeeze=False, height_ratios=counts)
+    arms = list(dict.fromkeys(arm for rows in panels.values() for row in rows.values() for arm in row))
+    for axis, (head, rows) in zip(axes.flat, panels.items(), strict=True):
+        axis.axvline(0, color="#444", lw=1)
+        for y, (name, found) in enumerate(rows.items()):
+            if name in margins:
+                axis.barh(y, 2 * margins[name], left=-margins[name], height=0.8, color="#E0E0E0", zorder=0)
+            for arm, numbers in found.items():
+                k = arms.index(arm)
+                _dot(axis, y + 0.4 * (k - (len(arms) - 1) / 2), numbers, shade(arm), "os^"[k])
+        axis.set_yticks(range(len(rows)), rows, fontsize=10)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_title(head, fontsize=11)
+    for k, arm in enumerate(arms):
+        axes[0][0].plot([], [], "os^"[k] + "-", color=shade(arm), ms=6, lw=1.8, label=arm)
+    notes = f"{xlabel}   |   hollow: a tie\ngrey: what lies beyond is excluded for {arms[0]}"
+    figure.legend(loc="outside lower center", ncols=3, title=notes, title_fontsize=10)
+    figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
+    return figure
 
 
 def properties(panels: Mapping[str, Mapping[str, Float[ndarray, " n"]]], title: str):
-    """One panel for each property, one box for each group: the middle half of its examples. Returns the figure."""
+    """One panel for each property, below each other, one box for each group: the middle half of its examples.
+
+    The line in a box is the median, and the whiskers leave out one example of twenty at each end. Returns the figure.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.0 * len(panels) + 0.8, 2.6), sharey=True, squeeze=False)
-    for axis, (name, groups) in zip(axes[0], panels.items(), strict=True):
-        boxes = axis.boxplot(
-            list(groups.values()), orientation="horizontal", widths=0.6, showfliers=False, patch_artist=True
-        )
+    count = max(len(groups) for groups in panels.values())
+    size = (_COLUMN, len(panels) * (0.3 * count + 0.65) + 0.5)
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False)
+    for axis, (name, groups) in zip(axes.flat, panels.items(), strict=True):
+        style = {"orientation": "horizontal", "widths": 0.6, "showfliers": False, "patch_artist": True, "whis": (5, 95)}
+        boxes = axis.boxplot(list(groups.values()), **style)
         for box, line, group in zip(boxes["boxes"], boxes["medians"], groups, strict=True):
             box.set(facecolor=colour(group) if group != "pool" else "#DDDDDD", alpha=0.6)
             line.set(color="black", lw=1.5)
-        axis.set_xlabel(name)
+        axis.set_title(name, fontsize=11)
         axis.set_yticks(range(1, len(groups) + 1), groups)
-    axes[0][0].set_ylim(len(groups) + 0.6, 0.4)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        axis.set_ylim(len(groups) + 0.6, 0.4)
+        axis.grid(axis="y", visible=False)
+    figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure

@@ -98,9 +98,12 @@ def pays(table: pd.DataFrame, said: Said) -> str:
     return "\n".join([*lines, "", note])
 
 
-def questions(table: pd.DataFrame) -> str:
-    """The claims of notebook 05, one row for each question. `table`: of `verdicts.load`, as in all functions here."""
-    judged = judge_all(table)
+def questions(table: pd.DataFrame, judged: pd.DataFrame | None = None) -> str:
+    """The claims of notebook 05, one row for each question. `table`: of `verdicts.load`, as in all functions here.
+
+    `judged`: of `judge_all`, if it is there already.
+    """
+    judged = judge_all(table) if judged is None else judged
     helps = [c.by == "tokens" and c.method.startswith("fisher") and not c.above and c.metric != "majority_share"
              for c in CLAIMS]  # fmt: skip
     counts = judged.loc[helps, "verdict"].value_counts()

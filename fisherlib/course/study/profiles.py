@@ -68,7 +68,7 @@ class Profile:
 def papermill_command(row: Row, profile: str) -> str:
     """The command that runs one row again, in notebook 05, and compares it with the committed table."""
     unit = "examples" if row.examples else "tokens"
-    values = {"profile": profile, "pool": row.pool, "training": row.training, "methods": row.method, "seed": row.seed}
+    values = {"profile": profile, "pool": row.pool, "train": row.training, "methods": row.method, "seed": row.seed}
     values |= {"budget": row.examples or row.tokens, "unit": unit}
     options = " ".join(f"-p {name} {value}" for name, value in values.items())
     return f".venv/bin/papermill notebooks/05_fine_tuning.ipynb out.ipynb -k python3 {options}"
