@@ -12,7 +12,7 @@ from fisherlib.cli.methods import WHY, beside, by_group, groups_of, outputs, quo
 from fisherlib.cli.pool import Candidates, candidates, counts, extracted, model_words, opened, summed_up, write_reasons
 from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, explain, with_seen
+from fisherlib.greedy import Selection, explain, quota_prices, with_seen
 from fisherlib.model import context_length, load_tokenizer
 from fisherlib.text import TRAINERS, as_stored, hand_over
 
@@ -52,6 +52,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     out, work = Path(given["out"]), work_folder(given)
     session.keep_in(beside(out, "run.json"))
     session.result(f"method: {given['method']}: {WHY[given['method']]}")
+    session.hint(f"model: {given['model']}, whose tokens, template and features are used (--model for another)")
     with session.step("load the tokenizer"):
         tokenizer, most = load_tokenizer(given["model"])
     found = candidates(session, given, tokenizer, most)
@@ -71,6 +72,9 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
         words = model_words(model, features)
         made.append(written(session, given, found, features, start, budget, path, selection, words))
     session.said["got"] = made if len(made) > 1 else made[0]
+    if given.get("plan"):
+        promised = json.loads(Path(given["plan"]).read_text())["forecast"]["seconds"]["all"]
+        session.result(f"time: {session.spent():,.0f} s; the plan said {promised:,.0f} s")
     if found.left_out:
         session.partial.append(f"{found.left_out:,} rows were skipped: see {beside(out, 'skipped.jsonl')}")
     session.event("summary", **session.said["got"] if len(made) == 1 else {"budgets": made})
@@ -137,6 +141,13 @@ def written(
             "skipped": counts(found),
             "subset": {"sha256": subset, "rows": len(selection), "tokens": spent, "asked": budget},
         }
+        if selection.stopped is not None:
+            got["stopped"] = selection.stopped
+        if given["method"] == "fisher" and given["quota"]:
+            options: dict[str, Any] = {"device": given["device"], "memory": given["memory"], "progress": session.progress}
+            if start is not None:
+                options["start"] = start
+            got["prices"] = run["prices"] = quota_prices(features, selection, groups or [], **options)
         if groups is not None:
             got["groups"] = run["groups"] = by_group(selection, groups, features, quotas_of(given))
         replace(selection, settings=selection.settings | {"run": run}).save(beside(path, "manifest.json"))
@@ -149,6 +160,11 @@ def written(
             prior = with_seen(start) if given["method"] == "fisher" and start is not None else None
             got["reasons"] = write_why(given, features, selection, groups, prior, beside(path, "reasons.jsonl"))
     session.result(f"subset: {path}: {len(selection):,} rows, {spent:,.0f} of {budget:,g} response tokens")
+    if selection.stopped is not None:
+        session.result(f"stopped: {selection.stopped}")
+    for name, nats in got.get("prices", {}).items():
+        more = "it costs" if nats >= 0 else "by chance greedy finds more with it than without:"
+        session.result(f"price: the quota of {name}: {more} {abs(nats):,.2f} of {selection.objective:,.1f} nats")
     for name, group in got.get("groups", {}).items():
         asked = "" if group["asked"] is None else f", asked for {group['asked']:.1%}"
         session.result(f"  {name}: {group['got']:.1%} of the tokens{asked}; {group['pool']:.1%} of the pool")

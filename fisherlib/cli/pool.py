@@ -68,13 +68,18 @@ def candidates(
     sources = [str(source) for source in given["data"]]
     datasets.disable_progress_bars()  # they would write over ours
     with session.step("read"):
-        pool = load_pool(
-            sources if len(sources) > 1 else sources[0],
-            test_fraction=0,
-            shape=given["shape"],
-            columns=parsed_columns(given["columns"]),
-            bad_rows="skip",
-        )
+        try:
+            pool = load_pool(
+                sources if len(sources) > 1 else sources[0],
+                test_fraction=0,
+                shape=given["shape"],
+                columns=parsed_columns(given["columns"]),
+                bad_rows="skip",
+            )
+        except ValueError as error:
+            if "can be used, got none" in str(error) or "got no row that can be used" in str(error):
+                raise Stop(UNUSABLE, str(error)) from error
+            raise
         rows = pool.train
         data = fingerprint(sources, rows)
     with session.step("mask audit"):
