@@ -164,6 +164,8 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
         model, tokenizer = opened(session, command)
         features = extracted(session, command, model, tokenizer, found, work / "features")
         start = seen(session, command, model, tokenizer, work)
+        if run.get("seen") and session.said["seen"]["rows"] != run["seen"]["rows"]:
+            differences.append("the rows that were seen are others")
         now, then = model_words(model, features), run["model"]
         differences += [
             f"{name} ({then[name]!s:.12} then, {now[name]!s:.12} now)" for name in now if now[name] != then.get(name)

@@ -31,8 +31,9 @@ def check(given: dict[str, Any]) -> None:
     quotas_of(given)
     if given["quota"] and not given["group_by"]:
         raise Stop(USAGE, "expected --group-by COLUMN beside --quota: name the column that the groups are in")
-    if given["stop"] is not None and given["method"] != "fisher":
-        raise Stop(USAGE, f"expected --stop with --method fisher, got {given['method']}: it ends when gains are small")
+    for name, why in (("stop", "it ends when gains are small"), ("seen", "it is what gains are counted from")):
+        if given[name] is not None and given["method"] != "fisher":
+            raise Stop(USAGE, f"expected --{name} with --method fisher, got {given['method']}: {why}")
     for _, path in outputs(given):
         ours = beside(path, "manifest.json").exists() or beside(out, "run.json").exists()
         if path.exists() and not ours and not given["overwrite"]:
@@ -139,6 +140,7 @@ def written(
             "model": model,
             "versions": session.said["versions"],
             "skipped": counts(found),
+            "seen": session.said.get("seen"),
             "subset": {"sha256": subset, "rows": len(selection), "tokens": spent, "asked": budget},
         }
         if selection.stopped is not None:

@@ -145,6 +145,7 @@ def test_every_example_of_help_runs(command, monkeypatch):
         (f"{SELECT} --quota a=x --group-by kind", 2, "expected --quota like code=0.2"),
         (f"{SELECT} --quota a=.7 --quota b=.6 --group-by kind", 2, "expected quotas of at most 1 in all"),
         (f"{SELECT} --stop 0.1", 2, "expected --stop with --method fisher"),
+        (f"{SELECT} --seen my.jsonl", 2, "expected --seen with --method fisher"),
         (f"{SELECT} --columns prompt", 2, "expected --columns like prompt=question"),
         (f"{SELECT} --for me", 2, "expected --for trl, llama-factory, axolotl"),
         (f"{SELECT} -o subset.csv", 2, "expected --out to be a .jsonl file"),
@@ -277,6 +278,11 @@ def test_what_was_seen_is_known_and_a_stop_ends_early(command, here):
         chosen[name] = fl.Selection.load("subset.manifest.json")
     assert chosen["seen"].objective < chosen["plain"].objective and chosen["seen"].settings["seen"]["examples"] == 20
     assert len(chosen["stop"]) < len(chosen["plain"])
+    assert command(f"{SELECT} --method fisher --seen old.jsonl")[0] == 0
+    assert "byte for byte" in command("replay subset.manifest.json --work subset.work")[1]
+    write(here / "old.jsonl", *rows(10))
+    code, _, err = command("replay subset.manifest.json")
+    assert code == 1 and "the rows that were seen are others" in err
 
 
 # --- forecast, status, explain, replay ---------------------------------------------------------------------------------
