@@ -77,7 +77,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
         promised = json.loads(Path(given["plan"]).read_text())["forecast"]["seconds"]["all"]
         session.result(f"time: {session.spent():,.0f} s; the plan said {promised:,.0f} s")
     if found.left_out:
-        session.partial.append(f"{found.left_out:,} rows were skipped: see {beside(out, 'skipped.jsonl')}")
+        session.partial.append(f"skipped {found.left_out:,} of {found.read:,} rows: see {beside(out, 'skipped.jsonl')}")
     session.event("summary", **session.said["got"] if len(made) == 1 else {"budgets": made})
 
 

@@ -218,7 +218,7 @@ def test_rows_that_cannot_be_used_are_skipped_with_their_reasons(command, here):
     assert code == 1 and "got 1 longer ones, first line 43 (long): give --too-long drop or --too-long truncate" in err
     assert record()["state"] == "failed" and record()["exit_code"] == 1
     code, out, err = command(f"{SELECT} --too-long drop")
-    assert code == 3 and "rows: 40 of 43 can be used (2 not usable; 1 too long)" in out and "3 rows were skipped" in err
+    assert code == 3 and "rows: 40 of 43 can be used (2 not usable; 1 too long)" in out and "skipped 3 of 43 rows" in err
     skipped = [json.loads(line) for line in (here / "subset.skipped.jsonl").open()]
     assert [(one["line"], one["id"]) for one in skipped] == [(41, "e"), (42, None), (43, "long")]
     assert record()["state"] == "done in part" and record()["skipped"] == {"not usable": 2, "too long": 1}
