@@ -127,10 +127,11 @@ def test_every_example_of_help_runs(command, monkeypatch):
     assert set(EXAMPLES) == {
         *("select", "forecast", "audit", "extract", "explain", "report", "status", "replay", "notebook"),
     }
-    for verb in ("forecast", "select", "audit", "extract", "status", "explain", "replay", "notebook"):
+    for verb in ("forecast", "select", "audit", "extract", "status", "explain", "report", "replay", "notebook"):
         said = EXAMPLES[verb].removeprefix("fisherlib ").replace("20000", "200")
         code, _, err = command(said)
         assert code == 0, (said, err)
+    assert "<html" in Path("subset.html").read_text()
     assert called == [["run", "00_quickstart", "-p", "pool_examples", "300"]]
 
 
