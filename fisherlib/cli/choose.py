@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,14 @@ from fisherlib.text import TRAINERS, as_stored, hand_over
 def check(given: dict[str, Any]) -> None:
     """Raise `Stop` for options that do not go together, or an output that is not ours to replace."""
     out = Path(given["out"])
-    if not given["tokens"] or min(given["tokens"]) <= 0:
-        raise Stop(USAGE, "expected --tokens above 0, the budget of response tokens: name one")
+    for name, fits, words in (
+        ("tokens", given["tokens"] and all(0 < budget < math.inf for budget in given["tokens"]), "above 0"),
+        ("seed", 0 <= given["seed"] < 2**32, f"from 0 to {2**32 - 1}"),
+        ("stop", given["stop"] is None or 0 < given["stop"] < 1, "between 0 and 1"),
+        ("memory", given["memory"] is None or 0 < given["memory"] < math.inf, "above 0, in gigabytes"),
+    ):
+        if not fits:
+            raise Stop(USAGE, f"expected --{name} {words}, got {given[name]}: change it")
     if given["method"] not in WHY:
         raise Stop(USAGE, f"expected --method {', '.join(WHY)}, got {given['method']!r}: change it")
     if out.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
@@ -84,7 +91,11 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
 def check_rows(given: dict[str, Any], found: Candidates) -> None:
     """Raise `Stop`, before the model runs, for groups that are not there or a budget beyond all rows."""
     groups_of(given, found.rows)
-    most = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
+    lengths = [sum(found.audit.encoded[i].is_response) for i in found.audit.usable]
+    most, least = sum(lengths), min(lengths)
+    if min(given["tokens"]) < least:
+        asked = min(given["tokens"])
+        raise Stop(FAILED, f"expected --tokens of at least {least:,}, the shortest response, got {asked:,g}: raise it")
     if max(given["tokens"]) > most:
         raise Stop(
             FAILED, f"expected --tokens of at most {most:,}, all that there are, got {max(given['tokens']):,g}: lower it"

@@ -12,6 +12,7 @@ import datasets
 import torch
 from datasets import Dataset
 
+from fisherlib._files import explained
 from fisherlib._version import __version__
 from fisherlib.cli.session import FAILED, FOREIGN, NO_ROOM, UNUSABLE, Session, Stop
 from fisherlib.features import TokenFeatures, extract_features
@@ -77,7 +78,7 @@ def candidates(
                 bad_rows="skip",
             )
         except ValueError as error:
-            if "can be used, got none" in str(error) or "got no row that can be used" in str(error):
+            if "can be used, got none" in str(error):
                 raise Stop(UNUSABLE, str(error)) from error
             raise
         rows = pool.train
@@ -159,7 +160,8 @@ def extracted(
 
     responses = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
     needed = bytes_of(responses, model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in folder.glob("*.bin")) if folder.is_dir() else 0
     free = shutil.disk_usage(folder.parent).free
     if needed - there > free:
