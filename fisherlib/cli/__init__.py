@@ -45,6 +45,10 @@ Quota = Annotated[list[str] | None, typer.Option(help="A group's share of the bu
 End = Annotated[float | None, typer.Option("--stop", help="End when a pick gains less than this share of the first.")]
 Work = Annotated[Path | None, typer.Option(help="Where features and half-done work are kept (default: beside --out).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an --out that no run of ours wrote.")]
+Reasons = Annotated[bool, typer.Option(help="Write why each row was chosen or not: another pass over the pool.")]
+For = Annotated[
+    list[str] | None, typer.Option("--for", help="Files for a trainer too: trl, llama-factory or axolotl. May be repeated.")
+]
 Format = Annotated[str, typer.Option(help="auto, human, json (a line each) or quiet.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Manifest = Annotated[Path, typer.Argument(help="subset.manifest.json", metavar="MANIFEST")]
@@ -98,6 +102,8 @@ def select(
     dtype: Dtype = "auto",
     memory: Memory = None,
     work: Work = None,
+    reasons: Reasons = True,
+    trainers: For = None,
     overwrite: Overwrite = False,
     plan: Annotated[Path | None, typer.Option(help="Do exactly what a plan.json of `forecast` says.")] = None,
     format: Format = "auto",
@@ -137,6 +143,8 @@ def forecast(
     dtype: Dtype = "auto",
     memory: Memory = None,
     work: Work = None,
+    reasons: Reasons = True,
+    trainers: For = None,
     overwrite: Overwrite = False,
     plan: Annotated[Path, typer.Option(help="Where the plan is written.")] = Path("plan.json"),
     format: Format = "auto",
@@ -243,7 +251,7 @@ def notebook(
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a call, with their defaults; lists as lists."""
-    lists = ("tokens", "quota", "parameter")
+    lists = ("tokens", "quota", "trainers")
     return {
         name: list(value or []) if name in lists or isinstance(value, (list, tuple)) else value
         for name, value in values.items()
@@ -269,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
     except typer.TyperException as error:  # wrong usage
-        error.show()
+        getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         code = 130

@@ -7,12 +7,13 @@ from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
 from fisherlib.text.rows import SHAPES, SOURCE, as_stored, half_a_character
 from fisherlib.text.shapes import SHAPE_NAMES
-from fisherlib.text.trainers import hand_over
+from fisherlib.text.trainers import TRAINERS, hand_over
 
 __all__ = [
     "SHAPES",
     "SHAPE_NAMES",
     "SOURCE",
+    "TRAINERS",
     "Audit",
     "Encoded",
     "MaskAudit",

@@ -43,7 +43,7 @@ def expected(points, chosen, prior):
         f"{len(chosen)} chosen: log det {np.linalg.slogdet(V)[1]:.2f}, area {area(V):.2f}; "
         f"greedy would take point {next_}: it adds {of[next_]:.2f}"
     )
-    best = f"the best {len(chosen)} of these points leave an area of {least:.2f}"
+    best = f"the smallest area that {len(chosen)} of these points can leave: {least:.2f}"
     return V, [said, best], [f"+{of[k]:.2f}" if k in of else "" for k in range(len(points))], next_
 
 

@@ -24,16 +24,16 @@ from fisherlib.course.plotting.greedy import (
     prior_sweep,
 )
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
-from fisherlib.course.plotting.judging import dots
+from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
-from fisherlib.course.plotting.related import overlap
+from fisherlib.course.plotting.related import overlap, payoff
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
-from fisherlib.course.plotting.why import confirmation, moved, properties
+from fisherlib.course.plotting.why import confirmation, moved, properties, suspects_table
 
 __all__ = [
     "COLOURS",
@@ -48,7 +48,6 @@ __all__ = [
     "copies",
     "coverage",
     "designs",
-    "dots",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
@@ -71,6 +70,7 @@ __all__ = [
     "movable",
     "moved",
     "overlap",
+    "payoff",
     "predicted_and_measured",
     "prior_sweep",
     "properties",
@@ -81,9 +81,11 @@ __all__ = [
     "seeds_dance",
     "simplex",
     "style",
+    "suspects_table",
     "tokens_to_match",
     "uncertainty_ellipses",
     "verdict_map",
     "verdict_table",
+    "wins",
     "written",
 ]

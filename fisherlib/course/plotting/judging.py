@@ -2,26 +2,37 @@
 
 from collections.abc import Mapping
 
-from fisherlib.course.plotting.intervals import Mark, differs, dots_and_intervals, shade
+from fisherlib.course.plotting.house import PAGE, colour
+from fisherlib.evaluation.statistics import Interval
 
 
-def dots(
-    panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
-    marks: Mapping[str, float],
-    title: str,
-    *,
-    shares: bool = False,
-):
-    """One panel per key, one row per name: `(value, low, high)`; `marks` has the value that says nothing, by panel.
+def wins(panels: Mapping[str, Mapping[str, Interval]], title: str):
+    """One panel per judge, one row per arm: the share of prompts at which it wins against uniform, with its interval.
 
-    A hollow dot's interval holds that value. A name that a panel lacks is "not asked" there, and one whose value is NaN "not
-    judged". `shares`: all values are, so that all axes go from 0 to 1. Returns the figure.
+    A hollow dot is a tie; an arm of which a judge said nothing is "not judged". Panels stand two by two. Returns the figure.
     """
-    drawn = {
-        panel: {
-            name: [Mark(*value, panel not in marks or differs(*value[1:], marks[panel]), shade(name))]
-            for name, value in values.items()
-        }
-        for panel, values in panels.items()
-    }
-    return dots_and_intervals(drawn, title, nulls=marks, absent="not asked", xlim=(-0.05, 1.05) if shares else None)
+    import matplotlib.pyplot as plt
+
+    arms = list(dict.fromkeys(arm for rates in panels.values() for arm in rates))
+    down = -(-len(panels) // 2)
+    height = down * (0.75 + 0.3 * len(arms)) + 0.8
+    figure, axes = plt.subplots(down, 2, figsize=(PAGE, height), sharex=True, sharey=True, squeeze=False)
+    for axis, (judge, rates) in zip(axes.flat, panels.items(), strict=False):
+        axis.axvline(0.5, color="#444444", lw=1)
+        for row, arm in enumerate(arms):
+            share = rates.get(arm)
+            if share is None or share.verdict == "not judged":
+                axis.text(0.5, row, "not judged", ha="center", va="center", backgroundcolor="white")
+                continue
+            shade = colour(arm)
+            axis.plot([share.low, share.high], [row, row], color=shade, solid_capstyle="round")
+            inside = "white" if share.verdict == "tie" else shade
+            axis.plot(share.value, row, "o", color=shade, mfc=inside, ms=8, mew=1.6)
+        axis.set_title(judge)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    axes[0][0].set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"))
+    axes[0][0].set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5))
+    figure.supxlabel("share of prompts won against uniform: right is better; hollow: a tie", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure

@@ -43,7 +43,7 @@ const draw = () => {
   said.textContent = `${n} chosen: ` + (known ? `log det ${Math.log(d).toFixed(2)}, area ${area(d).toFixed(2)}` +
     (next < 0 ? "" : `; greedy would take point ${next}: it adds ${gains[next].toFixed(2)}`)
     : "one direction is unknown, the ellipse is infinitely long");
-  best.textContent = known ? `the best ${n} of these points leave an area of ${area(least(n)).toFixed(2)}` : "";
+  best.textContent = known && n ? `the smallest area that ${n} of these points can leave: ${area(least(n)).toFixed(2)}` : "";
 };
 const clip = (v, most) => Math.max(-most, Math.min(most, v));
 const to = (k, p, q) => { rows[k] = [clip(p, 2.6), clip(q, 2.1)]; draw(); };
@@ -65,7 +65,6 @@ dots.forEach((g, k) => {
     else if (e.key === " " || e.key === "Enter") flip();
     else return;
     e.preventDefault();
-    e.stopPropagation();
   };
 });
 draw();

@@ -208,7 +208,7 @@ const draw = () => {
 const flip = k => { picks.includes(k) ? picks.splice(picks.indexOf(k), 1) : picks.push(k); draw(); };
 dots.forEach((g, k) => {
   g.onclick = () => flip(k);
-  g.onkeydown = e => { if (" Enter".includes(e.key)) { flip(k); e.preventDefault(); e.stopPropagation(); } };
+  g.onkeydown = e => { if (" Enter".includes(e.key)) { flip(k); e.preventDefault(); } };
 });
 button("let all go", () => { picks.length = 0; draw(); });
 put(box, "p", {style: "margin:.3em 0;color:#555"}, "brown: picked; how full a circle is: what is left of its first gain; " +

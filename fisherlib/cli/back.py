@@ -1,0 +1,238 @@
+"""Verbs that look at a run that was: `status`, `explain`, `report` and `replay`."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fisherlib.cli.choose import seen, work_folder
+from fisherlib.cli.look import read_json
+from fisherlib.cli.methods import beside, groups_of, selected
+from fisherlib.cli.pool import candidates, extracted, model_words, opened, parsed_columns
+from fisherlib.cli.session import FAILED, Session, Stop
+from fisherlib.features import TokenFeatures
+from fisherlib.greedy import Reasons, Selection
+from fisherlib.model import load_tokenizer
+from fisherlib.text import encode, load_pool
+
+_CLOSE = 1e-9  # relative: gains of one selection on one machine, in another order of summation
+
+
+def loaded(path: Path) -> tuple[Selection, dict]:
+    """A selection, and the run that made it. Raises `Stop` for a manifest that this command did not write."""
+    selection = Selection.load(path)
+    if "run" not in selection.settings:
+        raise Stop(FAILED, f"expected a manifest of `fisherlib select`, got one of Python in {path}: use Selection.load")
+    return selection, selection.settings["run"]
+
+
+def _stem(manifest: Path, ending: str) -> Path:
+    """Another file of the same run."""
+    return manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.{ending}")
+
+
+# --- status ------------------------------------------------------------------------------------------------------------
+
+
+def status_command(session: Session, given: dict[str, Any]) -> None:
+    """How far a run is, or how it ended."""
+    out = Path(given["out"])
+    record = out if out.name.endswith("run.json") else beside(out, "run.json")
+    if not record.exists() and (of_features := out.with_name(f"{out.name}.run.json")).exists():
+        record = of_features
+    run = read_json(record, "the record of a run")
+    state, steps = run["state"], run["steps"]
+    if state == "running" and not _alive(run["pid"]):
+        state = "killed: the same command goes on from what is kept"
+    session.result(f"state: {state}" + (f": {run['error']}" if run.get("error") else ""))
+    for step in steps:
+        spent = "begun" if step["seconds"] is None else f"{step['seconds']:,.1f} s"
+        session.result(f"  {step['name']}: {spent}")
+    progress = None
+    folder = _features_of(run)
+    if folder is not None and (folder / "info.json").exists():
+        info = read_json(folder / "info.json", "a folder of features")
+        progress = {"done": info["done"], "examples": info["examples"]}
+        session.result(f"features: {info['done']:,} of {info['examples']:,} rows")
+    session.event("summary", state=state, steps=steps, features=progress, got=run.get("got"), error=run.get("error"))
+
+
+def _features_of(run: dict) -> Path | None:
+    if run["command"] == "select":
+        return work_folder(run["arguments"]) / "features"
+    return Path(run["arguments"]["out"]) if run["command"] == "extract" else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# --- explain -----------------------------------------------------------------------------------------------------------
+
+
+def explain_command(session: Session, given: dict[str, Any]) -> None:
+    """Why one row was chosen, and which of its tokens carried the gain."""
+    manifest = Path(given["manifest"])
+    selection, run = loaded(manifest)
+    if not 1 <= given["pick"] <= len(selection):
+        raise Stop(FAILED, f"expected --pick from 1 to {len(selection)}, got {given['pick']}: change it")
+    subset = _stem(manifest, Path(run["command"]["out"]).suffix.removeprefix("."))
+    reasons = _stem(manifest, "reasons.jsonl")
+    if not reasons.exists():
+        raise Stop(FAILED, f"expected {reasons}, which --no-reasons leaves out: run the command again without it")
+    with reasons.open(encoding="utf-8") as file:
+        lines = [json.loads(line) for _, line in zip(range(len(selection)), file, strict=False)]
+    why = lines[given["pick"] - 1]
+    earlier = {one["index"]: one for one in lines[: given["pick"] - 1]}
+    session.result(f"pick {why['pick']} of {len(selection)}: {_place(why)}")
+    session.result(
+        f"gain: {why['gain']:.3f} nats, {why['gain_per_token']:.4f} a token; first of all it would have added "
+        f"{why['first_gain']:.3f} (rank {why['rank']:,} of {selection.pool_size:,}); earlier picks took {why['taken']:.0%}"
+    )
+    if why.get("nearest") in earlier:
+        near = earlier[why["nearest"]]
+        session.result(f"nearest earlier pick: {near['pick']}: {_place(near)}, cosine {why['cosine']:.2f}")
+    tokenizer, most = load_tokenizer(run["command"]["model"])
+    columns = parsed_columns(run["command"]["columns"])
+    rows = load_pool(subset, test_fraction=0, shape=run["command"]["shape"], columns=columns).train
+    options = {"turns": run["command"]["turns"], "too_long": "truncate", "max_tokens": most}
+    (example,) = encode(rows.select([given["pick"] - 1]), tokenizer, **options)
+    ids = [i for i, counts in zip(example.input_ids, example.is_response, strict=True) if counts]
+    texts = [tokenizer.decode([i]) for i in ids]
+    if len(texts) == len(why["tokens"]):
+        session.result(f"tokens: {heat(texts, why['tokens'])}")
+        top = sorted(zip(why["tokens"], texts, strict=True), key=lambda pair: -pair[0])[:5]
+        session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
+    session.event("summary", **why, texts=texts)
+
+
+def heat(texts: list[str], gains: list[float]) -> str:
+    """A text whose tokens are marked by what they brought: ⟦most⟧, [some], and the others as they are."""
+    most = max(gains, default=0.0)
+    marked = []
+    for text, gain in zip(texts, gains, strict=True):
+        left, right = ("⟦", "⟧") if gain > most / 2 else ("[", "]") if gain > most / 4 else ("", "")
+        marked.append(f"{left}{text}{right}" if most > 0 else text)
+    return "".join(marked).replace("\n", "⏎")
+
+
+def _place(one: dict) -> str:
+    known = f", id {one['id']}" if one.get("id") else ""
+    return f"{Path(one['file']).name} line {one['line']}{known}" if one.get("file") else f"row {one['index']}{known}"
+
+
+# --- report ------------------------------------------------------------------------------------------------------------
+
+
+def report_command(session: Session, given: dict[str, Any]) -> None:
+    """One page about a subset."""
+    from fisherlib.report import report
+
+    manifest = Path(given["manifest"])
+    selection, run = loaded(manifest)
+    command = run["command"] | {"data": _found_again(run, manifest)}
+    tokenizer, most = load_tokenizer(command["model"])
+    found = candidates(session, command, tokenizer, most)
+    more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
+    if (folder := work_folder(command) / "features").is_dir():
+        more["features"] = TokenFeatures.load(folder)
+    else:
+        session.hint(f"without features, which were in {folder}: lengths are in letters")
+    if (file := _stem(manifest, "reasons.jsonl")).exists():
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
+    if command["seen"]:
+        more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
+    out = Path(given["out"] or _stem(manifest, "html"))
+    with session.step("report"):
+        report(selection, found.rows, out=out, **more)
+    session.result(f"report: {out}")
+    session.event("summary", out=str(out))
+
+
+# --- replay ------------------------------------------------------------------------------------------------------------
+
+
+def replay_command(session: Session, given: dict[str, Any]) -> None:
+    """Do a run again and compare. Raises `Stop` with what differs."""
+    manifest = Path(given["manifest"])
+    selection, run = loaded(manifest)
+    command = run["command"] | {"data": _found_again(run, manifest), "overwrite": True}
+    with tempfile.TemporaryDirectory(prefix="fisherlib-replay-") as scratch:
+        work = Path(given["work"]) if given["work"] else Path(scratch) / "work"
+        tokenizer, most = load_tokenizer(command["model"])
+        found = candidates(session, command, tokenizer, most)
+        differences = []
+        if found.data["rows"] != run["data"]["rows"]:
+            differences.append(f"the rows are others ({found.data['count']:,} here, {run['data']['count']:,} then)")
+        model, tokenizer = opened(session, command)
+        features = extracted(session, command, model, tokenizer, found, work / "features")
+        start = seen(session, command, model, tokenizer, work)
+        if run.get("seen") and session.said["seen"]["rows"] != run["seen"]["rows"]:
+            differences.append("the rows that were seen are others")
+        now, then = model_words(model, features), run["model"]
+        differences += [
+            f"{name} ({then[name]!s:.12} then, {now[name]!s:.12} now)" for name in now if now[name] != then.get(name)
+        ]
+        asked = run["subset"]["asked"]
+        (again,) = (
+            s for budget, _, s in selected(session, command, found, features, start, Path(scratch)) if budget == asked
+        )
+        out = Path(scratch) / "subset.jsonl"
+        again.to_jsonl(found.rows, out)
+        same = hashlib.sha256(out.read_bytes()).hexdigest() == run["subset"]["sha256"]
+    notes = [f"{name} {then} then, {session.said['versions'].get(name)} now" for name, then in _changed(run, session)]
+    if len(again) != len(selection) or not np.array_equal(again.indices, selection.indices):
+        pairs = zip(again.indices, selection.indices, strict=False)
+        first = next((k for k, (new, old) in enumerate(pairs) if new != old), min(len(again), len(selection)))
+        differences.append(f"the picks are others, from pick {first + 1} on")
+    elif not np.allclose(again.gains, selection.gains, rtol=_CLOSE, atol=_CLOSE):
+        differences.append(f"gains differ by up to {np.abs(again.gains - selection.gains).max():.2g} nats")
+    session.said["got"] = {"same_bytes": same, "differences": differences, "versions": notes}
+    session.event("summary", **session.said["got"])
+    if same:
+        session.result(f"replay: the same {len(again):,} rows, byte for byte (SHA-256 {run['subset']['sha256'][:12]})")
+        for text in differences:
+            session.hint(f"though {text}")
+        return
+    raise Stop(
+        FAILED, f"expected the same bytes, got others: {'; '.join([*differences, *notes]) or 'the lines were edited'}"
+    )
+
+
+def _changed(run: dict, session: Session) -> list[tuple[str, str]]:
+    import importlib.metadata
+
+    for name in run["versions"]:
+        if name != "python":
+            session.said["versions"][name] = importlib.metadata.version(name)
+    return [(name, then) for name, then in run["versions"].items() if session.said["versions"].get(name) != then]
+
+
+def _found_again(run: dict, manifest: Path) -> list[str]:
+    """The files of a run: as they were named, where they were, or beside the manifest. Raises `Stop` for an altered one."""
+    files = run["data"]["files"]
+    if not files:
+        return run["command"]["data"]
+    found = []
+    for one in files:
+        path = Path(one["file"])
+        here = [candidate for candidate in (path, Path(path.name), manifest.parent / path.name) if candidate.is_file()]
+        if not here:
+            raise Stop(FAILED, f"expected {path}, which the subset was chosen from, got no such file: put it there")
+        if hashlib.sha256(here[0].read_bytes()).hexdigest() != one["sha256"]:
+            raise Stop(
+                FAILED, f"expected {here[0]} as it was (SHA-256 {one['sha256'][:12]}), got another: put the old one there"
+            )
+        found.append(str(here[0]))
+    return found

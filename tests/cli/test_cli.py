@@ -1,0 +1,400 @@
+"""Does one command give a subset that can be defended, say what went wrong in one line, and end with the right code?"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest.mock import ANY
+
+import pytest
+import torch
+
+import fisherlib as fl
+from fisherlib.assets import ROOT
+
+pytestmark = pytest.mark.usefixtures("as_a_user")
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a tiny random model and a tokenizer of bytes that has a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    specials = ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bare = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    bare.pre_tokenizer, bare.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<|end|>", additional_special_tokens=specials[:3])
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        initializer_range=0.5,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rows(n=40):
+    words = ["the", "king", "shall", "die", "to", "night", "my", "lord", "and", "all", "his", "men", "for", "a", "crown"]
+    said = [" ".join(words[(i * k) % len(words)] for k in range(1, 4 + i % 6)) for i in range(n)]
+    return [{"id": f"r{i}", "prompt": f"speak {i}", "response": said[i], "kind": "ab"[i % 4 == 0]} for i in range(n)]
+
+
+def write(path, *given):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in given), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, model):
+    """A folder of one's own, with `my.jsonl` and `my-model` in it."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(model, "my-model")
+    write(tmp_path / "my.jsonl", *rows())
+    return tmp_path
+
+
+@pytest.fixture
+def command(here, capsys, monkeypatch):
+    """Run the command; returns its code, and what it wrote on stdout and stderr."""
+    from fisherlib.cli import main
+
+    def run(text, *more):
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            main([*shlex.split(text), *map(str, more)])
+        signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+SELECT = "select my.jsonl -m my-model -t 200 -o subset.jsonl"
+
+
+def record(path="subset.run.json"):
+    return json.loads(Path(path).read_text())
+
+
+# --- the door ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_needs_no_pytorch_and_each_verb_has_an_example():
+    code = (
+        "import sys\nfrom fisherlib.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(verb in done.stdout for verb in EXAMPLES)
+
+
+def examples():
+    text = (ROOT / "fisherlib" / "cli" / "__init__.py").read_text()
+    return {line.split()[1]: line for line in re.findall(r"Example: (fisherlib [^\"]*?)(?:\. One|\")", text)}
+
+
+EXAMPLES = examples()
+
+
+def test_every_example_of_help_runs(command, monkeypatch):
+    called = []
+    monkeypatch.setattr("fisherlib.course.notebook.__main__.main", called.append)
+    assert set(EXAMPLES) == {
+        *("select", "forecast", "audit", "extract", "explain", "report", "status", "replay", "notebook"),
+    }
+    for verb in ("forecast", "select", "audit", "extract", "status", "explain", "report", "replay", "notebook"):
+        said = EXAMPLES[verb].removeprefix("fisherlib ").replace("20000", "200")
+        code, _, err = command(said)
+        assert code == 0, (said, err)
+    assert "<html" in Path("subset.html").read_text()
+    assert called == [["run", "00_quickstart", "-p", "pool_examples", "300"]]
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "words"),
+    [
+        ("select", 2, "expected DATA and --tokens, or a --plan"),
+        ("select my.jsonl --nope", 2, "No such option"),
+        (f"{SELECT} --format xml", 2, "expected --format auto, human, json, quiet"),
+        (f"{SELECT} --method best", 2, "expected --method recipe, fisher, uniform"),
+        (f"{SELECT} --quota a=0.2", 2, "expected --group-by COLUMN beside --quota"),
+        (f"{SELECT} --quota a=x --group-by kind", 2, "expected --quota like code=0.2"),
+        (f"{SELECT} --quota a=.7 --quota b=.6 --group-by kind", 2, "expected quotas of at most 1 in all"),
+        (f"{SELECT} --stop 0.1", 2, "expected --stop with --method fisher"),
+        (f"{SELECT} --seen my.jsonl", 2, "expected --seen with --method fisher"),
+        (f"{SELECT} --columns prompt", 2, "expected --columns like prompt=question"),
+        (f"{SELECT} --for me", 2, "expected --for trl, llama-factory, axolotl"),
+        (f"{SELECT} -o subset.csv", 2, "expected --out to be a .jsonl file"),
+        (f"{SELECT} -t 0", 2, "expected --tokens above 0"),
+        (f"{SELECT} -t nan", 2, "expected --tokens above 0, got [200.0, nan]"),
+        (f"{SELECT} --seed -1", 2, "expected --seed from 0 to 4294967295, got -1"),
+        (f"{SELECT} --stop 2 --method fisher", 2, "expected --stop between 0 and 1, got 2.0"),
+        (f"{SELECT} --memory 0", 2, "expected --memory above 0, in gigabytes"),
+        (f"{SELECT} -t 1", 1, "expected --tokens of at least"),
+        (f"{SELECT} --work my.jsonl", 1, "expected to write my.jsonl/features, but File exists"),
+        (f"{SELECT} -t 99999", 1, "expected --tokens of at most"),
+        (f"{SELECT} --group-by none", 1, "expected --group-by to be a column of the rows, got 'none'"),
+        (f"{SELECT} --group-by kind --quota z=0.1", 1, "expected --quota of groups in 'kind', got 'z'"),
+        (f"{SELECT} --too-long cut", 1, "expected too_long 'error', 'drop' or 'truncate'"),
+        ("select none.jsonl -m my-model -t 20", 1, "no such file; check the path"),
+        ("select my.jsonl -m ./nowhere -t 20", 1, "no such folder; check the path"),
+        (f"{SELECT} -o my.jsonl", 12, "which no run of ours wrote"),
+        ("explain my.jsonl", 1, "expected a manifest"),
+        ("status none.jsonl", 1, "expected the record of a run"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_its_code(command, call, code, words):
+    found, _, err = command(call)
+    assert found == code and words in " ".join(err.split()), err
+    own = [line for line in err.strip().splitlines() if not line.startswith("fisherlib: model: ")]
+    assert code == 2 or (len(own) == 1 and "Traceback" not in err)
+
+
+# --- select ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_subset_has_its_lines_a_manifest_a_record_and_reasons(command, here):
+    lines = (here / "my.jsonl").read_text().splitlines()
+    code, out, err = command(f"{SELECT} --for trl")
+    assert code == 0 and out.startswith("method: recipe: near-copies out, then chance at the pool's own mix")
+    subset = (here / "subset.jsonl").read_text().splitlines()
+    assert subset and set(subset) <= set(lines)
+    selection = fl.Selection.load("subset.manifest.json")
+    assert [lines[line - 1] for line in selection.provenance["line"]] == subset
+    run = selection.settings["run"]
+    assert run["data"]["files"][0]["sha256"] == hashlib.sha256((here / "my.jsonl").read_bytes()).hexdigest()
+    assert run["model"]["model_weights"] and run["model"]["chat_template"] and run["command"]["seed"] == 0
+    said = record()
+    assert said["state"] == "done" and said["exit_code"] == 0 and said["arguments"]["too_long"] == "error"
+    assert said["got"]["tokens"] == selection.costs.sum() <= said["got"]["asked"]["tokens"] == 200
+    assert all(step["seconds"] is not None for step in said["steps"])
+    reasons = [json.loads(line) for line in (here / "subset.reasons.jsonl").open()]
+    assert len(reasons) == 40 and [one["line"] for one in reasons[: len(subset)]] == selection.provenance["line"][:]
+    assert (here / "subset.trl.jsonl").exists() and "what it is made of" in err
+    assert not (here / "subset.skipped.jsonl").exists()
+
+
+@pytest.mark.parametrize("method", ["recipe", "uniform", "fisher"])
+def test_the_same_command_again_computes_no_features_and_writes_the_same(command, here, method, monkeypatch):
+    assert command(f"{SELECT} --method {method} --format quiet") == (0, "", "")
+    first = (here / "subset.jsonl").read_bytes()
+    monkeypatch.setattr("fisherlib.features.extract._columns", None)  # nobody may call it
+    assert command(f"{SELECT} --method {method}")[0] == 0
+    assert (here / "subset.jsonl").read_bytes() == first
+
+
+def test_lines_of_json_say_status_and_summary_and_an_error(command):
+    code, out, err = command(f"{SELECT} --format json")
+    said = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and err == "" and {one["type"] for one in said[:-1]} == {"status"}
+    assert said[-1]["type"] == "summary" and said[-1]["tokens"] <= 200
+    code, out, err = command("select none.jsonl -m my-model -t 20 --format json")
+    last = json.loads(out.splitlines()[-1])
+    assert code == 1 and last["type"] == "error" and "no such file" in last["message"] and err == ""
+
+
+def test_rows_that_cannot_be_used_are_skipped_with_their_reasons(command, here):
+    long = {"id": "long", "prompt": "p", "response": "word " * 99}
+    write(here / "my.jsonl", *rows(), {"id": "e", "prompt": "p", "response": ""}, '{"broken', long)
+    code, _, err = command(SELECT)
+    assert code == 1 and "got 1 longer ones, first line 43 (long): give --too-long drop or --too-long truncate" in err
+    assert record()["state"] == "failed" and record()["exit_code"] == 1
+    code, out, err = command(f"{SELECT} --too-long drop")
+    assert code == 3 and "rows: 40 of 43 can be used (2 not usable; 1 too long)" in out and "skipped 3 of 43 rows" in err
+    skipped = [json.loads(line) for line in (here / "subset.skipped.jsonl").open()]
+    assert [(one["line"], one["id"]) for one in skipped] == [(41, "e"), (42, None), (43, "long")]
+    assert record()["state"] == "done in part" and record()["skipped"] == {"not usable": 2, "too long": 1}
+    code, out, _ = command(f"{SELECT} --too-long truncate --work other")
+    assert code == 3 and "rows: 41 of 43 can be used (2 not usable; 1 truncated)" in out
+
+
+def test_no_row_no_trust_no_room(command, here, model, monkeypatch):
+    write(here / "bad.jsonl", {"prompt": "p", "response": ""})
+    code, _, err = command("select bad.jsonl -m my-model -t 20")
+    assert code == 10 and "expected a non-empty 'response'" in err
+    (here / "other").mkdir()
+    for file in model.iterdir():
+        (here / "other" / file.name).write_bytes(file.read_bytes())
+    ignoring = TEMPLATE.split("{% if")[0]
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        path = here / "other" / name
+        if path.exists():
+            path.write_text(path.read_text().replace(TEMPLATE, ignoring))
+    code, _, err = command("select my.jsonl -m other -t 20")
+    assert code == 10 and "ignores that, so its '<|assistant|>' would count as response" in err
+    (here / "file").write_text("")
+    code, _, err = command("select my.jsonl -m my-model -t 20 -o file/subset.jsonl")
+    assert code == 1 and "expected to write file/subset.run.json, but File exists: free some space" in err
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Disk", (), {"free": 10}))
+    code, _, err = command(SELECT)
+    assert code == 11 and "of free disk for the features" in err
+
+
+def test_features_of_other_rows_are_never_mixed_in(command, here):
+    assert command(SELECT)[0] == 0
+    write(here / "my.jsonl", *rows(30))
+    code, _, err = command(SELECT)
+    assert code == 12 and "name another --work folder, or remove subset.work/features" in err
+    assert command(f"{SELECT} --work fresh")[0] == 0
+
+
+def test_quotas_are_met_and_several_budgets_cost_one_extraction(command, here, monkeypatch):
+    quotas = "--group-by kind --quota b=0.5"
+    for method in ("fisher", "recipe", "uniform"):
+        code, out, _ = command(f"{SELECT} --method {method} {quotas} -t 300")
+        groups = {got["out"]: got["groups"] for got in record()["got"]}
+        assert code == 0 and set(groups) == {"subset.300.jsonl", "subset.200.jsonl"}
+        assert all(group["b"]["asked"] == 0.5 and group["b"]["missing"] == 0 for group in groups.values())
+        assert "asked for 50.0%" in out and ("price: the quota of b" in out) == (method == "fisher")
+        monkeypatch.setattr("fisherlib.features.extract._columns", None)
+    code, out, _ = command(f"{SELECT} --method fisher -t 300 -t 100")
+    small, middle, large = ((here / f"subset.{n}.jsonl").read_text() for n in (100, 200, 300))
+    assert code == 0 and large.startswith(middle) and middle.startswith(small) and "each begins the next" in out
+
+
+def test_what_was_seen_is_known_and_a_stop_ends_early(command, here):
+    write(here / "old.jsonl", *rows(20))
+    chosen = {}
+    for name, more in (("plain", ""), ("seen", "--seen old.jsonl"), ("stop", "--stop 0.9")):
+        assert command(f"{SELECT} --method fisher {more}") == (0, ANY, ANY)
+        chosen[name] = fl.Selection.load("subset.manifest.json")
+    assert chosen["seen"].objective < chosen["plain"].objective and chosen["seen"].settings["seen"]["examples"] == 20
+    assert len(chosen["stop"]) < len(chosen["plain"])
+    assert command(f"{SELECT} --method fisher --seen old.jsonl")[0] == 0
+    assert "byte for byte" in command("replay subset.manifest.json --work subset.work")[1]
+    write(here / "old.jsonl", *rows(10))
+    code, _, err = command("replay subset.manifest.json")
+    assert code == 1 and "the rows that were seen are others" in err
+
+
+# --- forecast, status, explain, replay ---------------------------------------------------------------------------------
+
+
+def test_a_forecast_says_what_it_measured_and_its_plan_is_done_exactly(command, here):
+    code, out, _ = command("forecast my.jsonl -m my-model -t 200 -o subset.jsonl --method fisher")
+    plan = record("plan.json")
+    assert code == 0 and plan["forecast"]["rows"] == 40 and plan["forecast"]["rates"]["input_tokens_per_second"] > 0
+    features = sum(len(row["response"]) + 1 for row in rows())
+    assert plan["forecast"]["response_tokens"] == features and plan["forecast"]["disk_bytes"] == features * (16 * 4 + 16)
+    assert "tokens a second on" in out and not (here / "subset.jsonl").exists()
+    code, out, _ = command("select --plan plan.json")
+    assert code == 0 and "s; the plan said" in out
+    assert record()["arguments"]["method"] == "fisher" and record()["got"]["asked"] == {"tokens": 200}
+    assert command("select my.jsonl -t 5 --plan plan.json")[0] == 2
+    write(here / "my.jsonl", *rows(30))
+    code, _, err = command("select --plan plan.json")
+    assert code == 12 and "expected the rows that plan.json was made for" in err
+
+
+def test_a_manifest_is_replayed_to_the_byte_or_says_what_differs(command, here, monkeypatch):
+    assert command(f"{SELECT} --method fisher")[0] == 0
+    code, out, _ = command("replay subset.manifest.json")
+    assert code == 0 and "byte for byte" in out
+    (here / "elsewhere").mkdir()
+    for name in ("subset.manifest.json", "my.jsonl"):
+        os.rename(here / name, here / "elsewhere" / name)
+    assert command("replay elsewhere/subset.manifest.json --work subset.work")[0] == 0
+    manifest = fl.Selection.load("elsewhere/subset.manifest.json")
+    other = fl.Selection(
+        **{name: getattr(manifest, name)[:3] for name in ("indices", "gains", "costs")},
+        pool_size=manifest.pool_size,
+        settings=manifest.settings | {"run": manifest.settings["run"] | {"subset": {"asked": 200, "sha256": "0" * 64}}},
+    )
+    other.save("elsewhere/other.manifest.json")
+    code, _, err = command("replay elsewhere/other.manifest.json --work subset.work")
+    assert code == 1 and "got others: the picks are others, from pick 4 on" in err
+    write(here / "elsewhere" / "my.jsonl", *rows(39))
+    code, _, err = command("replay elsewhere/subset.manifest.json")
+    assert code == 1 and "as it was (SHA-256" in err
+
+
+def test_a_pick_is_explained_and_a_run_says_how_it_ended(command, here):
+    assert command(f"{SELECT} --method fisher")[0] == 0
+    code, out, _ = command("explain subset.manifest.json --pick 3")
+    assert code == 0 and "pick 3 of" in out and "my.jsonl line" in out and "nats" in out and "⟦" in out
+    code, out, _ = command("explain subset.manifest.json --pick 3 --format json")
+    why = json.loads(out.splitlines()[-1])
+    assert sum(why["tokens"]) == pytest.approx(why["gain"]) and len(why["texts"]) == len(why["tokens"])
+    assert command("explain subset.manifest.json --pick 99")[0] == 1
+    code, out, _ = command("status subset.jsonl")
+    assert code == 0 and "state: done" in out and "features: 40 of 40 rows" in out
+    said = record() | {"state": "running", "pid": 2**22 + 1}
+    (here / "subset.run.json").write_text(json.dumps(said))
+    assert "state: killed: the same command goes on" in command("status subset.jsonl")[1]
+
+
+def test_the_audit_counts_every_row_without_the_weights(command, here):
+    write(here / "my.jsonl", *rows(), {"prompt": "p", "response": "word " * 99})
+    (here / "bare").mkdir()
+    for file in (here / "my-model").iterdir():
+        if file.suffix != ".safetensors":
+            (here / "bare" / file.name).write_bytes(file.read_bytes())
+    code, out, err = command("audit my.jsonl -m bare -o bad.jsonl")
+    assert code == 3 and "<|user|>speak 0<|end|><|assistant|>⟦" in out and "rows: 40 of 41 can be used (1 too long)" in out
+    assert "line 41: too long: " in err and json.loads((here / "bad.jsonl").read_text())["line"] == 41
+
+
+def test_where_no_bar_is_seen_a_line_says_how_far_it_is(capsys, monkeypatch):
+    from fisherlib.cli import session
+
+    monkeypatch.setattr(session, "_BEAT", 0.05)
+
+    def work(at):
+        with at.step("features", lambda: "3 of 9 examples"):
+            time.sleep(0.2)
+        raise KeyError("x")
+
+    assert session.run(session.Session("select", {}), work) == 1
+    err = capsys.readouterr().err
+    assert "features: 3 of 9 examples, 0 s so far" in err
+    assert "unexpected KeyError: 'x': this is a fault of ours; --debug shows where" in err and "Traceback" not in err
+    session.run(session.Session("select", {}, debug=True), work)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_says_so_and_the_same_command_gives_the_same_bytes(command, here, by):
+    write(here / "my.jsonl", *rows(400))
+    call = "select my.jsonl -m my-model -t 2000 --method fisher"
+    assert command(f"{call} -o whole.jsonl --format quiet")[0] == 0
+    code = "import sys; from fisherlib.cli import main; main(sys.argv[1:])"
+    started = [sys.executable, "-c", code, *shlex.split(call), "-o", "subset.jsonl"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(started, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while time.time() < deadline and not (here / "subset.run.json").exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(by)
+    _, err = process.communicate(timeout=120)
+    if by != signal.SIGKILL:
+        assert process.returncode == 130 and "the same command goes on from what is kept" in err
+        assert record()["state"] == "interrupted" and record()["exit_code"] == 130
+    assert command(f"{call} -o subset.jsonl --format quiet")[0] == 0
+    assert (here / "subset.jsonl").read_bytes() == (here / "whole.jsonl").read_bytes()
