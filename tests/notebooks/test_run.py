@@ -104,7 +104,8 @@ def claims_03(r):
     for alone, engine in r["right"].values():
         assert alone < engine == 20  # low precision alone misses larger twins, the engine none
     assert r["caution"] > 1
-    assert set(r["wrong"]) == {"as they are", "rotated", "whitened"} and all(0 < e < 0.01 for e in r["wrong"].values())
+    assert all(0 < error < 0.01 for error in r["wrong"].values())
+    assert r["wrong"]["as they are"] < 4 * min(r["wrong"]["rotated"], r["wrong"]["whitened"])  # another basis does not pay
     naive = r["looks"]["algorithm 1"]
     assert naive == 5 * 20 - 10 and all(5 <= count <= naive for name, count in r["looks"].items() if name != "fl.select")
     assert r["kept"]["everything"][0] == 1
