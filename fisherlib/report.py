@@ -158,8 +158,9 @@ def _mixture(pool: _Pool) -> str:
         for label, part in cut:
             of_rows, of_length, of_picks, of_picked = pool.shares(part)
             share = (_bar(of_length), _bar(of_picked)) if pool.lengths.sum() else ("–", "–")
-            table.append((_safe(label), _of_hundred(of_rows), _of_hundred(of_picks), *share))
-        head = (name, "rows before", "rows after", f"{pool.unit} before", f"{pool.unit} after")
+            table.append((_safe(label), *share, _of_hundred(of_rows), _of_hundred(of_picks)))
+        what = pool.unit.split()[-1]
+        head = (name, f"{what} before", f"{what} after", "rows before", "rows after")
         parts.append(_table(head, table, caption=f"Mixture by {name}", safe=True))
     return _section("Mixture before and after", *parts)
 
@@ -220,7 +221,7 @@ def _curve(selection: Selection) -> str:
     y = np.r_[0.0, selection.gains.cumsum()]
     top = max(y.max(), selection.upper_bound or 0.0, 1e-300)
     keep = np.unique(np.linspace(0, len(x) - 1, 400).astype(int))
-    left, right, high, low = 60.0, 580.0, 20.0, 240.0
+    left, right, high, low = 44.0, 390.0, 24.0, 200.0
 
     def at(a, b) -> str:
         return f"{left + (right - left) * a / max(x[-1], 1e-300):.1f},{low - (low - high) * b / top:.1f}"
@@ -245,9 +246,9 @@ def _curve(selection: Selection) -> str:
             f'<line x1="{left}" x2="{right}" y1="{line}" y2="{line}" stroke="#555" stroke-dasharray="6 4"/>'
             f'<text x="{right}" y="{float(line) - 5:.1f}" text-anchor="end">no selection can have more</text>'
         )
-    label_x = min(max(float(cx) + 10, left), right - 90)
+    label_x = min(max(float(cx) + 10, left), right - 110)
     drawing = (
-        f'<svg role="img" viewBox="0 0 600 290" style="max-width:600px"><title>Gain curve</title><desc>{_safe(said)}</desc>'
+        f'<svg role="img" viewBox="0 0 400 250" style="max-width:560px"><title>Gain curve</title><desc>{_safe(said)}</desc>'
         f'<line x1="{left}" x2="{right}" y1="{low}" y2="{low}" stroke="#222"/>'
         f'<line x1="{left}" x2="{left}" y1="{high}" y2="{low}" stroke="#222"/>{bound}'
         f'<polyline fill="none" stroke="#0072B2" stroke-width="3" points="{" ".join(at(x[k], y[k]) for k in keep)}"/>'
@@ -256,7 +257,7 @@ def _curve(selection: Selection) -> str:
         f'<text x="{left - 6}" y="{low + 5}" text-anchor="end">0</text>'
         f'<text x="{left - 6}" y="{high + 5}" text-anchor="end">{top:,.0f}</text>'
         f'<text x="{left}" y="{low + 20}">0</text><text x="{right}" y="{low + 20}" text-anchor="end">{x[-1]:,.0f}</text>'
-        f'<text x="{(left + right) / 2}" y="{low + 38}" text-anchor="middle">{unit}; upwards: information in nats</text></svg>'
+        f'<text x="{(left + right) / 2}" y="{low + 38}" text-anchor="middle">{unit}; upwards: nats</text></svg>'
     )
     return _section("Gain curve", f"<p>{said}</p>", drawing)
 
@@ -273,7 +274,7 @@ def _picks(selection, features, texts, pool, reasons) -> str:
         why += _source(selection, k)
         if reasons is not None:
             one = reasons.chosen[k]
-            why += f"; would have been number {one['rank']:,} on its own, {one['taken']:.0%} of that was known"
+            why += f"; number {one['rank']:,} of the pool by first gain, of which earlier picks took {one['taken']:.0%}"
         cut = texts[i] if len(texts[i]) <= _CUT else texts[i][:_CUT] + " …"
         items.append(f'<li><p class="why">Row {i:,}: {why}.</p><blockquote dir="auto">{_safe(cut)}</blockquote></li>')
     if not items:
@@ -395,12 +396,13 @@ h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin:2rem 0 .5rem;bor
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:.5rem 0 1rem}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
-tbody th{font-weight:400}td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-.bar{display:block;height:.4rem;background:#0072b2;min-width:1px;margin:.2rem 0 0 auto}
-svg{width:100%;height:auto;font:13px system-ui,sans-serif}
+tbody th{font-weight:400;overflow-wrap:anywhere;min-width:5rem}li{overflow-wrap:anywhere}
+td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+.bar{display:block;height:.4rem;background:#0072b2;min-width:1px;margin:.2rem 0 0}
+svg{width:100%;height:auto;font:14px system-ui,sans-serif}
 ol{padding-left:1.6rem}blockquote{margin:.2rem 0 1rem;padding:.4rem .8rem;border-left:4px solid #bbb;background:#f6f6f6;
 white-space:pre-wrap;overflow-wrap:anywhere}.why{margin:0;color:#444}footer{margin-top:2rem;color:#555}
-@media(max-width:30rem){th,td{padding:.3rem .35rem;font-size:.9rem}}
+@media(max-width:30rem){th,td{padding:.3rem .25rem;font-size:.85rem}}
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">

@@ -24,12 +24,17 @@ def pool():
     rng = np.random.default_rng(0)
     answers = ["".join(rng.choice(list("abcdefghij klmnop"), 60 + 20 * (i % 4))) for i in range(len(topics))]
     rows = [{"prompt": f"Say something about {t}.", "response": a} for t, a in zip(topics, answers, strict=True)]
+    groups_of_words = "_".join(["unbreakable"] * 12)  # in a name: it must not push the page wide
     for i in range(1, 6):
         rows[i] = {"prompt": rows[0]["prompt"], "response": rows[0]["response"] + "!" * i}
     rows[7] = {"prompt": EVIL, "response": f"{EVIL} \x00 and {RTL}"}
     blocks = [rng.standard_normal((1 + i % 4, 4)) for i in range(len(rows))]
     blocks[7] *= 10  # picked first
-    return rows, fl.TokenFeatures.from_list(blocks), [EVIL if i % 5 == 2 else "common" for i in range(len(rows))]
+    return (
+        rows,
+        fl.TokenFeatures.from_list(blocks),
+        [EVIL if i % 5 == 2 else groups_of_words if i == 3 else "common" for i in range(len(rows))],
+    )
 
 
 class Page(HTMLParser):
@@ -103,7 +108,7 @@ def test_its_numbers_are_those_of_the_selection(page, pool):
     picked = selection.indices
     after = 100 * lengths[picked][labels[picked] == "common"].sum() / lengths[picked].sum()
     rows_before, rows_after = 100 * (labels == "common").mean(), 100 * (labels[picked] == "common").mean()
-    assert f"common {rows_before:.1f} % {rows_after:.1f} % {before:.1f} % {after:.1f} %" in seen
+    assert f"common {before:.1f} % {after:.1f} % {rows_before:.1f} % {rows_after:.1f} %" in seen
     assert f"Row 7: gain {selection.gains[0]:.2f} nats" in seen
     assert "most like pick 1 (cosine" in seen
 
