@@ -166,6 +166,8 @@ def claims_05(r):
     said = {(pool, part, arm): (mean, verdict) for pool, part, arm, mean, *_, verdict in r["table"]}
     alone = {arm: of for (pool, part, arm), of in said.items() if (pool, part) == ("clean", "test")}
     assert not any(verdict == "better" for _, verdict in alone.values())
+    ends = {(pool, part, arm): (low, high) for pool, part, arm, _, low, high, *_ in r["table"]}
+    assert ends["clean", "test", "fisher_per_token"][0] < 0 < ends["clean", "test", "fisher_per_token"][1]
     assert said["redundant", "test", "fisher_per_token"][1] == said["redundant", "test", "dedup_uniform"][1] == "better"
     for pool in fl.study.POOLS:
         others = [said[pool, "test", arm][0] for arm in ("fisher_per_token", "recipe")]
@@ -187,14 +189,23 @@ def claims_05b(r):
     assert set(r["verdicts"].values()) <= {"better", "worse", "tie"} and set(r["verdicts"]) == set(r["moved"])
     assert all(low <= mean <= high for mean, low, high in r["moved"].values())
     assert set(r["confirmed"]) == {"guide", "guide_redundant", "code_mix"}
-    assert ("the criteria are **met**" in r["summary"]) == all(r["confirmed"].values())
-    assert set(r["live"]) == {"uniform", "fisher_per_token", "recipe"}
+    assert ("criteria are **met**" in r["summary"]) == all(r["confirmed"].values())
     assert all(set(groups) == {"pool", "uniform", "FisherSFT", "recipe"} for groups in r["medians"].values())
+    # What the lesson says in words of the committed rows.
+    assert set(r["verdicts"].values()) == {"tie"} and all(r["confirmed"].values())
+    assert r["moved"]["uniform where FisherSFT looks"][0] < 0 < r["moved"]["FisherSFT inside clusters"][0]
+    assert max(r["moved"], key=lambda name: abs(r["moved"][name][0])).startswith("6 epochs")
+    assert r["epochs"]["6"] > r["epochs"]["2"] < r["epochs"]["1"]
+    assert r["rival"][0] > 0 and r["rival"][1] == "tie"
+    code = {(part, arm): (mean, verdict) for pool, part, arm, mean, *_, verdict in r["table"] if pool == "code_mix"}
+    assert code["majority", "recipe"][1] == code["own mix", "recipe"][1] == "worse"
+    assert code["dialogue", "recipe"][0] == min(mean for (_, arm), (mean, _) in code.items() if arm == "recipe")
 
 
 def claims_05b_solutions(r):
     assert r["interval"][0] < r["interval"][1] and 0 < r["reduction"] < 9
     assert r["luck"] == pytest.approx(0.688, abs=0.01)  # 1.5388 / sqrt(5): tables of order statistics
+    assert 0 < r["share"] < 1
 
 
 def claims_06(r):
@@ -214,6 +225,7 @@ def claims_06(r):
     # What the text says of the committed run: probable is not good, a letter knows nothing, and one number passes.
     committed = results(NOTEBOOKS / "06_judging_text.ipynb")
     assert committed["exam"]["likelihood"]["loop"][0] < 0.3 < 0.9 < committed["exam"]["likelihood"]["shuffled"][0]
+    assert committed["exam"]["prompt's help"]["loop"][0] > committed["exam"]["likelihood"]["loop"][0]
     assert "says a letter" not in committed["heard"] and "likelihood" not in committed["heard"]
     assert committed["chief"] in committed["heard"]
     assert not committed["asked_about_arms"] and set(committed["nll"]) == arms | {"FisherSFT"}
@@ -332,7 +344,7 @@ def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monke
     secret = "sk-sentinel-51c2aa07"
 
     def points(text):  # it passes the examination, so that it is asked about the arms too
-        return text[:1].isupper() + (text[-1:] in ".!?")
+        return text[:1].isupper() + (text[-1:] in ".!?") - fl.judging.self_repetition(text)
 
     with fl.judging.rule_server(lambda a, b: "A" if points(a) > points(b) else "B", "from-outside") as judge:
         monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)
