@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from jaxtyping import Float
 
@@ -287,7 +288,8 @@ def _picks(selection, features, texts, pool, reasons) -> str:
 
 def _most_like(features: TokenFeatures, picks: np.ndarray) -> dict[int, tuple[int, float]]:
     """For each pick but the first: the earlier one with the largest cosine of mean features, and the cosine."""
-    centre = features.values.double().mean(0).numpy()
+    sums = [part.sum(0, dtype=torch.float64) for part in features.values.split(2**16)]  # never all of it in float64
+    centre = torch.stack(sums).sum(0).numpy() / max(len(features.values), 1) if sums else np.zeros(features.dim)
     lengths = features.lengths.numpy()
     means = np.array([features[int(i)].double().mean(0).numpy() - centre if lengths[i] else 0 * centre for i in picks])
     norms = np.linalg.norm(means, axis=1)
