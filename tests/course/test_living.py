@@ -3,11 +3,12 @@
 import base64
 import io
 import re
-from itertools import pairwise
+from itertools import pairwise, product
 
 import matplotlib
 import numpy as np
 import pytest
+import scipy
 import torch
 from PIL import Image
 
@@ -40,7 +41,22 @@ def true_gains(picks):
 
 PICKS = fl.select(fl.TokenFeatures.from_list(EXAMPLES), examples=5).indices.tolist()
 GAINS = true_gains(PICKS)
+DRAWS = RNG.normal(size=(3, 60, 4))
+
+
+def student(d):
+    half = scipy.stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
+    return d.mean() - half, d.mean() + half
+
+
+def all_resamples(d):
+    means = [np.mean(drawn) for drawn in product(d, repeat=len(d))]
+    return tuple(np.quantile(means, [0.025, 0.975]))
+
+
+KINDS = {"Student": student, "bootstrap": all_resamples}
 PICTURES = {
+    "dance": lambda: fl.plotting.seeds_dance(DRAWS, KINDS),
     "softmax": lambda: fl.plotting.living_softmax(SCALES, PROBABILITIES, BOUNDS, AGREEMENT),
     "lazy": lambda: fl.plotting.living_lazy(GAINS),
     "certificate": lambda: fl.plotting.living_certificate(SIZES, REACHED, TWO, at=6),
@@ -208,6 +224,27 @@ def test_a_touched_point_takes_from_the_others_what_formula_14_says(shown, tmp_p
         assert not np.array(found[1])[picked].any() and sum(found[2]) < sum(looks[0][2])
         V, before = V + np.outer(POINTS[j], POINTS[j]), after
     assert looks[3] == looks[0]  # all let go
+
+
+@needs_browser
+def test_forty_new_studies_are_judged_as_python_judges_them(shown, tmp_path):
+    """With the same random numbers: both intervals of each study, and how many hold the truth."""
+    u = RNG.random(40 * 4 * 2)
+    heads = 'all("svg text").map(t => t.textContent).filter(t => t.includes("hold the truth"))'
+    reds = 'all("polyline[stroke=\\"#CC0033\\"]").length'
+    same = f"(u => {{ let i = 0; Math.random = () => u[i++]; }})({u.round(12).tolist()})"
+    click = 'all("button")[0].click()'
+    before, _, _, after, red = in_browser(tmp_path, shown["dance"]["text/html"], heads, same, click, heads, reds)
+    first, second = u.round(12).reshape(40, 4, 2).transpose(2, 0, 1)
+    fresh = np.sqrt(-2 * np.log(1 - first)) * np.cos(2 * np.pi * second)
+    missed = 0
+    for name, make, old, new in zip(KINDS, KINDS.values(), before, after, strict=True):
+        then = sum(low <= 0 <= high for low, high in map(make, DRAWS.reshape(-1, 4)))
+        now = sum(low <= 0 <= high for low, high in map(make, fresh))
+        missed += 40 - now
+        assert old.startswith(f"{name}: {then} of {180} hold the truth")
+        assert new.startswith(f"{name}: {then + now} of {220} hold the truth")
+    assert red == missed > 0
 
 
 @needs_browser
