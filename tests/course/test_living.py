@@ -62,6 +62,9 @@ PICTURES = {
     "certificate": lambda: fl.plotting.living_certificate(SIZES, REACHED, TWO, at=6),
     "gains": lambda: fl.plotting.living_gains(POINTS, 0.5, [3, 7]),
     "movable": lambda: fl.plotting.movable(POINTS[:6].clip(-2, 2), [0, 1, 2], 0.5),
+    "seeds": lambda: fl.plotting.seeds_dance(
+        np.random.default_rng(0).normal(size=(4, 60, 5)), {"wide": lambda d: (-1, 1), "narrow": lambda d: (d.min(), 0.1)}
+    ),
 }
 WORDS = 'all("p").map(p => p.textContent)'
 
@@ -269,3 +272,15 @@ def test_a_key_in_a_picture_is_no_command_of_the_page(name, shown, tmp_path):
     keys = 'press(document.querySelector("button, g[tabindex]"), "ArrowDown"), heard'
     outside = 'press(document.body, "ArrowDown"), heard'
     assert in_browser(tmp_path, shown[name]["text/html"], listen, keys, outside) == [0, 0, 1]
+
+
+@needs_browser
+def test_new_studies_are_counted_and_hold_the_truth_as_often_as_notebook_05_says(shown, tmp_path):
+    heads = 'all("text").map(t => t.textContent).filter(t => t.includes("hold the truth"))'
+    drawn = '[...document.querySelectorAll("polyline")].filter(p => p.getAttribute("stroke") === "#CC0033").length'
+    seen = in_browser(tmp_path, shown["seeds"]["text/html"], heads, *["all('button')[0].click()"] * 60, heads, drawn)
+    (before, after), red = [of for of in seen if isinstance(of, list)], seen[-1]
+    counts = [[int(n.replace(",", "")) for n in re.findall(r"[\d,]+(?= of| hold)", text)] for text in before + after]
+    assert [studies for _, studies in counts] == [240, 240, 240 + 60 * 40, 240 + 60 * 40] and red > 0
+    student, bootstrap = ((counts[k + 2][0] - counts[k][0]) / (60 * 40) for k in (0, 1))
+    assert 0.92 < student < 0.98 and 0.78 < bootstrap < 0.88
