@@ -19,7 +19,7 @@ from fisherlib.cli.methods import outputs
 from fisherlib.cli.pool import Candidates, bytes_of, candidates, counts, opened, summed_up
 from fisherlib.cli.session import Session
 from fisherlib.features import TokenFeatures, extract_features
-from fisherlib.greedy import select
+from fisherlib.greedy import explain, select
 from fisherlib.model import context_length
 
 _SECONDS = 6.0  # of extraction, about, that the rate is measured on
@@ -125,9 +125,11 @@ def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: 
         budget = max(budget, float(few.lengths.max()))
         began = time.perf_counter()
         if given["method"] == "fisher":
-            select(few, tokens=budget, rule="best", device=given["device"], progress=False)
+            chosen = select(few, tokens=budget, rule="best", device=given["device"], progress=False)
         else:
-            {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
+            chosen = {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
+        if given["reasons"]:
+            explain(few, chosen, device=given["device"])
         times.append(time.perf_counter() - began)
     if len(sizes) == 1:
         return times[0]

@@ -29,7 +29,7 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
         write_reasons(found, Path(given["out"]))
     if found.left_out:
         more = f"all of them are in {given['out']}" if given["out"] else "--out FILE lists all of them"
-        session.partial.append(f"{found.left_out:,} rows cannot be used; {more}")
+        session.partial.append(f"{found.left_out:,} of {found.read:,} rows cannot be used; {more}")
     session.event(
         "summary",
         rows=len(found.rows),
@@ -54,7 +54,7 @@ def extract_command(session: Session, given: dict[str, Any]) -> None:
     session.result(f"features: {out}: {len(features):,} rows, {len(features.values):,} tokens, {size / 1e9:.2f} GB")
     session.said["got"] = {"out": str(out), "rows": len(features), "tokens": len(features.values), "bytes": size}
     if found.left_out:
-        session.partial.append(f"{found.left_out:,} rows were skipped: see {out.name}.skipped.jsonl")
+        session.partial.append(f"skipped {found.left_out:,} of {found.read:,} rows: see {out.name}.skipped.jsonl")
     session.event("summary", **session.said["got"])
 
 
