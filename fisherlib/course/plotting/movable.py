@@ -116,8 +116,8 @@ def _frame(points: np.ndarray, picks: Sequence[int], prior: float):
         axis.plot(*points[rest[gains[rest].argmax()]], "o", color=blue, mfc="none", ms=19, mew=2)
     for k, point in enumerate(points):
         label, left = f"{k} +{gains[k]:.2f}" if k in rest else str(k), point[0] > 1.5
-        place = {"xytext": (-9 if left else 9, 5), "ha": "right" if left else "left"}
-        axis.annotate(label, point, textcoords="offset points", fontsize=11, **place)
+        side, ha = (-9, "right") if left else (9, "left")
+        axis.annotate(label, point, xytext=(side, 5), textcoords="offset points", ha=ha, fontsize=11)
     area = np.pi / np.sqrt(np.linalg.det(V))
     axis.set(xlim=(-_ACROSS, _ACROSS), ylim=(-_UP, _UP), aspect="equal")
     axis.set_title(f"{len(picks)} chosen: log det {np.linalg.slogdet(V)[1]:.2f}, area {area:.2f}")
