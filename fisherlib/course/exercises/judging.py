@@ -31,8 +31,8 @@ def blind_rule(my_rule, speeches: Mapping[str, Sequence[str]]) -> None:
     attempt("a rule that passes and understands nothing", my_rule if my_rule is ... else True, True)
 
 
-def bradley_terry(my_fit, wins: np.ndarray) -> None:
-    """Scores of a table of wins, compared with the library's on this table and on others."""
+def bradley_terry(my_fit) -> None:
+    """Scores of tables of wins, compared with the library's. Raises `AssertionError` that shows both."""
     if my_fit is not ...:
         rng = np.random.default_rng(0)
         for K in (2, 3, 5):
@@ -40,8 +40,7 @@ def bradley_terry(my_fit, wins: np.ndarray) -> None:
             mine, expected = np.asarray(my_fit(games)), judging.bradley_terry_scores(games)
             if mine.shape != (K,) or not np.allclose(mine, expected, atol=1e-4):
                 raise AssertionError(f"for the wins\n{games}\nthe library's scores are {expected}, yours are {mine}")
-    answer = ... if my_fit is ... else my_fit(wins)
-    attempt("my fit is the library's", answer, judging.bradley_terry_scores(wins), atol=1e-4)
+    attempt("my fit is the library's", my_fit if my_fit is ... else True, True)
 
 
 def _earned(rule: Callable[[str, str], str], true: str, other: str) -> float:

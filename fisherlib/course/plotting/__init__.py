@@ -30,10 +30,10 @@ from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
-from fisherlib.course.plotting.related import overlap
+from fisherlib.course.plotting.related import overlap, payoff
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
-from fisherlib.course.plotting.why import confirmation, moved, properties
+from fisherlib.course.plotting.why import confirmation, moved, properties, suspects_table
 
 __all__ = [
     "COLOURS",
@@ -70,6 +70,7 @@ __all__ = [
     "movable",
     "moved",
     "overlap",
+    "payoff",
     "predicted_and_measured",
     "prior_sweep",
     "properties",
@@ -80,6 +81,7 @@ __all__ = [
     "seeds_dance",
     "simplex",
     "style",
+    "suspects_table",
     "tokens_to_match",
     "uncertainty_ellipses",
     "verdict_map",

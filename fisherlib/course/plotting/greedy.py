@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fisherlib.course.plotting.house import GREY, PAGE, colour, ellipse
+from fisherlib.course.plotting.house import GREY, colour, ellipse
 
 _INK, _PALE = "#333333", "#E6E6E6"
+_WIDE = 6.2  # inches: less than a page, so that a phone, which shows all of it, shows larger type
 
 
 def histogram(values: np.ndarray, mark: tuple[str, float], title: str, xlabel: str, ylabel: str):
     """How often each value occurs, and an arrow at one of them with its name. Returns the figure."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(PAGE, 2.8))
+    figure, axis = plt.subplots(figsize=(_WIDE, 2.8))
     counts, *_ = axis.hist(values, bins=30, color=GREY, alpha=0.6)
     name, x = mark
     arrow = {"arrowstyle": "-|>", "color": colour("FisherSFT"), "lw": 2}
@@ -28,7 +29,7 @@ def misses(ratios: np.ndarray, promised: float, title: str):
     import matplotlib.pyplot as plt
 
     ratios = np.sort(ratios)
-    figure, axis = plt.subplots(figsize=(PAGE, 2.3))
+    figure, axis = plt.subplots(figsize=(_WIDE, 2.3))
     low = np.floor(20 * promised - 1) / 20
     place = np.round(300 * ratios)  # dots as near as this would hide each other: the next one stands higher
     height = np.array([(place[:k] == place[k]).sum() for k in range(len(place))]) + 1.0
@@ -55,7 +56,7 @@ def evaluation_raster(panels: Mapping[str, np.ndarray], title: str):
     from matplotlib.patches import Patch
 
     states = {"skipped": "#CFCFCF", "evaluated": colour("FisherSFT"), "picked": "#F0A030", "picked before": "#FFFFFF"}
-    figure, axes = plt.subplots(len(panels), 1, figsize=(PAGE, 1.9 * len(panels) + 0.8), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(len(panels), 1, figsize=(_WIDE, 1.9 * len(panels) + 0.8), sharex=True, squeeze=False)
     for axis, (name, looked) in zip(axes[:, 0], panels.items(), strict=True):
         down, across = np.array(looked.shape) + 0.5
         shades = ListedColormap(list(states.values()))
@@ -77,7 +78,7 @@ def gain_fields(points: np.ndarray, matrices: Sequence[np.ndarray], picks: Seque
     """The gain log(1 + x^T V^-1 x) over the plane, for the V [2, 2] after 0, 1, 2, 3 of the picks. Returns the figure."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(matrices) // 2, figsize=(PAGE, 6.4), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, len(matrices) // 2, figsize=(_WIDE, 5.6), sharex=True, sharey=True)
     line = np.linspace(-1.15, 1.15, 60) * np.abs(points).max()
     grid = np.stack(np.meshgrid(line, line), axis=-1)
     fields = [np.log1p(np.einsum("...i,ij,...j", grid, np.linalg.inv(V), grid)) for V in matrices]
@@ -102,7 +103,7 @@ def length_scatter(lengths: np.ndarray, gains: np.ndarray, title: str):
     """The gain of each example against its number of tokens. Returns the figure."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(PAGE, 3.0))
+    figure, axis = plt.subplots(figsize=(_WIDE, 3.0))
     axis.plot(lengths, gains, "o", color=colour("FisherSFT"), alpha=0.6, ms=7)
     axis.set(title=title, xlabel="response tokens", ylabel="first gain (nats)", xlim=(0, None), ylim=(0, None))
     return figure
@@ -116,7 +117,7 @@ def prior_sweep(priors: np.ndarray, kept: Mapping[str, Sequence[float]], scale: 
     import matplotlib.pyplot as plt
     from matplotlib.ticker import PercentFormatter
 
-    figure, axis = plt.subplots(figsize=(PAGE, 3.2))
+    figure, axis = plt.subplots(figsize=(_WIDE, 3.2))
     for (name, values), shade, mark in zip(kept.items(), (GREY, colour("FisherSFT")), "so", strict=True):
         axis.semilogx(priors, values, f"{mark}-", color=shade)
         axis.annotate(
@@ -144,13 +145,13 @@ def copies(gains: Sequence[float], law: np.ndarray, other: float, title: str):
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(PAGE, 3.4))
+    figure, axis = plt.subplots(figsize=(_WIDE, 3.4))
     number = np.arange(1, len(gains) + 1)
     beside = {"textcoords": "offset points", "va": "center", "weight": "bold"}
     axis.plot(number[1:], law, "-", color=_INK)
     axis.annotate("limit: min(T, d) log(m / (m − 1))", (3, law[1]), (0, 20), color=_INK, textcoords="offset points")
     axis.plot(number, gains, "o", color=colour("FisherSFT"), ms=9)
-    axis.annotate("first copy", (1, gains[0]), (10, 0), color=colour("FisherSFT"), **beside)
+    axis.annotate("first copy", (1, gains[0]), (0, -16), color=colour("FisherSFT"), **beside)
     axis.annotate("further copies", (number[-1], gains[-1]), (0, 14), ha="right", color=colour("FisherSFT"), **beside)
     axis.plot(2, other, "s", color=colour("uniform"), ms=9)
     axis.annotate("another text instead", (2, other), (10, 0), color=colour("uniform"), **beside)
@@ -166,7 +167,7 @@ def missed_optimum(vectors: Mapping[str, np.ndarray], sets: Mapping[str, Sequenc
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(sets), figsize=(PAGE, 4.0), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, len(sets), figsize=(_WIDE, 4.0), sharex=True, sharey=True)
     for axis, (name, chosen) in zip(axes, sets.items(), strict=True):
         V = np.eye(2) + sum(np.outer(vectors[x], vectors[x]) for x in chosen)
         angle = np.linspace(0, 2 * np.pi, 200)

@@ -58,7 +58,7 @@ def designs(points: np.ndarray, chosen: Mapping[str, Sequence[int]], title: str)
         above.set(xlabel=r"$x_1$", xlim=(-reach, reach), ylim=(-reach, reach))
         root = np.linalg.inv(np.linalg.cholesky(X.T @ X)).T
         ellipse(below, root, colour("FisherSFT"))
-        longest = max(longest, np.linalg.norm(root, 2))
+        longest = max(longest, float(np.linalg.norm(root, 2)))
         below.set_xlabel(r"$\theta_1$")
     axes[1, 0].set(xlim=(-1.1 * longest, 1.1 * longest), ylim=(-1.1 * longest, 1.1 * longest))
     for axis in axes.flat:
