@@ -81,7 +81,7 @@ def comparison(now: Mapping[str, Mapping[str, Interval]], study: Mapping[str, Ma
     return figure
 
 
-def _interval(axis, y: float, value: Interval, shade: str, marker: str, size: float) -> None:
+def _interval(axis, y: int | float, value: Interval, shade: str, marker: str, size: int | float) -> None:
     mean, low, high = value
     inside = "white" if low <= 0 <= high else shade
     axis.plot([low, high], [y, y], color=shade, lw=2, solid_capstyle="round")
