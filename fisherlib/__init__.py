@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from fisherlib._version import __version__ as __version__
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a function of a file of its own name: mypy sees the file first
     from fisherlib import fisher, selectors
     from fisherlib.assets import AssetError
     from fisherlib.evaluation import HeldOut, held_out_nll, paired_difference
-    from fisherlib.features import TokenFeatures, compress, extract_features
-    from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select
+    from fisherlib.features import TokenFeatures, compress, extract_features  # type: ignore[no-redef]
+    from fisherlib.greedy import Selection, certify, explain, forecast, score_selection, select  # type: ignore[no-redef]
     from fisherlib.model import load_model
-    from fisherlib.selectors import recipe
+    from fisherlib.selectors import recipe  # type: ignore[no-redef]
     from fisherlib.text import MaskAudit, Pool, encode, load_pool
-    from fisherlib.training import fine_tune, fit_heads
+    from fisherlib.training import fine_tune, fit_heads  # type: ignore[no-redef]
 
 # In the order of the line: text, model, features, selection, training, evaluation; then the mathematics and the course.
 __all__ = [

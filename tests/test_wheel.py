@@ -94,11 +94,12 @@ def installed(wheel, environment, tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (entries,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    assert "fisherlib = fisherlib.cli:main" in entries
     assert {name.split("/")[0] for name in names} == {"fisherlib", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
     data = {"fisherlib/assets.toml", "fisherlib/py.typed"}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fisherlib").rglob("*.py")}
     assert {name for name in names if name.startswith("fisherlib/")} == sources | data
-    assert not any(name.endswith("entry_points.txt") for name in names), "a console script before there is a command"
 
 
 def test_readme_s_first_snippet_chooses_from_a_file_of_one_s_own(installed, tmp_path):
@@ -132,6 +133,14 @@ def test_readme_s_snippet_runs_from_the_wheel_elsewhere(installed, tmp_path):
     assert "in a clone of the project" in found["study"] and "\n" not in found["study"]
     assert found["commit"] == "unknown"  # even if the package lies in the repository of another project
     assert not list(target.glob("data*")), "the wheel wrote beside its own package"
+
+
+def test_the_command_is_there_and_sends_notebooks_to_a_clone(installed, tmp_path):
+    target, environment = installed
+    fisherlib = target / "bin" / "fisherlib"
+    assert run(fisherlib, "--version", cwd=tmp_path, env=environment).stdout.startswith("fisherlib ")
+    done = run(fisherlib, "notebook", "00_quickstart", cwd=tmp_path, env=environment)
+    assert done.returncode == 1 and re.fullmatch(r"fisherlib: expected a clone of the project, .*\n", done.stderr)
 
 
 @pytest.mark.parametrize("command", [["quickstart"], ["run", "00_quickstart", "--profile", "smoke"], ["build"]])

@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
     except typer.TyperException as error:  # wrong usage
-        error.show()
+        getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         code = 130

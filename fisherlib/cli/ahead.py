@@ -19,7 +19,7 @@ from fisherlib.cli.methods import outputs
 from fisherlib.cli.pool import Candidates, bytes_of, candidates, counts, opened, summed_up
 from fisherlib.cli.session import Session
 from fisherlib.features import TokenFeatures, extract_features
-from fisherlib.greedy import select
+from fisherlib.greedy import explain, select
 from fisherlib.model import context_length
 
 _SECONDS = 6.0  # of extraction, about, that the rate is measured on
@@ -39,8 +39,8 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
     found = candidates(session, asked, tokenizer, context_length(model))
     reading = time.perf_counter() - began
     usable = found.audit.usable
-    inputs = sum(len(found.audit.encoded[i].input_ids) for i in usable)
-    responses = sum(sum(found.audit.encoded[i].is_response) for i in usable)
+    inputs = sum(found.audit.lengths[i] for i in usable)
+    responses = sum(found.audit.responses[i] for i in usable)
     with session.step("measure"):
         sample, rate = measured(model, tokenizer, asked, found, inputs)
     with session.step("choose from the sample"):
@@ -110,7 +110,7 @@ def measured(
             break
         size = min(len(order), max(2 * size, int(size * _SECONDS / 2 / max(spent, 0.01))))
     usable = found.audit.usable
-    tokens = sum(len(found.audit.encoded[usable[i]].input_ids) for i in part)
+    tokens = sum(found.audit.lengths[usable[i]] for i in part)
     return (part, features), tokens / max(spent, 1e-6)
 
 
@@ -125,9 +125,11 @@ def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: 
         budget = max(budget, float(few.lengths.max()))
         began = time.perf_counter()
         if given["method"] == "fisher":
-            select(few, tokens=budget, rule="best", device=given["device"], progress=False)
+            chosen = select(few, tokens=budget, rule="best", device=given["device"], progress=False)
         else:
-            {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
+            chosen = {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
+        if given["reasons"]:
+            explain(few, chosen, device=given["device"])
         times.append(time.perf_counter() - began)
     if len(sizes) == 1:
         return times[0]

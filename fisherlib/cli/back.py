@@ -11,11 +11,11 @@ import numpy as np
 
 from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
-from fisherlib.cli.methods import beside, selected
+from fisherlib.cli.methods import beside, groups_of, selected
 from fisherlib.cli.pool import candidates, extracted, model_words, opened, parsed_columns
 from fisherlib.cli.session import FAILED, Session, Stop
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection
+from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
 from fisherlib.text import encode, load_pool
 
@@ -28,6 +28,11 @@ def loaded(path: Path) -> tuple[Selection, dict]:
     if "run" not in selection.settings:
         raise Stop(FAILED, f"expected a manifest of `fisherlib select`, got one of Python in {path}: use Selection.load")
     return selection, selection.settings["run"]
+
+
+def _stem(manifest: Path, ending: str) -> Path:
+    """Another file of the same run."""
+    return manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.{ending}")
 
 
 # --- status ------------------------------------------------------------------------------------------------------------
@@ -81,8 +86,8 @@ def explain_command(session: Session, given: dict[str, Any]) -> None:
     selection, run = loaded(manifest)
     if not 1 <= given["pick"] <= len(selection):
         raise Stop(FAILED, f"expected --pick from 1 to {len(selection)}, got {given['pick']}: change it")
-    subset = manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}{Path(run['command']['out']).suffix}")
-    reasons = manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.reasons.jsonl")
+    subset = _stem(manifest, Path(run["command"]["out"]).suffix.removeprefix("."))
+    reasons = _stem(manifest, "reasons.jsonl")
     if not reasons.exists():
         raise Stop(FAILED, f"expected {reasons}, which --no-reasons leaves out: run the command again without it")
     with reasons.open(encoding="utf-8") as file:
@@ -138,10 +143,19 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     command = run["command"] | {"data": _found_again(run, manifest)}
     tokenizer, most = load_tokenizer(command["model"])
     found = candidates(session, command, tokenizer, most)
-    features = TokenFeatures.load(work_folder(command) / "features")
-    out = Path(given["out"] or manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.html"))
+    more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
+    if (folder := work_folder(command) / "features").is_dir():
+        more["features"] = TokenFeatures.load(folder)
+    else:
+        session.hint(f"without features, which were in {folder}: lengths are in letters")
+    if (file := _stem(manifest, "reasons.jsonl")).exists():
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
+    if command["seen"]:
+        more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
+    out = Path(given["out"] or _stem(manifest, "html"))
     with session.step("report"):
-        report(selection, found.rows, features, out=out)
+        report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")
     session.event("summary", out=str(out))
 
@@ -164,6 +178,8 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
         model, tokenizer = opened(session, command)
         features = extracted(session, command, model, tokenizer, found, work / "features")
         start = seen(session, command, model, tokenizer, work)
+        if run.get("seen") and session.said["seen"]["rows"] != run["seen"]["rows"]:
+            differences.append("the rows that were seen are others")
         now, then = model_words(model, features), run["model"]
         differences += [
             f"{name} ({then[name]!s:.12} then, {now[name]!s:.12} now)" for name in now if now[name] != then.get(name)

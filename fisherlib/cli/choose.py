@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from fisherlib.cli.methods import WHY, beside, by_group, groups_of, outputs, quo
 from fisherlib.cli.pool import Candidates, candidates, counts, extracted, model_words, opened, summed_up, write_reasons
 from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, explain, with_seen
+from fisherlib.greedy import Selection, explain, quota_prices, with_seen
 from fisherlib.model import context_length, load_tokenizer
 from fisherlib.text import TRAINERS, as_stored, hand_over
 
@@ -20,8 +21,14 @@ from fisherlib.text import TRAINERS, as_stored, hand_over
 def check(given: dict[str, Any]) -> None:
     """Raise `Stop` for options that do not go together, or an output that is not ours to replace."""
     out = Path(given["out"])
-    if not given["tokens"] or min(given["tokens"]) <= 0:
-        raise Stop(USAGE, "expected --tokens above 0, the budget of response tokens: name one")
+    for name, fits, words in (
+        ("tokens", given["tokens"] and all(0 < budget < math.inf for budget in given["tokens"]), "above 0"),
+        ("seed", 0 <= given["seed"] < 2**32, f"from 0 to {2**32 - 1}"),
+        ("stop", given["stop"] is None or 0 < given["stop"] < 1, "between 0 and 1"),
+        ("memory", given["memory"] is None or 0 < given["memory"] < math.inf, "above 0, in gigabytes"),
+    ):
+        if not fits:
+            raise Stop(USAGE, f"expected --{name} {words}, got {given[name]}: change it")
     if given["method"] not in WHY:
         raise Stop(USAGE, f"expected --method {', '.join(WHY)}, got {given['method']!r}: change it")
     if out.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
@@ -31,8 +38,9 @@ def check(given: dict[str, Any]) -> None:
     quotas_of(given)
     if given["quota"] and not given["group_by"]:
         raise Stop(USAGE, "expected --group-by COLUMN beside --quota: name the column that the groups are in")
-    if given["stop"] is not None and given["method"] != "fisher":
-        raise Stop(USAGE, f"expected --stop with --method fisher, got {given['method']}: it ends when gains are small")
+    for name, why in (("stop", "it ends when gains are small"), ("seen", "it is what gains are counted from")):
+        if given[name] is not None and given["method"] != "fisher":
+            raise Stop(USAGE, f"expected --{name} with --method fisher, got {given['method']}: {why}")
     for _, path in outputs(given):
         ours = beside(path, "manifest.json").exists() or beside(out, "run.json").exists()
         if path.exists() and not ours and not given["overwrite"]:
@@ -52,6 +60,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     out, work = Path(given["out"]), work_folder(given)
     session.keep_in(beside(out, "run.json"))
     session.result(f"method: {given['method']}: {WHY[given['method']]}")
+    session.hint(f"model: {given['model']}, whose tokens, template and features are used (--model for another)")
     with session.step("load the tokenizer"):
         tokenizer, most = load_tokenizer(given["model"])
     found = candidates(session, given, tokenizer, most)
@@ -71,15 +80,22 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
         words = model_words(model, features)
         made.append(written(session, given, found, features, start, budget, path, selection, words))
     session.said["got"] = made if len(made) > 1 else made[0]
+    if given.get("plan"):
+        promised = json.loads(Path(given["plan"]).read_text())["forecast"]["seconds"]["all"]
+        session.result(f"time: {session.spent():,.0f} s; the plan said {promised:,.0f} s")
     if found.left_out:
-        session.partial.append(f"{found.left_out:,} rows were skipped: see {beside(out, 'skipped.jsonl')}")
+        session.partial.append(f"skipped {found.left_out:,} of {found.read:,} rows: see {beside(out, 'skipped.jsonl')}")
     session.event("summary", **session.said["got"] if len(made) == 1 else {"budgets": made})
 
 
 def check_rows(given: dict[str, Any], found: Candidates) -> None:
     """Raise `Stop`, before the model runs, for groups that are not there or a budget beyond all rows."""
     groups_of(given, found.rows)
-    most = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
+    lengths = [found.audit.responses[i] for i in found.audit.usable]
+    most, least = sum(lengths), min(lengths)
+    if min(given["tokens"]) < least:
+        asked = min(given["tokens"])
+        raise Stop(FAILED, f"expected --tokens of at least {least:,}, the shortest response, got {asked:,g}: raise it")
     if max(given["tokens"]) > most:
         raise Stop(
             FAILED, f"expected --tokens of at most {most:,}, all that there are, got {max(given['tokens']):,g}: lower it"
@@ -118,7 +134,7 @@ def written(
         selection.to_jsonl(found.rows, path)
         subset = hashlib.sha256(path.read_bytes()).hexdigest()
         spent = float(selection.costs.sum())
-        got = {
+        got: dict[str, Any] = {
             "out": str(path),
             "asked": {"tokens": budget},
             "tokens": spent,
@@ -135,8 +151,16 @@ def written(
             "model": model,
             "versions": session.said["versions"],
             "skipped": counts(found),
+            "seen": session.said.get("seen"),
             "subset": {"sha256": subset, "rows": len(selection), "tokens": spent, "asked": budget},
         }
+        if selection.stopped is not None:
+            got["stopped"] = selection.stopped
+        if given["method"] == "fisher" and given["quota"]:
+            options: dict[str, Any] = {"device": given["device"], "memory": given["memory"], "progress": session.progress}
+            if start is not None:
+                options["start"] = start
+            got["prices"] = run["prices"] = quota_prices(features, selection, groups or [], **options)
         if groups is not None:
             got["groups"] = run["groups"] = by_group(selection, groups, features, quotas_of(given))
         replace(selection, settings=selection.settings | {"run": run}).save(beside(path, "manifest.json"))
@@ -149,6 +173,11 @@ def written(
             prior = with_seen(start) if given["method"] == "fisher" and start is not None else None
             got["reasons"] = write_why(given, features, selection, groups, prior, beside(path, "reasons.jsonl"))
     session.result(f"subset: {path}: {len(selection):,} rows, {spent:,.0f} of {budget:,g} response tokens")
+    if selection.stopped is not None:
+        session.result(f"stopped: {selection.stopped}")
+    for name, nats in got.get("prices", {}).items():
+        more = "it costs" if nats >= 0 else "by chance greedy finds more with it than without:"
+        session.result(f"price: the quota of {name}: {more} {abs(nats):,.2f} of {selection.objective:,.1f} nats")
     for name, group in got.get("groups", {}).items():
         asked = "" if group["asked"] is None else f", asked for {group['asked']:.1%}"
         session.result(f"  {name}: {group['got']:.1%} of the tokens{asked}; {group['pool']:.1%} of the pool")

@@ -20,8 +20,8 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
         for text in repr(shown).split("\n\n")[:-1]:
             session.result(text)
     session.result(summed_up(found))
-    share = found.audit.responses / max(found.audit.tokens, 1)
-    session.result(f"tokens: {found.audit.responses:,} of {found.audit.tokens:,} count ({share:.0%})")
+    share = sum(found.audit.responses) / max(sum(found.audit.lengths), 1)
+    session.result(f"tokens: {sum(found.audit.responses):,} of {sum(found.audit.lengths):,} count ({share:.0%})")
     for one in found.reasons[:10]:
         where = f"{one['file']} line {one['line']}" if one["line"] else f"row {one['row']}"
         session.hint(f"{where}: {one['code']}: {one['reason']}")
@@ -29,13 +29,13 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
         write_reasons(found, Path(given["out"]))
     if found.left_out:
         more = f"all of them are in {given['out']}" if given["out"] else "--out FILE lists all of them"
-        session.partial.append(f"{found.left_out:,} rows cannot be used; {more}")
+        session.partial.append(f"{found.left_out:,} of {found.read:,} rows cannot be used; {more}")
     session.event(
         "summary",
         rows=len(found.rows),
         of_rows=found.read,
-        tokens=found.audit.tokens,
-        response_tokens=found.audit.responses,
+        tokens=sum(found.audit.lengths),
+        response_tokens=sum(found.audit.responses),
         reasons=counts(found),
     )
 
@@ -54,7 +54,7 @@ def extract_command(session: Session, given: dict[str, Any]) -> None:
     session.result(f"features: {out}: {len(features):,} rows, {len(features.values):,} tokens, {size / 1e9:.2f} GB")
     session.said["got"] = {"out": str(out), "rows": len(features), "tokens": len(features.values), "bytes": size}
     if found.left_out:
-        session.partial.append(f"{found.left_out:,} rows were skipped: see {out.name}.skipped.jsonl")
+        session.partial.append(f"skipped {found.left_out:,} of {found.read:,} rows: see {out.name}.skipped.jsonl")
     session.event("summary", **session.said["got"])
 
 

@@ -97,7 +97,7 @@ def selected(
                     found.rows, features, **call | {"groups": without_copies(found, groups or [], given)}
                 )
             else:
-                selection = selectors.recipe(found.rows, features, **call, **({"groups": groups} if groups else {}))
+                selection = selectors.recipe(found.rows, features, groups=groups, **call)
         made.append((budget, path, selection))
     return made
 

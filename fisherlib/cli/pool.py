@@ -12,6 +12,7 @@ import datasets
 import torch
 from datasets import Dataset
 
+from fisherlib._files import explained
 from fisherlib._version import __version__
 from fisherlib.cli.session import FAILED, FOREIGN, NO_ROOM, UNUSABLE, Session, Stop
 from fisherlib.features import TokenFeatures, extract_features
@@ -68,13 +69,18 @@ def candidates(
     sources = [str(source) for source in given["data"]]
     datasets.disable_progress_bars()  # they would write over ours
     with session.step("read"):
-        pool = load_pool(
-            sources if len(sources) > 1 else sources[0],
-            test_fraction=0,
-            shape=given["shape"],
-            columns=parsed_columns(given["columns"]),
-            bad_rows="skip",
-        )
+        try:
+            pool = load_pool(
+                sources if len(sources) > 1 else sources[0],
+                test_fraction=0,
+                shape=given["shape"],
+                columns=parsed_columns(given["columns"]),
+                bad_rows="skip",
+            )
+        except ValueError as error:
+            if "can be used, got none" in str(error):
+                raise Stop(UNUSABLE, str(error)) from error
+            raise
         rows = pool.train
         data = fingerprint(sources, rows)
     with session.step("mask audit"):
@@ -152,9 +158,10 @@ def extracted(
 ) -> TokenFeatures:
     """The features of the candidates, in a folder that a second call opens. Raises `Stop` if they do not fit on the disk."""
 
-    responses = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
+    responses = sum(found.audit.responses[i] for i in found.audit.usable)
     needed = bytes_of(responses, model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in folder.glob("*.bin")) if folder.is_dir() else 0
     free = shutil.disk_usage(folder.parent).free
     if needed - there > free:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fisherlib._files import first_line, plain, replacing
+from fisherlib._files import explained, first_line, plain, replacing
 from fisherlib._version import __version__
 
 DONE, FAILED, USAGE, PARTIAL, UNUSABLE, NO_ROOM, FOREIGN, INTERRUPTED = 0, 1, 2, 3, 10, 11, 12, 130
@@ -118,14 +118,19 @@ class Session:
             ended.set()
             self.said["steps"][-1]["seconds"] = round(time.perf_counter() - began, 3)
 
+    def spent(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._began
+
     def write(self) -> None:
         """Write the record, if there is one."""
         if self.record is None:
             return
-        self.said["seconds"] = round(time.perf_counter() - self._began, 3)
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.record) as scratch:
-            scratch.write_text(json.dumps(self.said, indent=1, default=plain))
+        self.said["seconds"] = round(self.spent(), 3)
+        with explained(self.record):
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.record) as scratch:
+                scratch.write_text(json.dumps(self.said, indent=1, default=plain))
 
     def keep_in(self, record: Path) -> None:
         """From now on there is a record."""
@@ -156,7 +161,7 @@ def run(session: Session, work: Callable[[Session], None]) -> int:
     try:
         session.write()
     except OSError as failed:
-        code, words = code or FAILED, words or f"could not write {session.record} ({failed.strerror or failed})"
+        code, words = (FAILED, first_line(failed)) if code in (DONE, PARTIAL) else (code, words)
     if code not in (DONE, PARTIAL):
         session.event("error", exit_code=code, message=words)
     elif session.partial:
@@ -170,6 +175,8 @@ def _ending(error: Exception) -> tuple[int, str]:
     """The code and the line of an exception that nobody has explained yet."""
     words = first_line(error) if not isinstance(error, ValueError) else str(error).strip().splitlines()[0]
     name = type(error).__name__
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        words = error.strerror  # one of ours, which says which file; Python's own has a number before it
     if name in ("MemoryError", "OutOfMemoryError") or "memory=" in words:
         return NO_ROOM, f"out of memory ({words}): try --memory, a smaller --dtype, or fewer rows"
     if isinstance(error, ValueError | OSError) or name == "AssetError":

@@ -75,11 +75,8 @@ def read(sources: Sequence[str], shape: Shape = None, skipped: list[dict] | None
         if len(found) == before and skipped is None:
             raise ValueError(f"{path}: {SHAPES}, got an empty file: give at least one example")
     if not found:
-        raise ValueError(
-            f"{', '.join(map(str, sources))}: {SHAPES}, got no row that can be used"
-            + (f", first {skipped[0]['reason']}" if skipped else "")
-            + ": repair them"
-        )
+        where, why = ", ".join(map(str, sources)), skipped[0]["reason"] if skipped else f"{SHAPES}, got an empty file"
+        raise ValueError(f"{where}: expected a row that can be used, got none: {why}")
     return _table(found)
 
 

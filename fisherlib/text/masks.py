@@ -14,7 +14,7 @@ from datasets import Dataset
 from fisherlib._door import checked
 from fisherlib._files import first_line
 from fisherlib._types import Tokenizer
-from fisherlib.text.rows import as_stored, problem_of
+from fisherlib.text.rows import SOURCE, as_stored, is_source, problem_of
 from fisherlib.text.shapes import conversation
 
 _LARGEST_ID = 2**31 - 1  # no vocabulary is larger; whether a model knows an id is its own affair
@@ -92,10 +92,16 @@ def encode_row(
     if too_long == "error":
         raise ValueError(
             f"row {number}: expected at most {max_tokens:,} tokens (the model's context), "
-            f"got {tokens:,}: shorten or drop the row, or give too_long='drop' or 'truncate'"
+            f"got {tokens:,}{_origin(row)}: shorten or drop the row, or give too_long='drop' or 'truncate'"
         )
     left = max_tokens if too_long == "truncate" else 0
     return Encoded(example.input_ids[:left], example.is_response[:left], cut_from=tokens)
+
+
+def _origin(row: Any) -> str:
+    """Where a row came from, for a message, if that is known."""
+    source: Any = row.get(SOURCE) if isinstance(row, dict) else None
+    return f" in line {source['line']} of {source['file']}" if is_source(source) else ""
 
 
 def _encode_ids(row: object, number: int) -> Encoded:
@@ -161,7 +167,7 @@ def _render(row: dict, tokenizer: Tokenizer, which: str) -> tuple[str, list[tupl
         before = _apply(tokenizer, turns[:i], tools, add_generation_prompt=True)
         through = _apply(tokenizer, turns[: i + 1], tools)
         if through.startswith(before) and text.startswith(through.rstrip()):
-            end = len(through.rstrip())  # the end-of-turn token counts, the newline after it not
+            end: int | None = len(through.rstrip())  # the end-of-turn token counts, the newline after it not
         else:
             end = _found_again(text, before, through, turns[i]["content"], tokenizer)
         if end is None:

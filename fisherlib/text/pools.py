@@ -41,7 +41,7 @@ class Pool:
     def __repr__(self) -> str:
         train, test = len(self.train), len(self.test)
         set_aside = f"; {test:,} of {train + test:,} rows are set aside for the test: test_fraction=0 keeps all"
-        left_out = f"; {len(self.skipped):,} rows were skipped" if self.skipped else ""
+        left_out = f"; {len(self.skipped):,} skipped" if self.skipped else ""
         said = f"{train:,} training and {test:,} test examples{set_aside if self.split else ''}{left_out}"
         return f"Pool({self.name!r}: {said})"
 

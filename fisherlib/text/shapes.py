@@ -63,7 +63,7 @@ def reshaped(row: Mapping, shape: str | Mapping[str, str] | None = None) -> tupl
 def _reshaped(row: Mapping, shape: str | Mapping[str, str] | None) -> tuple[str, dict, list[str]]:
     if isinstance(shape, Mapping):
         if absent := [name for name in shape.values() if row.get(name) is None]:
-            raise ValueError(f"expected the column {absent[0]!r} of columns=, got {sorted(map(str, row))}: name another")
+            raise ValueError(f"expected the column {absent[0]!r} of columns=, got {_names(row)}: name another")
         said = {ours: row[name] for ours, name in shape.items()}
         if "messages" in said:
             said["messages"] = _turns(said["messages"], "messages")
@@ -72,12 +72,16 @@ def _reshaped(row: Mapping, shape: str | Mapping[str, str] | None) -> tuple[str,
     if name is None:
         return "", {}, []
     if absent := [column for column in OTHERS.get(name, ()) if row.get(column) is None]:
-        raise ValueError(f"expected the column {absent[0]!r} of {name}, got {sorted(map(str, row))}: name another shape")
+        raise ValueError(f"expected the column {absent[0]!r} of {name}, got {_names(row)}: name another shape")
     if name in OWN:
         parts = any(isinstance(turn, Mapping) and isinstance(turn.get("content"), list) for turn in _list(row, "messages"))
         return name, {"messages": _turns(row["messages"], "messages")} if parts and name == "messages" else {}, []
     said = _SAID[name](row)
     return name, said, [column for column in (*OTHERS[name], "input") if column not in ("rejected", *CANONICAL)]
+
+
+def _names(row: Mapping) -> list[str]:
+    return sorted(str(name) for name in row if name != SOURCE)
 
 
 def _list(row: Mapping, name: str) -> Sequence:

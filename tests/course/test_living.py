@@ -3,11 +3,12 @@
 import base64
 import io
 import re
-from itertools import pairwise
+from itertools import pairwise, product
 
 import matplotlib
 import numpy as np
 import pytest
+import scipy
 import torch
 from PIL import Image
 
@@ -40,12 +41,30 @@ def true_gains(picks):
 
 PICKS = fl.select(fl.TokenFeatures.from_list(EXAMPLES), examples=5).indices.tolist()
 GAINS = true_gains(PICKS)
+DRAWS = RNG.normal(size=(3, 60, 4))
+
+
+def student(d):
+    half = scipy.stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
+    return d.mean() - half, d.mean() + half
+
+
+def all_resamples(d):
+    means = [np.mean(drawn) for drawn in product(d, repeat=len(d))]
+    return tuple(np.quantile(means, [0.025, 0.975]))
+
+
+KINDS = {"Student": student, "bootstrap": all_resamples}
 PICTURES = {
+    "dance": lambda: fl.plotting.seeds_dance(DRAWS, KINDS),
     "softmax": lambda: fl.plotting.living_softmax(SCALES, PROBABILITIES, BOUNDS, AGREEMENT),
     "lazy": lambda: fl.plotting.living_lazy(GAINS),
     "certificate": lambda: fl.plotting.living_certificate(SIZES, REACHED, TWO, at=6),
     "gains": lambda: fl.plotting.living_gains(POINTS, 0.5, [3, 7]),
     "movable": lambda: fl.plotting.movable(POINTS[:6].clip(-2, 2), [0, 1, 2], 0.5),
+    "seeds": lambda: fl.plotting.seeds_dance(
+        np.random.default_rng(0).normal(size=(4, 60, 5)), {"wide": lambda d: (-1, 1), "narrow": lambda d: (d.min(), 0.1)}
+    ),
 }
 WORDS = 'all("p").map(p => p.textContent)'
 
@@ -208,6 +227,27 @@ def test_a_touched_point_takes_from_the_others_what_formula_14_says(shown, tmp_p
 
 
 @needs_browser
+def test_forty_new_studies_are_judged_as_python_judges_them(shown, tmp_path):
+    """With the same random numbers: both intervals of each study, and how many hold the truth."""
+    u = RNG.random(40 * 4 * 2)
+    heads = 'all("svg text").map(t => t.textContent).filter(t => t.includes("hold the truth"))'
+    reds = 'all("polyline[stroke=\\"#CC0033\\"]").length'
+    same = f"(u => {{ let i = 0; Math.random = () => u[i++]; }})({u.round(12).tolist()})"
+    click = 'all("button")[0].click()'
+    before, _, _, after, red = in_browser(tmp_path, shown["dance"]["text/html"], heads, same, click, heads, reds)
+    first, second = u.round(12).reshape(40, 4, 2).transpose(2, 0, 1)
+    fresh = np.sqrt(-2 * np.log(1 - first)) * np.cos(2 * np.pi * second)
+    missed = 0
+    for name, make, old, new in zip(KINDS, KINDS.values(), before, after, strict=True):
+        then = sum(low <= 0 <= high for low, high in map(make, DRAWS.reshape(-1, 4)))
+        now = sum(low <= 0 <= high for low, high in map(make, fresh))
+        missed += 40 - now
+        assert old.startswith(f"{name}: {then} of {180} hold the truth")
+        assert new.startswith(f"{name}: {then + now} of {220} hold the truth")
+    assert red == missed > 0
+
+
+@needs_browser
 def test_two_pictures_on_a_page_do_not_meet(shown, tmp_path):
     both = shown["lazy"]["text/html"] + shown["certificate"]["text/html"]
     counts = in_browser(
@@ -232,3 +272,15 @@ def test_a_key_in_a_picture_is_no_command_of_the_page(name, shown, tmp_path):
     keys = 'press(document.querySelector("button, g[tabindex]"), "ArrowDown"), heard'
     outside = 'press(document.body, "ArrowDown"), heard'
     assert in_browser(tmp_path, shown[name]["text/html"], listen, keys, outside) == [0, 0, 1]
+
+
+@needs_browser
+def test_new_studies_are_counted_and_hold_the_truth_as_often_as_notebook_05_says(shown, tmp_path):
+    heads = 'all("text").map(t => t.textContent).filter(t => t.includes("hold the truth"))'
+    drawn = '[...document.querySelectorAll("polyline")].filter(p => p.getAttribute("stroke") === "#CC0033").length'
+    seen = in_browser(tmp_path, shown["seeds"]["text/html"], heads, *["all('button')[0].click()"] * 60, heads, drawn)
+    (before, after), red = [of for of in seen if isinstance(of, list)], seen[-1]
+    counts = [[int(n.replace(",", "")) for n in re.findall(r"[\d,]+(?= of| hold)", text)] for text in before + after]
+    assert [studies for _, studies in counts] == [240, 240, 240 + 60 * 40, 240 + 60 * 40] and red > 0
+    student, bootstrap = ((counts[k + 2][0] - counts[k][0]) / (60 * 40) for k in (0, 1))
+    assert 0.92 < student < 0.98 and 0.78 < bootstrap < 0.88

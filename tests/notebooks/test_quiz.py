@@ -29,7 +29,7 @@ KEY = {
     14: [("four standard errors", "is ruled out", "float64 decides among the few that are left")],
     15: [("Left of the corner", "*memory-bound*", "*compute-bound*", "Batching moves a step to the right")],
     16: [("`fl.compress`", "Only the first keeps the picks")],
-    17: [("wins where some directions are rare",), ("few labels are left for the common directions",)],
+    17: [("wins where some directions are rare",), ("few labels are left for the common",)],
     18: [("Noise averages out like one over the root",), ("the rate is not *confirmed* at these sizes",)],
     19: [("makes $V_S$ invertible", "Gains stop shrinking"), ("matters where it is not small",)],
     20: [("the interval holds zero", "the luck of one training")],
@@ -64,4 +64,4 @@ def test_the_answer_stands_where_the_hint_says(number):
         there = sections(NOTEBOOKS / file)
         assert unquote(anchor) in there, f"{file} has no heading {unquote(anchor)}"
         for part in words:
-            assert part in there[unquote(anchor)], f"{part!r} is not in {file}, {unquote(anchor)}"
+            assert part.lower() in there[unquote(anchor)].lower(), f"{part!r} is not in {file}, {unquote(anchor)}"

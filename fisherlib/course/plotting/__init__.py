@@ -33,7 +33,7 @@ from fisherlib.course.plotting.quickstart import comparison, information_curves,
 from fisherlib.course.plotting.related import overlap, payoff
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
-from fisherlib.course.plotting.why import confirmation, moved, properties
+from fisherlib.course.plotting.why import confirmation, moved, properties, suspects_table
 
 __all__ = [
     "COLOURS",
@@ -81,6 +81,7 @@ __all__ = [
     "seeds_dance",
     "simplex",
     "style",
+    "suspects_table",
     "tokens_to_match",
     "uncertainty_ellipses",
     "verdict_map",

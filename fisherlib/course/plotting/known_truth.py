@@ -12,24 +12,26 @@ VERDICTS = {"better": "#0072B2", "tie": "#ECECEC", "worse": "#E69F00"}
 _NAMED = {"FisherSFT, trace-weighted": "trace-weighted", "uniform in clusters": "in clusters"}  # at the end of a line
 
 
-def predicted_and_measured(groups: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, xlabel: str, ylabel: str):
-    """Each sentence as a point, `groups[name] = (predicted, measured)`, and the diagonal. Returns the figure.
+def predicted_and_measured(predicted: np.ndarray, measured: np.ndarray, title: str):
+    """Error by formula and by experiment, a point for each sentence; the first tenth are the rare sentences.
 
-    The first group has the colour of uniform, the others are grey; names stand at the clouds.
+    These have the colour of uniform, whose choice the points judge, the others are grey. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(5.6, 4.2))
-    for (name, (predicted, measured)), shade in zip(groups.items(), (colour("uniform"), GREY), strict=False):
-        axis.loglog(predicted, measured, "o", ms=4, alpha=0.5, mew=0, color=shade)
-        middle = np.exp(np.mean(np.log(predicted))), np.exp(np.mean(np.log(measured)))
-        axis.annotate(name, middle, (34, -22), textcoords="offset points", color=shade)
-    ends = [min(p.min() for p, _ in groups.values()), max(p.max() for p, _ in groups.values())]
-    axis.plot(ends, ends, color="#444", lw=1)
-    axis.annotate(
-        "measured = predicted", (ends[0], ends[0]), (10, -2), textcoords="offset points", color="#444", fontsize=10
-    )
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+    figure, axis = plt.subplots(figsize=(5.4, 4.0))
+    rare = len(predicted) // 10
+    parts = {"rare sentences": slice(rare), "common sentences": slice(rare, None)}
+    for (name, part), shade in zip(parts.items(), (colour("uniform"), GREY), strict=True):
+        axis.loglog(predicted[part], measured[part], "o", ms=4, alpha=0.5, mew=0, color=shade)
+        side = predicted[part].min() if name == "rare sentences" else predicted[part].max()
+        at, where = (side, np.exp(np.log(measured[part]).mean())), -8 if name == "rare sentences" else 8
+        text = {"textcoords": "offset points", "color": shade, "va": "center", "ha": "right" if where < 0 else "left"}
+        axis.annotate(name, at, (where, -2 * where), **text)
+    ends = [predicted.min(), predicted.max()]
+    axis.plot(ends, ends, color="black", lw=1)
+    axis.annotate("exact", (ends[1], ends[1]), (4, -2), textcoords="offset points", va="center")
+    axis.set(xlabel="error predicted by (5)", ylabel="measured error")
     figure.suptitle(title, x=0.01, ha="left")
     plain_ticks(axis.xaxis)
     plain_ticks(axis.yaxis)
@@ -40,7 +42,8 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
     """Ratios to uniform against the size of the selection, a panel for each table of `fl.synthetic.versus`.
 
     Two panels in a row, with one vertical scale for all. FisherSFT has its colour and its 95 % interval, uniform is the line
-    at 1, all others are grey. Names stand at the left ends of the lines, where these are furthest apart. Returns the figure.
+    at 1, all others are grey. Names stand at the left ends of the lines, where these are furthest apart; grey ones only
+    where there is room between them. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
@@ -49,30 +52,34 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
     for axis, (panel, table) in zip(axes.flat, panels.items(), strict=True):
         sizes = np.sort(table["n"].unique())
         axis.axhline(1, color=colour("uniform"))
-        ends = {"uniform": 1.0}
         for method, line in table.groupby("method", sort=False):
             main = method == "FisherSFT"
             if main:
                 axis.fill_between(line["n"], line["low"], line["high"], color=colour(method), alpha=0.2, lw=0)
             axis.plot(line["n"], line["value"], color=colour(method), lw=2.5 if main else 1, zorder=3 if main else 2)
-            ends[method] = line["value"].iloc[0]
-        axis.set(xscale="log", yscale="log", xlim=(sizes[0] / 4, sizes[-1] * 1.05))
+        axis.set(xscale="log", yscale="log", xlim=(sizes[0] / 4.5, sizes[-1] * 1.05))
         axis.set_title(panel, fontsize=11, loc="center")
         axis.set_xticks(sizes, [f"{n:,g}" for n in sizes])
-        axis.tick_params(axis="x", which="minor", length=0)
-        plain_ticks(axis.yaxis, (2, 3, 4, 5, 6, 8, 10, 12, 15))
-    low, high = axes[0][0].get_ylim()
-    low, high = low / 1.1, high * 1.1
+        axis.set_xticks([], minor=True)
+    values = [1.0, *(value for table in panels.values() for value in table["value"])]
+    low = min(values) / 1.25
+    high = max(max(values) * 1.1, low**-0.6)  # room for names above the line at 1
     axes[0][0].set_ylim(low, high)
+    ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 3, 5) if low <= tick <= high]
+    axes[0][0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes[0][0].set_yticks([], minor=True)
     for axis, table in zip(axes.flat, panels.values(), strict=True):
         sizes = np.sort(table["n"].unique())
         ends = {"uniform": 1.0} | {m: line["value"].iloc[0] for m, line in table.groupby("method", sort=False)}
+        if max(ends.values()) < 1.5 * min(ends.values()):  # too near each other for names
+            ends = {method: ends[method] for method in ("uniform", "FisherSFT")}
+        white = {"fc": "white", "ec": "none", "pad": 0.5}
         places = _apart(np.log(list(ends.values())) / np.log(high / low), 0.085)
         for (method, value), place in zip(ends.items(), places, strict=True):
             y = np.exp(place * np.log(high / low))
             axis.plot([sizes[0] / 1.13, sizes[0]], [y, value], color=colour(method), lw=0.6)
             text = {"ha": "right", "va": "center", "fontsize": 10, "color": colour(method)}
-            axis.text(sizes[0] / 1.18, y, _NAMED.get(method, method), **text)
+            axis.text(sizes[0] / 1.18, y, _NAMED.get(method, method), bbox=white, **text)
     for axis in axes[-1]:
         axis.set_xlabel(xlabel)
     figure.supylabel(ylabel, fontsize=11)
@@ -145,7 +152,7 @@ def verdict_map(cells: pd.DataFrame, title: str, x: str, y: str):
             axis.set_title(f"n = {column}", fontsize=11, loc="center")
         if column == across[0]:
             axis.set_ylabel(row)
-    figure.supxlabel(x, fontsize=11)
+    axes[-1][len(across) // 2].set_xlabel(x)
     figure.supylabel(y, fontsize=11)
     handles = [Patch(fc=shade, ec="#999", lw=0.5, label=name) for name, shade in VERDICTS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)

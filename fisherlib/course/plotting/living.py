@@ -35,7 +35,7 @@ const line = (svg, values) => put(svg, "polyline", {fill: "none", "stroke-width"
 const points = pairs => pairs.map(pair => pair.join()).join(" ");
 const number = value => String(+value.toFixed(2)).replace("-", "\\u2212");
 const ticks = (low, high) => {
-  const rough = (high - low) / 3, ten = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / 4, ten = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find(m => m * ten >= rough) * ten, first = Math.ceil(low / step - 1e-9);
   return [...Array(Math.floor(high / step + 1e-9) - first + 1).keys()].map(k => (first + k) * step);
 };

@@ -1,12 +1,13 @@
 """Figures of notebook 05b."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from fisherlib.course.plotting.fine_tuning import written
 from fisherlib.course.plotting.house import GREY, colour
 from fisherlib.course.plotting.intervals import TITLE, shade, wrapped
 
@@ -16,23 +17,70 @@ _ROW = 0.25  # inches
 Judged = tuple[float, float, float, bool]  # value, low, high, and whether it is sure
 
 
-def moved(table: pd.DataFrame, groups: Mapping[str, Sequence[str]], title: str):
-    """One row for each change, by how much it moved the gap to uniform, below the head of its group.
+# The changes of `fl.study.why.what_moved` by the suspect that each of them tests.
+SUSPECTS = {
+    "known or noise": ("without memorised examples", "without memorised and extreme examples"),
+    "rare words": ("FisherSFT among common targets", "uniform among rare targets"),
+    "useless directions": ("prior times 1,000", "prior times 100,000", "target-aware prior", "I-optimal"),
+    "certain predictions": ("FisherSFT, trace-weighted",),
+    "special features": ("features after layer 10", "features after layer 20"),
+    "which examples": ("uniform where FisherSFT looks",),
+    "where it looks": ("FisherSFT inside clusters",),
+    "all of it": ("half uniform, half FisherSFT",),
+    "the training": (
+        "1,000 tokens",
+        "4,000 tokens",
+        "8,000 tokens",
+        "1 epoch",
+        "6 epochs",
+        "learning rate times 3",
+        "6 epochs, learning rate times 3",
+    ),
+}
 
-    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. `groups`: names of changes by what
-    they try. Filled where the verdict is not a tie. The dashed line is where the gap would be gone. The scale is made for
-    most rows; one that leaves it ends in an arrow. Returns the figure. Raises `ValueError` for a change in no group.
+
+def _by_suspect(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The changes in the table by suspect; what no suspect explains comes last."""
+    found = {suspect: [name for name in names if name in table.index] for suspect, names in SUSPECTS.items()}
+    named = {name for names in found.values() for name in names}
+    found["others"] = [name for name in table.index[1:] if name not in named]
+    return {suspect: names for suspect, names in found.items() if names}
+
+
+def suspects_table(table: pd.DataFrame, *, every: bool = False) -> str:
+    """Markdown: for each suspect the change that moved the gap most (with `every` all of them), the verdict second.
+
+    `table`: as from `fl.study.why.what_moved`.
+    """
+    words = {"better": "**narrower**", "worse": "**wider**", "tie": "tie"}
+    lines = ["| suspect | verdict | moved the gap by | gap that is left | change |", "|---|---|---|---|---|"]
+    for suspect, names in _by_suspect(table).items():
+        size = table.loc[names, "moved"].astype(float).abs()
+        for name in names if every else [size.idxmax()]:
+            row = table.loc[name]
+            by, gap = (row[list(ends)].set_axis(["mean", "low", "high"]) for ends in _ENDS)
+            moved_by = written(by) + (", floored" if row["floored"] else "")
+            lines.append(f"| {suspect} | {words[row['verdict']]} | {moved_by} | {written(gap)} | {name} |")
+    return "\n".join(lines)
+
+
+_ENDS = (("moved", "low", "high"), ("gap", "gap_low", "gap_high"))
+
+
+def moved(table: pd.DataFrame, title: str):
+    """One row for each change, by how much it moved the gap to uniform, below its suspect (`SUSPECTS`).
+
+    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. Filled where the verdict is not a
+    tie. The dashed line is where the gap would be gone. The scale is made for most rows; one that leaves it ends in an
+    arrow. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
-    named = [name for names in groups.values() for name in names]
-    if missing := sorted(set(table.index[1:]) - set(named)):
-        raise ValueError(f"expected a group for every change, got none for {missing}: name them in groups=")
     lines: list[tuple[str | None, str]] = []
-    for head, names in groups.items():
-        lines += [(None, head), *((name, name) for name in names if name in table.index)]
+    for head, names in _by_suspect(table).items():
+        lines += [(None, head), *((name, name) for name in names)]
     ends = table.loc[table.index[1:], ["low", "high"]].abs().to_numpy(dtype=float)
-    reach = 1.2 * float(np.quantile(ends, 0.9))
+    reach = 1.3 * float(np.quantile(ends, 0.9))
     figure, axis = plt.subplots(figsize=(_COLUMN, _ROW * len(lines) + 1.1))
     axis.axvline(0, color="#444", lw=1)
     gone = -float(table["gap"].iloc[0])
@@ -45,16 +93,17 @@ def moved(table: pd.DataFrame, groups: Mapping[str, Sequence[str]], title: str):
             _dot(axis, y, (row["moved"], row["low"], row["high"], row["verdict"] != "tie"), tone, "o", reach)
     axis.set_yticks(range(len(lines)), [words for _, words in lines], fontsize=10)
     for label, (name, _) in zip(axis.get_yticklabels(), lines, strict=True):
-        label.set_weight("normal" if name is not None else "bold")
+        label.set_fontweight("normal" if name is not None else "bold")
     axis.set(ylim=(len(lines) - 0.4, -0.9), xlim=(-1.05 * reach, 1.05 * reach))
     axis.tick_params(axis="y", length=0)
-    axis.locator_params(axis="x", nbins=5)
+    axis.locator_params(axis="x", nbins=4)
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
     figure.supxlabel("moved the gap by, nats   |   hollow: a tie   |   arrow: goes on", fontsize=10)
     figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure
 
 
-def _dot(axis, y: float, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
+def _dot(axis, y: float | int, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
     """A dot with its interval; what leaves the scale ends in an arrow there."""
     value, low, high, sure = found
     axis.plot(np.clip([low, high], -reach, reach), [y, y], color=tone, lw=1.8, alpha=0.8, solid_capstyle="butt")

@@ -6,9 +6,31 @@ compared with the truth on the whole pool. The sizes L = 20 and d = 10, the maxi
 runs are the paper's; how pools and heads are drawn was not available to us, so all recipes and defaults are *our choice*.
 """
 
-from fisherlib.course.synthetic.experiment import by_metric, error_curves, in_words, intervals, slopes, tally, versus
+from fisherlib.course.synthetic.experiment import (
+    by_method,
+    by_metric,
+    by_pool,
+    crossed,
+    error_curves,
+    in_words,
+    intervals,
+    one_at_a_time,
+    slope_table,
+    slopes,
+    tally,
+    verdicts,
+    versus,
+)
 from fisherlib.course.synthetic.fit import fit_mle
-from fisherlib.course.synthetic.methods import clustered, fisher_sft, length_matched, pilot_weighted, placebo
+from fisherlib.course.synthetic.methods import (
+    clustered,
+    fisher_sft,
+    in_tokens,
+    length_matched,
+    pilot_weighted,
+    placebo,
+    rivals,
+)
 from fisherlib.course.synthetic.pools import (
     isotropic,
     long_outliers,
@@ -29,17 +51,22 @@ from fisherlib.course.synthetic.problem import (
 
 __all__ = [
     "Problem",
+    "by_method",
     "by_metric",
+    "by_pool",
     "clustered",
+    "crossed",
     "error_curves",
     "fisher_sft",
     "fit_mle",
+    "in_tokens",
     "in_words",
     "intervals",
     "isotropic",
     "length_matched",
     "long_outliers",
     "mean_kl",
+    "one_at_a_time",
     "perturbed",
     "pilot_weighted",
     "placebo",
@@ -47,9 +74,12 @@ __all__ = [
     "rare_directions",
     "redundant",
     "relabelled_errors",
+    "rivals",
     "saturated_half",
+    "slope_table",
     "slopes",
     "tally",
+    "verdicts",
     "versus",
     "with_trace_weights",
     "word_problems",

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fisherlib.course.synthetic.fit import fit_mle
-from fisherlib.course.synthetic.methods import Method
+from fisherlib.course.synthetic.methods import Method, fisher_sft
 from fisherlib.course.synthetic.problem import Problem, mean_kl, prediction_errors
 from fisherlib.evaluation import Interval, student
+from fisherlib.selectors import uniform
 
 _SMALL = 2000  # parameters of the head
 
@@ -99,13 +101,73 @@ def versus(curves: pd.DataFrame, metric: str = "max", *, baseline: str = "unifor
     return _table(found).assign(verdict=[ratio.verdict for ratio in found.values()])
 
 
-def by_metric(found: Mapping[str, pd.DataFrame], metrics: Mapping[str, str] | None = None) -> dict[str, dict]:
+def by_metric(found: Mapping[str, pd.DataFrame], metrics: Mapping[str, str] | None = None, *, sort: bool = False):
     """`versus` of several experiments, a table for each metric and row, `tables["max error"][row]`: for `plotting.ratios`.
 
     `found[row]` is a result of `error_curves`; `metrics` maps its columns to names, those of max and mean error by default.
+    `sort`: rows by the ratio of their first method in the first metric.
     """
     metrics = metrics or {"max": "max error", "mean": "mean error"}
-    return {name: {row: versus(curves, m) for row, curves in found.items()} for m, name in metrics.items()}
+    tables = {name: {row: versus(curves, m) for row, curves in found.items()} for m, name in metrics.items()}
+    first = next(iter(tables.values()))
+    order = sorted(found, key=lambda row: first[row]["value"].iloc[0]) if sort else list(found)
+    return {name: {row: rows[row] for row in order} for name, rows in tables.items()}
+
+
+def verdicts(curves: pd.DataFrame, **coordinates: float | str) -> pd.DataFrame:
+    """`versus` for all three metrics, in one table with a column `metric` and one for each coordinate: cells of a map."""
+    names = {"max": "max error", "mean": "mean error", "kl": "mean KL"}
+    return pd.concat(versus(curves, m).assign(metric=name, **coordinates) for m, name in names.items())
+
+
+def one_at_a_time(
+    make_problem: Callable[..., Problem], changes: Mapping[str, Mapping], n: int, **options: float
+) -> dict[str, pd.DataFrame]:
+    """`error_curves` of size n for FisherSFT, its trace-weighted form and uniform, for each change of `make_problem`.
+
+    A change holds arguments of `make_problem`; its `noise` goes to FisherSFT, which then sees `perturbed` features.
+    """
+    found = {}
+    for name, change in changes.items():
+        noise = change.get("noise", 0.0)
+        methods = {
+            "FisherSFT": fisher_sft(noise=noise),
+            "uniform": uniform,
+            "FisherSFT, trace-weighted": fisher_sft("trace", noise=noise),
+        }
+        make = partial(make_problem, **{key: value for key, value in change.items() if key != "noise"})
+        found[name] = error_curves(make, methods, [n], **options)
+    return found
+
+
+def crossed(
+    make_problem: Callable[..., Problem],
+    methods: Mapping[str, Method],
+    sizes: Sequence[int],
+    grid: Mapping[str, Sequence[float]],
+    **options: float,
+) -> pd.DataFrame:
+    """`verdicts` of one experiment for each combination of the values in `grid`, which are arguments of `make_problem`.
+
+    All methods have to be nested; `options` go to `error_curves`.
+    """
+    cells = []
+    for values in product(*grid.values()):
+        at = dict(zip(grid, values, strict=True))
+        curves = error_curves(partial(make_problem, **at), methods, sizes, nested=list(methods), **options)
+        cells.append(verdicts(curves, **at))
+    return pd.concat(cells, ignore_index=True)
+
+
+def by_pool(pools: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """`versus` for max and mean error of each pool's experiment: for `fl.plotting.error_curves`."""
+    return {f"{pool}, {m} error": versus(curves, m) for m in ("max", "mean") for pool, curves in pools.items()}
+
+
+def by_method(curves: pd.DataFrame, metric: str = "max", unit: str = "tokens") -> dict[str, dict]:
+    """`versus` with a row for each method, the best on top, and a table for each size: for `plotting.ratios`."""
+    tables = versus(curves, metric).sort_values(["n", "value"])
+    return {f"{metric} error, {n:,} {unit}": dict(list(t.groupby("method", sort=False))) for n, t in tables.groupby("n")}
 
 
 def tally(cells: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -119,7 +181,10 @@ def in_words(counts: pd.DataFrame) -> str:
     """The counts of `tally` as a sentence: for each column its values with better / tie / worse."""
     parts = []
     for by, levels in counts.groupby(level=0, sort=False):
-        each = [f"{level} {row.better} / {row.tie} / {row.worse}" for (_, level), row in levels.iterrows()]
+        each = [
+            f"{level if isinstance(level, str) else f'{level:g}'} {row.better} / {row.tie} / {row.worse}"
+            for (_, level), row in levels.iterrows()
+        ]
         parts.append(f"by {by}, {', '.join(each)}")
     return "; ".join(parts)
 
@@ -136,6 +201,19 @@ def slopes(curves: pd.DataFrame, metric: str = "max") -> pd.DataFrame:
         grid = np.log(group.pivot(index="n", columns="run", values=metric))
         found[method,] = student(np.polyfit(np.log(grid.index), grid.to_numpy(), 1)[0])
     return _table(found)
+
+
+def slope_table(pools: Mapping[str, pd.DataFrame], methods: Sequence[str]) -> pd.DataFrame:
+    """`slopes` of max and mean error over all sizes and over the larger half: rows (pool, error, sizes, method)."""
+    found = {}
+    for pool, curves in pools.items():
+        sizes = sorted(set(curves["n"]))
+        middle = sizes[(len(sizes) - 1) // 2]
+        for metric in ("max", "mean"):
+            for name, least in {"all n": 0, f"n from {middle}": middle}.items():
+                table = slopes(curves[curves["n"] >= least], metric).set_index("method")
+                found[pool, metric, name] = table.loc[list(methods)]
+    return pd.concat(found, names=["pool", "error", "sizes"])
 
 
 def _table(found: Mapping[tuple, Interval]) -> pd.DataFrame:

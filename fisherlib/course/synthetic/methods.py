@@ -1,6 +1,6 @@
 """The methods of notebook 04 that `fl.selectors` does not have as they are; each is called as `error_curves` calls it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -53,3 +53,21 @@ def length_matched(like: Method) -> Method:
 def placebo(rows, features, *, seed: int = 0, **budget) -> Selection:
     """Uniform with another seed: against uniform, each of its verdicts is false."""
     return selectors.uniform(rows, features, seed=seed + 1_000_000, **budget)
+
+
+def rivals() -> dict[str, Method]:
+    """Five other ways to choose by features alone."""
+    names = ("sentence_optimal", "farthest_point", "density", "uniform_in_clusters")
+    return {name.replace("_", " "): getattr(selectors, name) for name in names} | {"clustered": clustered}
+
+
+def in_tokens(methods: Mapping[str, Method]) -> dict[str, Method]:
+    """The methods for a budget in tokens: FisherSFT by gain per token, and the controls that lengths call for."""
+    per_token = fisher_sft(rule="gain_per_token")
+    return dict(methods) | {
+        "FisherSFT": per_token,
+        "FisherSFT, plain gain": fisher_sft(),
+        "FisherSFT, trace-weighted": fisher_sft("trace", "gain_per_token"),
+        "length-matched": length_matched(per_token),
+        "longest": selectors.longest,
+    }
