@@ -103,7 +103,7 @@ def moved(table: pd.DataFrame, title: str):
     return figure
 
 
-def _dot(axis, y: int | float, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
+def _dot(axis, y: float | int, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
     """A dot with its interval; what leaves the scale ends in an arrow there."""
     value, low, high, sure = found
     axis.plot(np.clip([low, high], -reach, reach), [y, y], color=tone, lw=1.8, alpha=0.8, solid_capstyle="butt")
