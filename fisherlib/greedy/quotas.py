@@ -173,4 +173,4 @@ def _is_bound(bound: Any) -> bool:
         return True
     if isinstance(bound, (bool, np.bool_)) or not isinstance(bound, Real):
         return False
-    return bound >= 0 if isinstance(bound, Integral) else 0 <= bound <= 1
+    return bool(bound >= 0 if isinstance(bound, Integral) else 0 <= bound <= 1)

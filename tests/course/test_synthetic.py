@@ -295,6 +295,62 @@ def test_token_budgets_are_kept():
     assert (curves.tokens <= curves.n).all() and (curves.tokens > curves.n - 9).all()
 
 
+def test_the_methods_of_the_lesson_are_the_selectors_with_their_settings():
+    problem = small_problem(2)
+    x, budget = problem.features, {"examples": 6, "seed": 2}
+    noisy = synthetic.perturbed(x, 1.0, seed=2)
+    expected = {
+        "plain": (synthetic.fisher_sft(), fl.select(x, examples=6, dtype="float64")),
+        "noisy": (
+            synthetic.fisher_sft("trace", noise=1.0),
+            fl.select(noisy, examples=6, weighting="trace", dtype="float64"),
+        ),
+        "placebo": (synthetic.placebo, fl.selectors.uniform(None, x, examples=6, seed=1_000_002)),
+        "clustered": (synthetic.clustered, fl.selectors.clustered(None, x, losses=np.ones(len(x)), **budget)),
+    }
+    for name, (method, by_library) in expected.items():
+        assert method(None, x, **budget).indices.tolist() == by_library.indices.tolist(), name
+    pilot = fl.selectors.uniform(None, x, examples=3, seed=2).indices.tolist()
+    picks = synthetic.pilot_weighted(5, pilot=3)(None, x, **budget).indices.tolist()
+    assert picks[:3] == pilot and len(picks) == 6
+    matched = synthetic.length_matched(synthetic.fisher_sft())(None, x, **budget)
+    assert sorted(matched.costs) == sorted(expected["plain"][1].costs)
+    assert len(synthetic.rivals()) == 5 and set(synthetic.in_tokens(synthetic.rivals())) > {"longest", "FisherSFT"}
+
+
+def test_relabelled_errors_are_an_average_over_labels():
+    problem, picks = small_problem(1), np.arange(12)
+    many = synthetic.relabelled_errors(problem, picks, times=3, seed=4)
+    assert many.shape == (len(problem.features),) and (many > 0).all()
+    assert np.array_equal(many, synthetic.relabelled_errors(problem, picks, times=3, seed=4))
+    assert not np.array_equal(many, synthetic.relabelled_errors(problem, picks, times=3, seed=5))
+
+
+def test_a_map_crosses_its_grid_and_its_tally_counts_every_cell():
+    def make(seed, scale, sentences=20):
+        pool = synthetic.isotropic(sentences=sentences, tokens=4, dimensions=3, seed=seed)
+        return synthetic.Problem.draw(pool, classes=5, scale=scale, seed=seed)
+
+    two = {"FisherSFT": synthetic.fisher_sft(), "uniform": fl.selectors.uniform}
+    cells = synthetic.crossed(make, two, [4, 8], {"scale": [0.5, 2.0], "sentences": [20, 30]}, runs=2)
+    assert len(cells) == 2 * 2 * 2 * 3  # grid, sizes, metrics
+    alone = synthetic.versus(synthetic.error_curves(partial(make, scale=2.0, sentences=30), two, [4, 8], runs=2), "mean")
+    part = cells.query("scale == 2 and sentences == 30 and metric == 'mean error'")
+    assert part["value"].tolist() == alone["value"].tolist()
+    counts = synthetic.tally(cells, ["metric", "scale"])
+    assert list(counts.columns) == ["better", "tie", "worse"] and counts.loc["metric"].to_numpy().sum() == len(cells)
+    made = pd.DataFrame({"scale": [0.5, 0.5, 2.0], "verdict": ["better", "tie", "tie"]})
+    assert synthetic.in_words(synthetic.tally(made, ["scale"])) == "by scale, 0.5 1 / 1 / 0, 2 0 / 1 / 0"
+
+
+def test_tables_for_the_figures_are_those_of_versus():
+    found = {name: made_up(ratio).assign(mean=lambda t: t["max"]) for name, ratio in (("a", 1.5), ("b", 0.5))}
+    tables = synthetic.by_metric(found, {"max": "max error"}, sort=True)
+    assert list(tables["max error"]) == ["b", "a"]
+    pd.testing.assert_frame_equal(tables["max error"]["a"], synthetic.versus(found["a"]))
+    pd.testing.assert_frame_equal(synthetic.by_pool(found)["b, max error"], synthetic.versus(found["b"]))
+
+
 def made_up(ratio, runs=6, noise=0.0):
     rng = np.random.default_rng(0)
     hard = rng.uniform(1, 9, runs)

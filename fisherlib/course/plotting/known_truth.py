@@ -42,8 +42,8 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
     """Ratios to uniform against the size of the selection, a panel for each table of `fl.synthetic.versus`.
 
     Two panels in a row, with one vertical scale for all. FisherSFT has its colour and its 95 % interval, uniform is the line
-    at 1, all others are grey. Names stand at the left ends of the lines, where these are furthest apart; grey ones only where
-    there is room between them. Returns the figure.
+    at 1, all others are grey. Names stand at the left ends of the lines, where these are furthest apart; grey ones only
+    where there is room between them. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
