@@ -39,8 +39,8 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
     found = candidates(session, asked, tokenizer, context_length(model))
     reading = time.perf_counter() - began
     usable = found.audit.usable
-    inputs = sum(len(found.audit.encoded[i].input_ids) for i in usable)
-    responses = sum(sum(found.audit.encoded[i].is_response) for i in usable)
+    inputs = sum(found.audit.lengths[i] for i in usable)
+    responses = sum(found.audit.responses[i] for i in usable)
     with session.step("measure"):
         sample, rate = measured(model, tokenizer, asked, found, inputs)
     with session.step("choose from the sample"):
@@ -110,7 +110,7 @@ def measured(
             break
         size = min(len(order), max(2 * size, int(size * _SECONDS / 2 / max(spent, 0.01))))
     usable = found.audit.usable
-    tokens = sum(len(found.audit.encoded[usable[i]].input_ids) for i in part)
+    tokens = sum(found.audit.lengths[usable[i]] for i in part)
     return (part, features), tokens / max(spent, 1e-6)
 
 

@@ -91,7 +91,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
 def check_rows(given: dict[str, Any], found: Candidates) -> None:
     """Raise `Stop`, before the model runs, for groups that are not there or a budget beyond all rows."""
     groups_of(given, found.rows)
-    lengths = [sum(found.audit.encoded[i].is_response) for i in found.audit.usable]
+    lengths = [found.audit.responses[i] for i in found.audit.usable]
     most, least = sum(lengths), min(lengths)
     if min(given["tokens"]) < least:
         asked = min(given["tokens"])

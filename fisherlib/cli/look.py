@@ -20,8 +20,8 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
         for text in repr(shown).split("\n\n")[:-1]:
             session.result(text)
     session.result(summed_up(found))
-    share = found.audit.responses / max(found.audit.tokens, 1)
-    session.result(f"tokens: {found.audit.responses:,} of {found.audit.tokens:,} count ({share:.0%})")
+    share = sum(found.audit.responses) / max(sum(found.audit.lengths), 1)
+    session.result(f"tokens: {sum(found.audit.responses):,} of {sum(found.audit.lengths):,} count ({share:.0%})")
     for one in found.reasons[:10]:
         where = f"{one['file']} line {one['line']}" if one["line"] else f"row {one['row']}"
         session.hint(f"{where}: {one['code']}: {one['reason']}")
@@ -34,8 +34,8 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
         "summary",
         rows=len(found.rows),
         of_rows=found.read,
-        tokens=found.audit.tokens,
-        response_tokens=found.audit.responses,
+        tokens=sum(found.audit.lengths),
+        response_tokens=sum(found.audit.responses),
         reasons=counts(found),
     )
 

@@ -158,7 +158,7 @@ def extracted(
 ) -> TokenFeatures:
     """The features of the candidates, in a folder that a second call opens. Raises `Stop` if they do not fit on the disk."""
 
-    responses = sum(sum(found.audit.encoded[i].is_response) for i in found.audit.usable)
+    responses = sum(found.audit.responses[i] for i in found.audit.usable)
     needed = bytes_of(responses, model)
     with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

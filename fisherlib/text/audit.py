@@ -17,28 +17,21 @@ NO_RESPONSE, TOO_LONG, TEMPLATE, TRUNCATED = "no response tokens", "too long", "
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """Of each row its ids and mask (`encoded`), and what keeps it from being used (`reasons`).
+    """Of each row how many tokens it has (`lengths`) and how many of them count (`responses`), and what keeps it from use.
 
-    A reason is {"row", "file", "line", "id", "code", "reason"}, with `code` one of "no response tokens" (or no text at
+    One of `reasons` is {"row", "file", "line", "id", "code", "reason"}; `code` is "no response tokens" (or no text at
     all), "too long", "chat template" (the template refuses the row, or the response cannot be told in what it writes) or
     "truncated"; a row that was truncated is used. `usable`: the rows that are left, in their order.
     """
 
-    encoded: list[Encoded]
+    lengths: list[int]
+    responses: list[int]
     reasons: list[dict]
 
     @property
     def usable(self) -> list[int]:
         out = {reason["row"] for reason in self.reasons if reason["code"] != TRUNCATED}
-        return [i for i in range(len(self.encoded)) if i not in out]
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(example.input_ids) for example in self.encoded)
-
-    @property
-    def responses(self) -> int:
-        return sum(sum(example.is_response) for example in self.encoded)
+        return [i for i in range(len(self.lengths)) if i not in out]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,7 +56,7 @@ def audit_rows(
     """
     rows = as_stored(rows)
     check_encoding(tokenizer, turns, too_long)
-    encoded, reasons = [], []
+    lengths, responses, reasons = [], [], []
     shown = tqdm(columns_of(rows, rows.column_names), total=len(rows), unit="row", disable=hidden(progress), mininterval=1)
     for number, row in enumerate(shown):
         code = reason = None
@@ -76,9 +69,10 @@ def audit_rows(
             reason = f"{example.cut_from:,} tokens, where the model takes {max_tokens:,}"
         if code in (None, TRUNCATED) and not any(example.is_response):
             code, reason = NO_RESPONSE, reason or "none of its tokens count: the chat template may drop what it answers"
-        encoded.append(example)
+        lengths.append(len(example.input_ids))  # not the ids: of a large pool they would fill the memory twice
+        responses.append(sum(example.is_response))
         if code is not None:
             source, known = row.get(SOURCE) or {}, row.get("id")
             where = {"row": number, "file": source.get("file"), "line": source.get("line")}
             reasons.append({**where, "id": None if known is None else str(known), "code": code, "reason": reason})
-    return Audit(encoded, reasons)
+    return Audit(lengths, responses, reasons)

@@ -100,7 +100,7 @@ def encode_row(
 
 def _origin(row: Any) -> str:
     """Where a row came from, for a message, if that is known."""
-    source = row.get(SOURCE) if isinstance(row, dict) else None
+    source: Any = row.get(SOURCE) if isinstance(row, dict) else None
     return f" in line {source['line']} of {source['file']}" if is_source(source) else ""
 
 

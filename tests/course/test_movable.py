@@ -44,7 +44,7 @@ def expected(points, chosen, prior):
         f"greedy would take point {next_}: it adds {of[next_]:.2f}"
     )
     best = f"the smallest area that {len(chosen)} of these points can leave: {least:.2f}"
-    return V, [said, best], [f"+{of[k]:.2f}" if k in of else "" for k in range(len(points))], next_
+    return V, [said, best], [f" +{of[k]:.2f}" if k in of else "" for k in range(len(points))], next_
 
 
 @needs_browser

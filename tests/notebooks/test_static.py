@@ -24,7 +24,7 @@ COURSE = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 ALL = [*COURSE, *sorted(NOTEBOOKS.glob("solutions/*.ipynb"))]
 PAGES = [*ALL, *sorted(NOTEBOOKS.glob("*.md"))]
 FIGURES = sorted(NOTEBOOKS.glob("figures/*.svg"))
-WIDEST = 7.2  # inches
+WIDEST = 7.28  # inches: a page, and the white around a picture
 every_notebook = pytest.mark.parametrize("path", ALL, ids=lambda p: p.relative_to(NOTEBOOKS).as_posix())
 course_notebook = pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name)
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(NOTEBOOKS).as_posix())

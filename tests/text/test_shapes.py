@@ -280,9 +280,8 @@ def test_what_becomes_of_a_row_that_is_too_long(real):
     audit = audit_rows(rows, tokenizer, max_tokens=50, too_long="truncate")
     assert audit.counts == {"truncated": 1, "no response tokens": 1} and audit.usable == [0, 1, 2]
     assert [reason["id"] for reason in audit.reasons] == ["1", "3"]
-    assert audit.tokens == 2 * len(whole[0].input_ids) + 100 and audit.responses == sum(
-        sum(e.is_response) for e in audit.encoded
-    )
+    assert audit.lengths == [len(whole[0].input_ids), 50, len(whole[0].input_ids), 50]
+    assert audit.responses[3] == 0 < audit.responses[1] < sum(whole[1].is_response)
 
 
 def test_features_note_the_rows_that_were_cut(tiny):

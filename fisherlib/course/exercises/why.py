@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 
 from fisherlib.course.notebook import attempt
@@ -14,9 +15,9 @@ from fisherlib.selectors import cluster_labels, in_clusters
 _OPEN = "○ not answered yet: {}"
 
 
-def moved(answer, a: Sequence[float], f: Sequence[float]) -> None:
+def moved(answer, a: Sequence[float] | pd.Series, f: Sequence[float] | pd.Series) -> None:
     """The 95 % interval of what a change moved: [low, high]."""
-    found = paired_t(np.subtract(a, f))
+    found = paired_t(np.subtract(np.asarray(a, dtype=float), np.asarray(f, dtype=float)))
     attempt("what half of the tokens by chance changes", answer, [found.low, found.high], atol=1e-9)
 
 

@@ -1,6 +1,7 @@
 """Figures of notebook 03."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], tit
     from matplotlib.ticker import ScalarFormatter
 
     figure, axis = plt.subplots(figsize=(_WIDE, 3.2))
-    top, ends = 1.05e6 * max(map(max, curves.values())), []
+    top = 1.05e6 * max(map(max, curves.values()))
+    ends: list[float] = []
     for name, values in sorted(curves.items(), key=lambda item: item[1][-1]):
         axis.plot(sizes, 1e6 * np.asarray(values), "o-", color=colour(name))
         ends.append(max(1e6 * values[-1], ends[-1] + 0.08 * top if ends else 0))  # the names must not touch
@@ -37,7 +39,8 @@ def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarr
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(_WIDE, 4.4))
-    every, low = [], np.inf
+    every: list[float] = []
+    low = np.inf
     for number, (precision, stages) in enumerate(clouds.items()):
         place = []
         for stage, (x, y) in stages.items():
@@ -48,7 +51,7 @@ def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarr
         axis.text(0.98, 0.12 - 0.08 * number, precision, color=colour(precision), weight="bold", ha="right",
                   transform=axis.transAxes)  # fmt: skip
         for row, (x, y, stage) in enumerate(sorted(place) if number == 0 else []):
-            down = {"xytext": (0, -4 - 13 * (row % 3)), "textcoords": "offset points", "va": "top"}
+            down: dict[str, Any] = {"xytext": (0, -4 - 13 * (row % 3)), "textcoords": "offset points", "va": "top"}
             axis.annotate(stage, (x, y), ha="center", color=_INK, fontsize=10, **down)
     ends = np.array([min(every) / 4, max(every) * 4])
     axis.plot(ends, ends, color=_INK, lw=1.5)
@@ -69,7 +72,8 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
     reach = [x for x, _, _ in points.values()]
     corners = np.array(list(peaks.values())) / bandwidth
     line = np.geomspace(min(*reach, corners.min()) / 4, 6 * max(*reach, corners.max()), 200)
-    high, heights = 6 * max(peaks.values()), []
+    high = 6 * max(peaks.values())
+    heights: list[float] = []
     for name, peak in sorted(peaks.items(), key=lambda item: item[1]):
         axis.loglog(line, np.minimum(peak, bandwidth * line), color=colour(name))
         heights.append(max(peak * 1.06, heights[-1] * 1.5 if heights else 0))  # names as near as this would touch
@@ -85,7 +89,7 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
         right = x < 2 * np.sqrt(line[0] * line[-1])
         off = place - places
         beside = (np.abs(off) < (1.0, 0.12)).all(1) & (off != 0).any(1)  # names that would touch: one up, one down
-        where = {"xytext": (9 if right else -9, 0), "ha": "left" if right else "right", "va": "center"}
+        where: dict[str, Any] = {"xytext": (9 if right else -9, 0), "ha": "left" if right else "right", "va": "center"}
         if rate > 0.95 * peaks.get(precision, np.inf):  # on its roof
             where = {"xytext": (0, -14), "ha": "center", "va": "center"}
         elif beside.any():

@@ -1,6 +1,7 @@
 """Figures of notebook 05, and its table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,9 @@ def forest(
         name: {method: [Mark(*found, shade(method))] for method, found in values.items()} for name, values in panels.items()
     }
     nulls = dict.fromkeys(panels, 0.0)
-    call = {"nulls": nulls, "xlabel": xlabel, "absent": "not run", "one_scale": True, "across": across, "width": width}
-    return dots_and_intervals(marks, title, **call)
+    return dots_and_intervals(
+        marks, title, nulls=nulls, xlabel=xlabel, absent="not run", one_scale=True, across=across, width=width
+    )
 
 
 def forest_and_others(panels: Mapping[str, Mapping[str, Judged]], followed: Sequence[str], title: str, xlabel: str):
@@ -44,11 +46,14 @@ def forest_and_others(panels: Mapping[str, Mapping[str, Judged]], followed: Sequ
         | {"all others": [Mark(v, v, v, sure) for method, (v, _, _, sure) in values.items() if method not in followed]}
         for name, values in panels.items()
     }
-    call = {"nulls": dict.fromkeys(panels, 0.0), "xlabel": xlabel, "absent": "not run", "across": 1, "width": _COLUMN}
-    return dots_and_intervals(marks, title, one_scale=True, order=followed, **call)
+    nulls = dict.fromkeys(panels, 0.0)
+    column: dict[str, Any] = {"across": 1, "width": _COLUMN}
+    return dots_and_intervals(
+        marks, title, nulls=nulls, xlabel=xlabel, absent="not run", one_scale=True, order=followed, **column
+    )
 
 
-def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], title: str, ylabel: str):
+def gaps(panels: Mapping[str, Mapping[str, Mapping[int, Interval | pd.Series]]], title: str, ylabel: str):
     """One panel per key, below each other: each method's difference from uniform at each budget, side by side.
 
     Returns the figure.
@@ -97,7 +102,12 @@ def tokens_to_match(needed: Mapping[str, Mapping[str, tuple[float, bool]]], budg
             if reached != tokens:
                 axis.plot(reached, row, ">" if more else "<", ms=11, mew=0, clip_on=False, **drawn)
                 words = f"over {ends[1]:,}" if more else f"under {ends[0]:,}"
-            side = {"ha": "left" if more else "right", "va": "center", "fontsize": 10, "textcoords": "offset points"}
+            side: dict[str, Any] = {
+                "ha": "left" if more else "right",
+                "va": "center",
+                "fontsize": 10,
+                "textcoords": "offset points",
+            }
             axis.annotate(words, (reached, row), (9 if more else -9, 0), **side)
         axis.set_yticks(range(len(values)), values)
         axis.set_ylim(len(values) - 0.4, -0.6)
@@ -119,7 +129,7 @@ def coverage(seeds: Sequence[int], covers: Mapping[str, Sequence[float]], title:
     axis.axhline(0.95, color="#444", lw=1, ls="--")
     for (name, shares), tone, mark, side in zip(covers.items(), ("#000000", GREY), "os", (1, -1), strict=False):
         axis.plot(seeds, shares, f"{mark}-", color=tone, lw=2)
-        place = {"ha": "right", "va": "bottom" if side > 0 else "top", "textcoords": "offset points"}
+        place: dict[str, Any] = {"ha": "right", "va": "bottom" if side > 0 else "top", "textcoords": "offset points"}
         axis.annotate(name, (seeds[-1], shares[-1]), (0, 8 * side), color=tone, **place)
     axis.set(title=title, xlabel="seeds", ylabel="intervals that hold the truth", xticks=list(seeds), ylim=(None, 1.02))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -203,7 +213,10 @@ def _studies(found: Mapping[str, np.ndarray], hold: Mapping[str, np.ndarray], la
     """One frame: the studies of `last`, and the counts up to there."""
     import matplotlib.pyplot as plt
 
-    size = {"figsize": (_COLUMN, 4.2), "layout": "none"}  # every frame has the same places, and no time is spent on them
+    size: dict[str, Any] = {
+        "figsize": (_COLUMN, 4.2),
+        "layout": "none",
+    }  # every frame has the same places, and no time is spent on them
     figure, axes = plt.subplots(len(found), 1, sharex=True, sharey=True, **size)
     figure.subplots_adjust(left=0.08, right=0.985, top=0.93, bottom=0.12, hspace=0.28)
     for axis, (name, ends) in zip(axes, found.items(), strict=True):

@@ -1,6 +1,7 @@
 """Figures of notebook 02."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,11 @@ def histogram(values: np.ndarray, mark: tuple[str, float], title: str, xlabel: s
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(_WIDE, 2.8))
-    counts, *_ = axis.hist(values, bins=30, color=GREY, alpha=0.6)
+    axis.hist(values, bins=30, color=GREY, alpha=0.6)
     name, x = mark
     arrow = {"arrowstyle": "-|>", "color": colour("FisherSFT"), "lw": 2}
-    style = {"color": colour("FisherSFT"), "ha": "right", "weight": "bold", "arrowprops": arrow}
-    axis.annotate(name, (x, 1.1), (x, 0.7 * counts.max()), **style)
+    style: dict[str, Any] = {"color": colour("FisherSFT"), "ha": "right", "weight": "bold", "arrowprops": arrow}
+    axis.annotate(name, (x, 1.1), (x, 0.7 * axis.get_ylim()[1]), **style)
     axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return figure
 
@@ -147,7 +148,7 @@ def copies(gains: Sequence[float], law: np.ndarray, other: float, title: str):
 
     figure, axis = plt.subplots(figsize=(_WIDE, 3.4))
     number = np.arange(1, len(gains) + 1)
-    beside = {"textcoords": "offset points", "va": "center", "weight": "bold"}
+    beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "weight": "bold"}
     axis.plot(number[1:], law, "-", color=_INK)
     axis.annotate("limit: min(T, d) log(m / (m − 1))", (3, law[1]), (0, 20), color=_INK, textcoords="offset points")
     axis.plot(number, gains, "o", color=colour("FisherSFT"), ms=9)

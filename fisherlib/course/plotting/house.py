@@ -73,15 +73,14 @@ def save(figure, path: str | Path, alt: str | None = None) -> None:
     import matplotlib.pyplot as plt
 
     alt = alt or said_by(figure)
-    figure.draw_without_rendering()  # lays it out
-    width = figure.get_tightbbox().width + 2 * _PAD
-    if width > PAGE + 0.01:
-        raise ValueError(
-            f"expected a picture at most {PAGE} inches wide, got {width:.2f} with its labels: stack panels two by two"
-        )
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "fisherlib"}):  # the same figure gives the same file
         figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=_PAD)
+    width = float(buffer.getvalue().partition('width="')[2].partition("pt")[0]) / 72
+    if width > PAGE + 2 * _PAD:
+        raise ValueError(
+            f"expected a picture at most {PAGE} inches wide, got {width:.2f} with its labels: stack panels two by two"
+        )
     head, _, rest = buffer.getvalue().partition(">\n <metadata>")
     named = f"<title>{escape(alt.partition('. ')[0])}</title>\n <desc>{escape(alt)}</desc>"
     Path(path).parent.mkdir(parents=True, exist_ok=True)

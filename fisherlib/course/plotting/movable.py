@@ -19,7 +19,9 @@ const dots = rows.map((_, k) => put(svg, "g", {tabindex: 0, role: "checkbox", "a
   style: "cursor:grab;touch-action:none"}));
 dots.forEach(g => (put(g, "circle", {r: 20, fill: "transparent"}), put(g, "circle", {r: 13, class: "next", fill: "none",
   stroke: blue, "stroke-width": 3}), put(g, "circle", {r: 7, class: "dot", stroke: "#444"}),
-  put(g, "text", {x: 14, y: -8}), put(g, "text", {x: 14, y: 10, fill: blue, class: "gain"})));
+  put(g, "text", {y: -8})));
+const labels = dots.map(g => [["name", "black"], ["gain", blue]].map(([name, fill]) =>
+  put(g.lastChild, "tspan", {class: name, fill})));
 const said = words(), best = words();
 const V = list => list.reduce(([a, b, c], [p, q]) => [a + p * p, b + p * q, c + q * q], [data.prior, 0, data.prior]);
 const det = ([a, b, c]) => a * c - b * b, area = d => Math.PI / Math.sqrt(d);
@@ -33,12 +35,13 @@ const draw = () => {
   set(shape, {points: points(!known ? [] : [...Array(180).keys()].map(i => i * Math.PI / 90)
     .map(t => [x((Math.cos(t) - m * Math.sin(t) / r) / l), y(Math.sin(t) / r)]))});
   dots.forEach((g, k) => {
-    const [, ring, dot, name, more] = g.children;
+    const [, ring, dot, label] = g.children, left = rows[k][0] > 1.5;
     set(g, {transform: `translate(${x(rows[k][0])} ${y(rows[k][1])})`, "aria-checked": on[k]});
     set(dot, {fill: on[k] ? brown : "white"});
     set(ring, {visibility: k === next ? "visible" : "hidden"});
-    name.textContent = k;
-    more.textContent = known && !on[k] ? "+" + gains[k].toFixed(2) : "";
+    set(label, {x: left ? -14 : 14, "text-anchor": left ? "end" : "start"});
+    labels[k][0].textContent = k;
+    labels[k][1].textContent = known && !on[k] ? ` +${gains[k].toFixed(2)}` : "";
   });
   said.textContent = `${n} chosen: ` + (known ? `log det ${Math.log(d).toFixed(2)}, area ${area(d).toFixed(2)}` +
     (next < 0 ? "" : `; greedy would take point ${next}: it adds ${gains[next].toFixed(2)}`)
@@ -112,9 +115,9 @@ def _frame(points: np.ndarray, picks: Sequence[int], prior: float):
     if len(rest):
         axis.plot(*points[rest[gains[rest].argmax()]], "o", color=blue, mfc="none", ms=19, mew=2)
     for k, point in enumerate(points):
-        axis.annotate(str(k), point, xytext=(9, 5), textcoords="offset points", fontsize=11)
-        if k in rest:
-            axis.annotate(f"+{gains[k]:.2f}", point, xytext=(9, -9), textcoords="offset points", color=blue, fontsize=11)
+        label, left = f"{k} +{gains[k]:.2f}" if k in rest else str(k), point[0] > 1.5
+        side, ha = (-9, "right") if left else (9, "left")
+        axis.annotate(label, point, xytext=(side, 5), textcoords="offset points", ha=ha, fontsize=11)
     area = np.pi / np.sqrt(np.linalg.det(V))
     axis.set(xlim=(-_ACROSS, _ACROSS), ylim=(-_UP, _UP), aspect="equal")
     axis.set_title(f"{len(picks)} chosen: log det {np.linalg.slogdet(V)[1]:.2f}, area {area:.2f}")

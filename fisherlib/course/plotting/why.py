@@ -93,7 +93,7 @@ def moved(table: pd.DataFrame, title: str):
             _dot(axis, y, (row["moved"], row["low"], row["high"], row["verdict"] != "tie"), tone, "o", reach)
     axis.set_yticks(range(len(lines)), [words for _, words in lines], fontsize=10)
     for label, (name, _) in zip(axis.get_yticklabels(), lines, strict=True):
-        label.set_weight("normal" if name is not None else "bold")
+        label.set_fontweight("normal" if name is not None else "bold")
     axis.set(ylim=(len(lines) - 0.4, -0.9), xlim=(-1.05 * reach, 1.05 * reach))
     axis.tick_params(axis="y", length=0)
     axis.locator_params(axis="x", nbins=4)
@@ -103,7 +103,7 @@ def moved(table: pd.DataFrame, title: str):
     return figure
 
 
-def _dot(axis, y: float, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
+def _dot(axis, y: float | int, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
     """A dot with its interval; what leaves the scale ends in an arrow there."""
     value, low, high, sure = found
     axis.plot(np.clip([low, high], -reach, reach), [y, y], color=tone, lw=1.8, alpha=0.8, solid_capstyle="butt")
