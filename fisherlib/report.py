@@ -387,7 +387,7 @@ def _of_hundred(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _percent(part: float, whole: float) -> str:
+def _percent(part: float | int | np.integer, whole: float | int) -> str:
     return _of_hundred(part / whole) if whole else "–"
 
 
