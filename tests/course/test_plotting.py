@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import fisherlib as fl
+from fisherlib.evaluation import Interval
 
 matplotlib.use("Agg")
 NAN = float("nan")
@@ -48,13 +49,17 @@ def share(*values):
     return fl.judging.Share(*values, count=9)
 
 
+BESIDE_CHANCE = {
+    "with copies": {"MinHash + uniform": Interval(-0.2, -0.3, -0.1), "FisherSFT": Interval(-0.1, -0.3, 0.1)},
+    "clean": {"MinHash + uniform": Interval(0.0, 0.0, 0.0), "FisherSFT": Interval(0.1, 0.05, 0.15)},
+}
 FIGURES = {
     "comparison": lambda: fl.plotting.comparison(
-        {
-            "with copies": {"MinHash + uniform": (-0.2, -0.3, -0.1), "FisherSFT": (-0.1, -0.3, 0.1)},
-            "clean": {"MinHash + uniform": (0.0, 0.0, 0.0), "FisherSFT": (0.1, 0.05, 0.15)},
-        },
-        {"clean": {"FisherSFT": (0.01, -0.01, 0.03)}},
+        BESIDE_CHANCE, {"clean": {"FisherSFT": Interval(0.01, -0.01, 0.03)}}, "a title"
+    ),
+    "draw_by_draw": lambda: fl.plotting.draw_by_draw(
+        {pool: {arm: [-0.3, d.mean, 0.2] for arm, d in found.items()} for pool, found in BESIDE_CHANCE.items()},
+        BESIDE_CHANCE,
         "a title",
     ),
     "forest": lambda: forest(
@@ -105,6 +110,8 @@ def test_a_tie_is_hollow_in_each_of_them():
     axes = {name: make().axes for name, make in FIGURES.items()}
     assert dots_of(axes["comparison"][0]) == [(-0.2, True), (-0.1, False)]
     assert dots_of(axes["comparison"][1]) == [(0.0, False), (0.1, True), (0.01, False)]
+    means = [dots_of(axis)[1::2] for axis in axes["draw_by_draw"]]  # below the ticks of each row
+    assert means == [[(-0.2, True), (-0.1, False)], [(0.0, False), (0.1, True)]]
     assert dots_of(axes["forest"][0]) == [(-0.1, False), (0.2, True)]
     assert dots_of(axes["wins"][0]) == [(0.6, False)] and dots_of(axes["wins"][1]) == [(1.0, True)]
     assert dots_of(axes["ratios"][0]) == [(0.5, True), (1.0, False)]

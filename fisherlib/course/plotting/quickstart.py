@@ -1,13 +1,21 @@
 """Figures of notebook 00."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from fisherlib.course.plotting.house import GREY, colour, ellipse
 from fisherlib.greedy import Selection
 
-Interval = tuple[float, float, float]  # mean, low, high
+
+class Difference(Protocol):
+    """A mean, its interval and its verdict: an `Interval` of fisherlib, or a row of the study's verdicts."""
+
+    mean: float
+    low: float
+    high: float
+    verdict: str
 
 
 def information_curves(pools: Mapping[str, Mapping[str, Selection]], title: str, *, reference: str = "uniform"):
@@ -49,43 +57,62 @@ def _names_at_the_ends(axis, x: float, ends: Mapping[str, float]) -> None:
         )
 
 
-def comparison(now: Mapping[str, Mapping[str, Interval]], study: Mapping[str, Mapping[str, Interval]], title: str):
+def comparison(now: Mapping[str, Mapping[str, Difference]], study: Mapping[str, Mapping[str, Difference]], title: str):
     """Each method minus uniform: one panel per pool, and in each row this run (a dot) above the study's rows (a diamond).
 
-    `now[pool][method] = (mean, low, high)`, and the same for `study`, where it has that method. A hollow mark is one whose
-    interval holds zero. Returns the figure.
+    `now[pool][method]`, and `study[pool][method]` where the study has that method. A hollow mark is a tie. Returns the
+    figure.
     """
+    figure, rows = _pools(now, title, "dot: this run   " + ("diamond: the study   " if study else "") + "hollow: a tie")
+    for axis, pool, at, method in rows:
+        _interval(axis, at - 0.16, now[pool][method], colour(method), "o", 8)
+        if method in study.get(pool, {}):
+            _interval(axis, at + 0.2, study[pool][method], GREY, "D", 5)
+    return figure
+
+
+def draw_by_draw(
+    gaps: Mapping[str, Mapping[str, Sequence[float]]], means: Mapping[str, Mapping[str, Difference]], title: str
+):
+    """Each method minus uniform, draw by draw: one panel per pool, and in each row the draws above their mean.
+
+    `gaps[pool][method]`: one difference for each draw; `means[pool][method]`: their mean. A hollow mark is a tie. Returns
+    the figure.
+    """
+    figure, rows = _pools(means, title, "ticks: single draws   dot: their mean   hollow: a tie")
+    for axis, pool, at, method in rows:
+        axis.plot(gaps[pool][method], [at - 0.22] * len(gaps[pool][method]), "|", color=GREY, ms=9, mew=1.5)
+        _interval(axis, at + 0.12, means[pool][method], colour(method), "o", 8)
+    return figure
+
+
+def _pools(means: Mapping[str, Mapping[str, Difference]], title: str, key: str):
+    """One panel per pool with a row for each method and a line at zero; the figure, and (axis, pool, row, method)."""
     import matplotlib.pyplot as plt
 
-    rows = {pool: list(methods) for pool, methods in now.items()}
-    height = 1.2 + sum(0.5 + 0.55 * len(methods) for methods in rows.values())
-    figure, axes = plt.subplots(
-        len(rows), 1, figsize=(6, height), sharex=True, squeeze=False, height_ratios=[len(m) + 0.4 for m in rows.values()]
-    )
-    for axis, (pool, methods) in zip(axes[:, 0], rows.items(), strict=True):
+    height = 1.2 + sum(0.5 + 0.55 * len(methods) for methods in means.values())
+    heights = [len(methods) + 0.4 for methods in means.values()]
+    figure, axes = plt.subplots(len(means), 1, figsize=(6, height), sharex=True, squeeze=False, height_ratios=heights)
+    rows = []
+    for axis, (pool, methods) in zip(axes[:, 0], means.items(), strict=True):
         axis.axvline(0, color=colour("uniform"), lw=1.5)
-        for at, method in enumerate(methods):
-            _interval(axis, at - 0.16, now[pool][method], colour(method), "o", 8)
-            if method in study.get(pool, {}):
-                _interval(axis, at + 0.2, study[pool][method], GREY, "D", 5)
         axis.set_yticks(range(len(methods)), methods)
         axis.set_ylim(len(methods) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
         axis.set_title(pool)
+        rows += [(axis, pool, at, method) for at, method in enumerate(methods)]
     axes[-1, 0].set_xlabel("held-out loss minus uniform's, nats per token\n(left of the line is better)")
-    key = "dot: this run   " + ("diamond: the study   " if study else "") + "hollow: a tie"
     axes[0, 0].annotate(
         key, (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", fontsize=10, color="#555"
     )
     figure.suptitle(title, x=0.01, ha="left")
-    return figure
+    return figure, rows
 
 
-def _interval(axis, y: int | float, value: Interval, shade: str, marker: str, size: int | float) -> None:
-    mean, low, high = value
-    inside = "white" if low <= 0 <= high else shade
-    axis.plot([low, high], [y, y], color=shade, lw=2, solid_capstyle="round")
-    axis.plot(mean, y, marker, color=shade, mfc=inside, ms=size, mew=1.5)
+def _interval(axis, y: float, value: Difference, shade: str, marker: str, size: float) -> None:
+    inside = "white" if value.verdict == "tie" else shade
+    axis.plot([value.low, value.high], [y, y], color=shade, lw=2, solid_capstyle="round")
+    axis.plot(value.mean, y, marker, color=shade, mfc=inside, ms=size, mew=1.5)
 
 
 def uncertainty_ellipses(
