@@ -121,7 +121,7 @@ def verdicts(curves: pd.DataFrame, **coordinates: float | int | str) -> pd.DataF
 
 
 def one_at_a_time(
-    make_problem: Callable[..., Problem], changes: Mapping[str, Mapping], n: int, **options: float | int
+    make_problem: Callable[..., Problem], changes: Mapping[str, Mapping], n: int, **options
 ) -> dict[str, pd.DataFrame]:
     """`error_curves` of size n for FisherSFT, its trace-weighted form and uniform, for each change of `make_problem`.
 
@@ -130,7 +130,7 @@ def one_at_a_time(
     found = {}
     for name, change in changes.items():
         noise = change.get("noise", 0.0)
-        methods = {
+        methods: dict[str, Method] = {
             "FisherSFT": fisher_sft(noise=noise),
             "uniform": uniform,
             "FisherSFT, trace-weighted": fisher_sft("trace", noise=noise),
@@ -145,7 +145,7 @@ def crossed(
     methods: Mapping[str, Method],
     sizes: Sequence[int],
     grid: Mapping[str, Sequence[float | int]],
-    **options: float | int,
+    **options,
 ) -> pd.DataFrame:
     """`verdicts` of one experiment for each combination of the values in `grid`, which are arguments of `make_problem`.
 
