@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from datasets import Dataset
 
+from fisherlib._device import is_accelerator, resolve
 from fisherlib._files import explained
 from fisherlib._version import __version__
 from fisherlib.cli.session import FAILED, FOREIGN, NO_ROOM, UNUSABLE, Session, Stop
@@ -138,7 +138,7 @@ def opened(session: Session, given: dict[str, Any]) -> tuple[Any, Any]:
     import psutil
 
     size, free = weights_of(given["model"]), psutil.virtual_memory().available
-    if given["device"] in ("cpu", "auto") and not torch.cuda.is_available() and size is not None and size > free:
+    if size is not None and size > free and not is_accelerator(resolve(given["device"])):
         raise Stop(
             NO_ROOM, f"expected {size / 1e9:,.1f} GB of memory for the weights, got {free / 1e9:,.1f} GB: a smaller model"
         )

@@ -250,6 +250,11 @@ def test_no_row_no_trust_no_room(command, here, model, monkeypatch):
     (here / "file").write_text("")
     code, _, err = command("select my.jsonl -m my-model -t 20 -o file/subset.jsonl")
     assert code == 1 and "expected to write file/subset.run.json, but File exists: free some space" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10}))
+        patch.setattr("torch.cuda.is_available", lambda: True)  # beside the CPU that was asked for
+        code, _, err = command(f"{SELECT} --device cpu")
+    assert code == 11 and "of memory for the weights, got 0.0 GB" in err
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Disk", (), {"free": 10}))
     code, _, err = command(SELECT)
     assert code == 11 and "of free disk for the features" in err
