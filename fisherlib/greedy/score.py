@@ -47,10 +47,10 @@ def score_selection(
     if features.dim <= _NARROW and 0 < indices.size * features.dim * wide <= _NUMBERS:
         gains = _all_at_once(state, indices)
     else:
-        gains = replay(state, indices.tolist(), state.add)
+        gains = np.array(replay(state, indices.tolist(), state.add))
     fields = {"provenance": provenance_of(features, indices.tolist()), **fields}
     fields = {"costs": features.lengths.numpy().astype(float)[indices], **fields}
-    return Selection(indices=indices, gains=np.array(gains), pool_size=len(features), **fields)
+    return Selection(indices=indices, gains=gains, pool_size=len(features), **fields)
 
 
 def _all_at_once(state: Information, indices: np.ndarray) -> Float[np.ndarray, " n"]:
