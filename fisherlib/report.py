@@ -38,6 +38,7 @@ def report(
 ) -> Path:
     """Write one HTML file about `selection` from `rows`, which needs no network and no script; returns its path.
 
+    >>> from fisherlib.report import report
     >>> rows = [{"prompt": f"Name {i}", "response": "one " * (i + 1)} for i in range(4)]
     >>> picks = {"indices": np.array([3, 1]), "gains": np.array([2.0, 0.5]), "costs": np.array([4.0, 2.0])}
     >>> report(fl.Selection(**picks, pool_size=4), rows, out="page.html").name
@@ -387,7 +388,7 @@ def _of_hundred(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _percent(part: float, whole: float) -> str:
+def _percent(part: float | int | np.integer, whole: float | int) -> str:
     return _of_hundred(part / whole) if whole else "–"
 
 

@@ -33,7 +33,8 @@ FOUND = list(examples())
 
 
 @pytest.mark.parametrize("name, line, text", FOUND)
-def test_an_example_prints_what_it_says(name, line, text, monkeypatch, request):
+def test_an_example_prints_what_it_says(name, line, text, tmp_path, monkeypatch, request):
+    monkeypatch.chdir(tmp_path)  # an example may write a file
     if name in SLOW:
         plays = request.getfixturevalue("plays")
         few = dataclasses.replace(plays, train=plays.train.select(range(8)))

@@ -102,8 +102,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert {name for name in names if name.startswith("fisherlib/")} == sources | data
 
 
-def test_readme_s_first_snippet_chooses_from_a_file_of_one_s_own(installed, tmp_path):
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+def snippet_after(words):
+    return re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text().partition(f"\n{words}\n")[2], re.DOTALL)[1]
+
+
+def test_readme_s_snippet_chooses_from_a_file_of_one_s_own(installed, tmp_path):
+    snippet = snippet_after("Your own data in Python:")
     assert snippet.count("tokens=3_000") == 2
     rows = [{"prompt": f"What comes after {i}?", "response": f"After {i} comes {i + 1}.", "id": i} for i in range(20)]
     (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -116,8 +120,7 @@ def test_readme_s_first_snippet_chooses_from_a_file_of_one_s_own(installed, tmp_
 
 def test_readme_s_snippet_runs_from_the_wheel_elsewhere(installed, tmp_path):
     target, environment = installed
-    after = (ROOT / "README.md").read_text().partition("\n## The library\n")[2]
-    snippet = re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
+    snippet = snippet_after("The shipped text and model, step by step:")
     for long, short in SMALLER.items():
         assert long in snippet
         snippet = snippet.replace(long, short)

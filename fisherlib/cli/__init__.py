@@ -82,6 +82,7 @@ def _do(file: str, work: str, given: dict[str, Any]) -> None:
 
 @app.command(epilog="Example: fisherlib select my.jsonl --model my-model --tokens 20000 --out subset.jsonl")
 def select(
+    context: typer.Context,
     data: MayData = None,
     model: Model = "smollm2-135m",
     tokens: Annotated[
@@ -114,8 +115,10 @@ def select(
     By default near-copies are taken out and the rest is drawn by chance at your data's own mix.
     """
     given = _given(locals())
+    typed = [one for one in given.pop("context").command.params if _typed(context, one.name)]
     if plan is not None:
-        given = _planned(plan, given)
+        beside = [one.opts[0] if one.opts[0].startswith("-") else "DATA" for one in typed]
+        given = _planned(plan, given, [name for name in beside if name not in ("--plan", "--format", "--debug")])
     elif not data or not tokens:
         raise typer.BadParameter("expected DATA and --tokens, or a --plan: name them")
     _do("choose", "select_command", given)
@@ -249,6 +252,11 @@ def notebook(
     _do("look", "notebook_command", given)
 
 
+def _typed(context: typer.Context, name: str | None) -> bool:
+    source = context.get_parameter_source(name or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a call, with their defaults; lists as lists."""
     lists = ("tokens", "quota", "trainers")
@@ -259,17 +267,21 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _planned(plan: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a plan. What is said on the command line beside it must not be another."""
+def _planned(plan: Path, given: dict[str, Any], beside: list[str]) -> dict[str, Any]:
+    """The arguments of a plan. Nothing that it says may be said `beside` it, on the command line."""
     import json
 
+    from fisherlib.cli.session import digest_of
+
     try:
-        arguments = json.loads(plan.read_text())["arguments"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = json.loads(plan.read_text(encoding="utf-8"))
+        if said.pop("digest") != digest_of(said):
+            raise ValueError("it was edited: run `fisherlib forecast` again")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise typer.BadParameter(f"expected a plan of `fisherlib forecast`, could not read {plan} ({error})") from None
-    if given["data"] or given["tokens"]:
-        raise typer.BadParameter("expected DATA and --tokens, or a --plan, got both: leave one out")
-    return arguments | {name: given[name] for name in ("format", "debug")} | {"plan": str(plan)}
+    if beside:
+        raise typer.BadParameter(f"expected all from the --plan, got {beside[0]} beside it: leave one out")
+    return said["arguments"] | {name: given[name] for name in ("format", "debug")} | {"plan": str(plan)}
 
 
 def main(arguments: list[str] | None = None) -> None:

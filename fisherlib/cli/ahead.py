@@ -16,8 +16,8 @@ from fisherlib._files import replacing
 from fisherlib._version import __version__
 from fisherlib.cli.choose import check, work_folder
 from fisherlib.cli.methods import outputs
-from fisherlib.cli.pool import Candidates, bytes_of, candidates, counts, opened, summed_up
-from fisherlib.cli.session import Session
+from fisherlib.cli.pool import Candidates, apart, bytes_of, candidates, counts, opened, summed_up
+from fisherlib.cli.session import Session, digest_of
 from fisherlib.features import TokenFeatures, extract_features
 from fisherlib.greedy import explain, select
 from fisherlib.model import context_length
@@ -31,6 +31,7 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
     plan = Path(given["plan"])
     asked = {name: value for name, value in given.items() if name != "plan"}
     check(asked)
+    apart(asked, plan)
     with session.step("load the model"):
         began = time.perf_counter()
         model, tokenizer = opened(session, asked)
@@ -81,7 +82,7 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
     plan.parent.mkdir(parents=True, exist_ok=True)
     with replacing(plan) as scratch:
         said = {"format": 1, "fisherlib": __version__, "arguments": asked, "data": found.data, "forecast": numbers}
-        scratch.write_text(json.dumps(said, indent=1))
+        scratch.write_text(json.dumps(said | {"digest": digest_of(said)}, indent=1))
     session.result(f"plan: {plan}: fisherlib select --plan {plan} does this")
     session.event("summary", plan=str(plan), **numbers)
 

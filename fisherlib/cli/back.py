@@ -1,6 +1,7 @@
 """Verbs that look at a run that was: `status`, `explain`, `report` and `replay`."""
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -13,7 +14,7 @@ from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
 from fisherlib.cli.methods import beside, groups_of, selected
 from fisherlib.cli.pool import candidates, extracted, model_words, opened, parsed_columns
-from fisherlib.cli.session import FAILED, Session, Stop
+from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
@@ -35,6 +36,19 @@ def _stem(manifest: Path, ending: str) -> Path:
     return manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.{ending}")
 
 
+def reasons_in(path: Path, selection: Selection, most: int | None = None) -> list[dict]:
+    """The first lines of a file of reasons, or all. Raises `Stop` if they are not those of the selection."""
+    with path.open(encoding="utf-8") as file:
+        try:
+            lines = [json.loads(line) for line in itertools.islice(file, most)]
+            fits = [one["index"] for one in lines][: len(selection)] == selection.indices.tolist()
+        except (ValueError, TypeError, KeyError):
+            fits = False
+    if not fits:
+        raise Stop(FAILED, f"expected the reasons of this selection in {path}, got others: run the command again")
+    return lines
+
+
 # --- status ------------------------------------------------------------------------------------------------------------
 
 
@@ -45,6 +59,9 @@ def status_command(session: Session, given: dict[str, Any]) -> None:
     if not record.exists() and (of_features := out.with_name(f"{out.name}.run.json")).exists():
         record = of_features
     run = read_json(record, "the record of a run")
+    kinds = {"state": str, "command": str, "pid": int, "steps": list, "arguments": dict}
+    if not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
+        raise Stop(FAILED, f"expected the record of a run, got something else in {record}: check the path")
     state, steps = run["state"], run["steps"]
     if state == "running" and not _alive(run["pid"]):
         state = "killed: the same command goes on from what is kept"
@@ -90,8 +107,9 @@ def explain_command(session: Session, given: dict[str, Any]) -> None:
     reasons = _stem(manifest, "reasons.jsonl")
     if not reasons.exists():
         raise Stop(FAILED, f"expected {reasons}, which --no-reasons leaves out: run the command again without it")
-    with reasons.open(encoding="utf-8") as file:
-        lines = [json.loads(line) for _, line in zip(range(len(selection)), file, strict=False)]
+    lines = reasons_in(reasons, selection, len(selection))
+    if subset.exists() and hashlib.sha256(subset.read_bytes()).hexdigest() != run["subset"]["sha256"]:
+        raise Stop(FAILED, f"expected {subset} as it was written, got another: run the command again")
     why = lines[given["pick"] - 1]
     earlier = {one["index"]: one for one in lines[: given["pick"] - 1]}
     session.result(f"pick {why['pick']} of {len(selection)}: {_place(why)}")
@@ -139,6 +157,9 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     from fisherlib.report import report
 
     manifest = Path(given["manifest"])
+    out = Path(given["out"] or _stem(manifest, "html"))
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise Stop(USAGE, f"expected --out to be a .html file, got {str(out)!r}: rename it")
     selection, run = loaded(manifest)
     command = run["command"] | {"data": _found_again(run, manifest)}
     tokenizer, most = load_tokenizer(command["model"])
@@ -149,11 +170,10 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     else:
         session.hint(f"without features, which were in {folder}: lengths are in letters")
     if (file := _stem(manifest, "reasons.jsonl")).exists():
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = reasons_in(file, selection)
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
     if command["seen"]:
         more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
-    out = Path(given["out"] or _stem(manifest, "html"))
     with session.step("report"):
         report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")
@@ -230,9 +250,10 @@ def _found_again(run: dict, manifest: Path) -> list[str]:
         here = [candidate for candidate in (path, Path(path.name), manifest.parent / path.name) if candidate.is_file()]
         if not here:
             raise Stop(FAILED, f"expected {path}, which the subset was chosen from, got no such file: put it there")
-        if hashlib.sha256(here[0].read_bytes()).hexdigest() != one["sha256"]:
+        same = [other for other in here if hashlib.sha256(other.read_bytes()).hexdigest() == one["sha256"]]
+        if not same:
             raise Stop(
                 FAILED, f"expected {here[0]} as it was (SHA-256 {one['sha256'][:12]}), got another: put the old one there"
             )
-        found.append(str(here[0]))
+        found.append(str(same[0]))
     return found

@@ -10,7 +10,17 @@ from typing import Any
 
 from fisherlib._files import plain, replacing
 from fisherlib.cli.methods import WHY, beside, by_group, groups_of, outputs, quotas_of, selected
-from fisherlib.cli.pool import Candidates, candidates, counts, extracted, model_words, opened, summed_up, write_reasons
+from fisherlib.cli.pool import (
+    Candidates,
+    apart,
+    candidates,
+    counts,
+    extracted,
+    model_words,
+    opened,
+    summed_up,
+    write_reasons,
+)
 from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, explain, quota_prices, with_seen
@@ -41,7 +51,12 @@ def check(given: dict[str, Any]) -> None:
     for name, why in (("stop", "it ends when gains are small"), ("seen", "it is what gains are counted from")):
         if given[name] is not None and given["method"] != "fisher":
             raise Stop(USAGE, f"expected --{name} with --method fisher, got {given['method']}: {why}")
-    for _, path in outputs(given):
+    endings = ("manifest.json", "run.json", "reasons.jsonl", "skipped.jsonl", *(f"{name}.jsonl" for name in TRAINERS))
+    written_to = [path for _, path in outputs(given)]
+    apart(given, *written_to, *(beside(path, ending) for path in (out, *written_to) for ending in endings))
+    for path in written_to:
+        if path.exists() and not path.is_file():
+            raise Stop(USAGE, f"expected --out to be a file, got {path}, a folder or a device: rename it")
         ours = beside(path, "manifest.json").exists() or beside(out, "run.json").exists()
         if path.exists() and not ours and not given["overwrite"]:
             raise Stop(
@@ -95,10 +110,11 @@ def check_rows(given: dict[str, Any], found: Candidates) -> None:
     most, least = sum(lengths), min(lengths)
     if min(given["tokens"]) < least:
         asked = min(given["tokens"])
-        raise Stop(FAILED, f"expected --tokens of at least {least:,}, the shortest response, got {asked:,g}: raise it")
+        raise Stop(FAILED, f"expected --tokens of at least {least:,}, the shortest response, got {asked:,.15g}: raise it")
     if max(given["tokens"]) > most:
         raise Stop(
-            FAILED, f"expected --tokens of at most {most:,}, all that there are, got {max(given['tokens']):,g}: lower it"
+            FAILED,
+            f"expected --tokens of at most {most:,}, all that there are, got {max(given['tokens']):,.15g}: lower it",
         )
 
 
@@ -172,7 +188,7 @@ def written(
         with session.step(f"reasons of {path.name}"):
             prior = with_seen(start) if given["method"] == "fisher" and start is not None else None
             got["reasons"] = write_why(given, features, selection, groups, prior, beside(path, "reasons.jsonl"))
-    session.result(f"subset: {path}: {len(selection):,} rows, {spent:,.0f} of {budget:,g} response tokens")
+    session.result(f"subset: {path}: {len(selection):,} rows, {spent:,.0f} of {budget:,.15g} response tokens")
     if selection.stopped is not None:
         session.result(f"stopped: {selection.stopped}")
     for name, nats in got.get("prices", {}).items():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fisherlib.cli.pool import candidates, counts, extracted, model_words, opened, summed_up, write_reasons
+from fisherlib.cli.pool import apart, candidates, counts, extracted, model_words, opened, summed_up, write_reasons
 from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.model import context_length, load_tokenizer
 from fisherlib.text import MaskAudit
@@ -12,6 +12,8 @@ from fisherlib.text import MaskAudit
 
 def audit_command(session: Session, given: dict[str, Any]) -> None:
     """Which tokens of every row count, and which rows cannot be used, without the weights of the model."""
+    if given["out"]:
+        apart(given, Path(given["out"]))
     with session.step("load the tokenizer"):
         tokenizer, most = load_tokenizer(given["model"])
     found = candidates(session, given, tokenizer, most, strict=False)
@@ -43,6 +45,7 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
 def extract_command(session: Session, given: dict[str, Any]) -> None:
     """The features of all rows that can be used, in a folder."""
     out = Path(given["out"])
+    apart(given, out, *(out.with_name(f"{out.name}.{ending}") for ending in ("run.json", "skipped.jsonl")))
     session.keep_in(out.with_name(f"{out.name}.run.json"))
     model, tokenizer = opened(session, given)
     found = candidates(session, given, tokenizer, context_length(model))

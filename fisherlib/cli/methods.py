@@ -14,7 +14,7 @@ from fisherlib.cli.pool import Candidates
 from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, nested, select
-from fisherlib.text import as_stored
+from fisherlib.text import SOURCE, as_stored
 
 WHY = {
     "recipe": (
@@ -37,7 +37,7 @@ def outputs(given: dict[str, Any]) -> list[tuple[float, Path]]:
     out, budgets = Path(given["out"]), sorted(set(given["tokens"]), reverse=True)
     if len(budgets) == 1:
         return [(budgets[0], out)]
-    return [(budget, out.with_name(f"{out.stem}.{budget:g}{out.suffix}")) for budget in budgets]
+    return [(budget, out.with_name(f"{out.stem}.{budget:.15g}{out.suffix}")) for budget in budgets]
 
 
 def quotas_of(given: dict[str, Any]) -> dict[str, float]:
@@ -45,6 +45,8 @@ def quotas_of(given: dict[str, Any]) -> dict[str, float]:
     found = {}
     for text in given["quota"]:
         name, equals, share = text.rpartition("=")
+        if name in found:
+            raise Stop(USAGE, f"expected one --quota for each group, got two of {name!r}: leave one out")
         try:
             found[name] = float(share)
         except ValueError:
@@ -61,8 +63,8 @@ def groups_of(given: dict[str, Any], rows: Dataset) -> list[str] | None:
     name = given["group_by"]
     if not name:
         return None
-    if name not in rows.column_names:
-        there = [column for column in rows.column_names if not column.startswith("_")]
+    there = [column for column in rows.column_names if column != SOURCE]
+    if name not in there:
         raise Stop(FAILED, f"expected --group-by to be a column of the rows, got {name!r}: name one of {there}")
     labels = [str(label) for label in as_stored(rows)[name]]
     if unknown := sorted(set(quotas_of(given)) - set(labels)):
@@ -86,7 +88,7 @@ def selected(
         return fisher(session, given, features, start, work, groups, quotas, plans)
     made = []
     for budget, path in plans:
-        with session.step(f"select {budget:g} tokens"):
+        with session.step(f"select {budget:.15g} tokens"):
             call: dict[str, Any] = {"tokens": budget, "seed": given["seed"]}
             if quotas:
                 call |= {"groups": groups, "shares": shares_of(quotas, groups or [], features.lengths.numpy())}
@@ -145,11 +147,11 @@ def fisher(
     if len(plans) == 1 or quotas:  # a beginning does not keep the quotas of the whole
         made = []
         for budget, path in plans:
-            with session.step(f"select {budget:g} tokens"):
-                asked["checkpoint"] = work / f"picks-{key}-{budget:g}.json"
+            with session.step(f"select {budget:.15g} tokens"):
+                asked["checkpoint"] = work / f"picks-{key}-{budget:.15g}.json"
                 made.append((budget, path, select(features, tokens=budget, **asked)))
         return made
-    with session.step(f"select {largest:g} tokens"):
+    with session.step(f"select {largest:.15g} tokens"):
         order = nested(features, tokens=[budget for budget, _ in plans], **asked)
     session.result(f"budgets: each begins the next larger one, by rule {order[0].settings['rule']} and without exchanges")
     return [(budget, path, selection) for (budget, path), selection in zip(plans, order, strict=True)]

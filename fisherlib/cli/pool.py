@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from datasets import Dataset
 
-from fisherlib._files import explained
+from fisherlib._device import is_accelerator, resolve
+from fisherlib._files import explained, replacing
 from fisherlib._version import __version__
-from fisherlib.cli.session import FAILED, FOREIGN, NO_ROOM, UNUSABLE, Session, Stop
+from fisherlib.cli.session import FAILED, FOREIGN, NO_ROOM, UNUSABLE, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures, extract_features
 from fisherlib.model import load_model, output_head, weights_of
 from fisherlib.text import Audit, audit_rows, files_in, is_file, load_pool, provenance
@@ -43,8 +44,25 @@ def parsed_columns(text: str | None) -> dict[str, str] | None:
         return None
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
-        raise Stop(2, f"expected --columns like prompt=question,response=answer, got {text!r}: change it")
-    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+        raise Stop(USAGE, f"expected --columns like prompt=question,response=answer, got {text!r}: change it")
+    named = [ours.strip() for ours, _, _ in pairs]
+    if len(set(named)) < len(named):
+        raise Stop(USAGE, f"expected one column for each of ours in --columns, got one twice in {text!r}: leave one out")
+    return dict(zip(named, (theirs.strip() for _, _, theirs in pairs), strict=True))
+
+
+def apart(given: dict[str, Any], *paths: Path) -> None:
+    """Raise `Stop` for a file to write that would replace one of the data, or be read with them the next time."""
+    sources = [*map(str, given["data"]), *([given["seen"]] if given.get("seen") else [])]
+    files = {Path(name).resolve() for source in sources for name in ([source] if is_file(source) else files_in(source))}
+    folders = {Path(source).resolve() for source in sources if os.path.isdir(source)}
+    for path in paths:
+        if path.resolve() in files:
+            raise Stop(USAGE, f"expected to write to another file than the data, got {path}: rename --out")
+        if path.resolve().parent in folders:
+            raise Stop(
+                USAGE, f"expected to write outside the folder of the data, which is read whole, got {path}: move --out"
+            )
 
 
 def fingerprint(sources: list[str], rows: Dataset) -> dict:
@@ -127,7 +145,8 @@ def write_reasons(found: Candidates, path: Path) -> None:
     if not found.reasons:
         path.unlink(missing_ok=True)
         return
-    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found.reasons), encoding="utf-8")
+    with explained(path), replacing(path) as scratch:
+        scratch.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found.reasons), encoding="utf-8")
 
 
 # --- the model, and its features -----------------------------------------------------------------------------------------
@@ -138,7 +157,7 @@ def opened(session: Session, given: dict[str, Any]) -> tuple[Any, Any]:
     import psutil
 
     size, free = weights_of(given["model"]), psutil.virtual_memory().available
-    if given["device"] in ("cpu", "auto") and not torch.cuda.is_available() and size is not None and size > free:
+    if size is not None and size > free and not is_accelerator(resolve(given["device"])):
         raise Stop(
             NO_ROOM, f"expected {size / 1e9:,.1f} GB of memory for the weights, got {free / 1e9:,.1f} GB: a smaller model"
         )

@@ -1,6 +1,7 @@
 """One call of the command: what it says and where, the record that it leaves, and the code that it ends with."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -62,8 +63,10 @@ class Session:
 
     def result(self, text: str) -> None:
         """A line of the result, for a reader."""
-        if self.format in ("auto", "human"):
-            if sys.stdout.isatty():
+        if self.format not in ("auto", "human"):
+            return
+        with explained(Path("stdout")):
+            if sys.stdout is not None and sys.stdout.isatty():
                 if self._console is None:
                     from rich.console import Console
 
@@ -83,7 +86,8 @@ class Session:
     def event(self, kind: str, **numbers: Any) -> None:
         """A line of JSON, for a program: a "status", the "summary" or an "error"."""
         if self.format == "json":
-            print(json.dumps({"type": kind, **numbers}, default=plain), flush=True)
+            with explained(Path("stdout")):
+                print(json.dumps({"type": kind, **numbers}, default=plain), flush=True)
 
     @property
     def progress(self) -> bool | None:
@@ -139,6 +143,11 @@ class Session:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 self.said["versions"][package] = importlib.metadata.version(package)
         self.write()
+
+
+def digest_of(said: dict[str, Any]) -> str:
+    """By which a file of JSON that was edited is known."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run(session: Session, work: Callable[[Session], None]) -> int:

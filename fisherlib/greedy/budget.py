@@ -58,9 +58,9 @@ class Budget:
 
     def release(self) -> bool:
         """Give free what is reserved for floors. Returns whether that changes anything."""
-        reserved = self._reserving and not self._closing and self.quotas is not None
+        reserved = self._reserving and not self._closing
         self._reserving = False
-        return reserved and bool(self.quotas.open(self.spent).any())
+        return reserved and self.quotas is not None and bool(self.quotas.open(self.spent).any())
 
     def close(self) -> bool:
         """From now on only what a floor still needs may be taken. Returns whether that lets anything in."""

@@ -78,7 +78,7 @@ class Information:
         sound = torch.ones((), dtype=torch.bool, device=self.device)
         for part in self.blocks.parts(indices):
             X, place = self.blocks.flat(indices[part], torch.float64)
-            found = [_log_det(_gram(W)) for _, W in self.in_groups(X @ self.root, place, indices[part])]
+            found = [log_det(gram(W)) for _, W in self.in_groups(X @ self.root, place, indices[part])]
             gains[send(part, self.device)] = torch.cat([gain for gain, _ in found])
             sound = torch.stack([sound, *(good for _, good in found)]).all()
         return gains, sound
@@ -91,7 +91,7 @@ class Information:
         self.evaluations += len(at)
         most = max(self.blocks.plan.part_numbers // (longest * self.features.dim), 1)
         found = [
-            _log_det(_gram(self.blocks.padded_there(some, longest, torch.float64) @ self.root)) for some in at.split(most)
+            log_det(gram(self.blocks.padded_there(some, longest, torch.float64) @ self.root)) for some in at.split(most)
         ]
         return torch.cat([gains for gains, _ in found]), torch.stack([sound for _, sound in found]).all()
 
@@ -137,22 +137,22 @@ class Information:
 _TOO_WIDE = "(the features' range is too wide for the prior): raise the prior or scale the features down"
 
 
-def _gram(W: Float[Tensor, "B t d"]) -> Float[Tensor, "B s s"]:
+def gram(W: Float[Tensor, "B t d"]) -> Float[Tensor, "B s s"]:
     """The smaller of W W^T and W^T W: both have the same log det(I + .)."""
     return W @ W.mT if W.shape[1] <= W.shape[2] else W.mT @ W
 
 
-def _log_det(G: Float[Tensor, "B s s"]) -> tuple[Float[Tensor, " B"], Bool[Tensor, ""]]:
+def log_det(G: Float[Tensor, "B s s"]) -> tuple[Float[Tensor, " B"], Bool[Tensor, ""]]:
     """log det(I + G) of each, and whether float64 could compute them all."""
     factor, failed = torch.linalg.cholesky_ex(G + torch.eye(G.shape[1], dtype=G.dtype, device=G.device))
     gains = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-    sound = (failed == 0).all() & torch.isfinite(gains).all() & ~_lost(G, factor)
+    sound = (failed == 0).all() & torch.isfinite(gains).all() & ~lost(G, factor)
     # In 1 + g a small g loses its digits; log det(I + G) = tr G - tr G^2 / 2 + ... keeps them.
     trace = G.diagonal(dim1=1, dim2=2).sum(1)
     return torch.where(trace < _SMALL, trace - G.square().sum((1, 2)) / 2, gains).clamp(min=0), sound
 
 
-def _lost(matrix: Float[Tensor, "*b d d"], factor: Float[Tensor, "*b d d"]) -> Bool[Tensor, ""]:
+def lost(matrix: Float[Tensor, "*b d d"], factor: Float[Tensor, "*b d d"]) -> Bool[Tensor, ""]:
     """Whether a pivot of a Cholesky factor is what cancellation left: hardly more than the rounding of what it was."""
     pivots, taken_from = factor.diagonal(dim1=-2, dim2=-1).square(), matrix.diagonal(dim1=-2, dim2=-1)
     return (pivots < 1e-13 * taken_from).any()
@@ -161,7 +161,7 @@ def _lost(matrix: Float[Tensor, "*b d d"], factor: Float[Tensor, "*b d d"]) -> B
 def inverse_root(V: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """R with R R^T = V^-1. O(d^3). Raises `ValueError` if float64 cannot factorise V."""
     factor, failed = torch.linalg.cholesky_ex(V)
-    if failed or _lost(V, factor):
+    if failed or lost(V, factor):
         largest = float(V.abs().max())
         raise ValueError(f"expected an information matrix that float64 can factorise, got {largest:.1e} in it {_TOO_WIDE}")
     identity = torch.eye(len(V), dtype=V.dtype, device=V.device)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fisherlib._door import checked
 from fisherlib.features import TokenFeatures
@@ -42,16 +43,17 @@ def nested(
     if len(given) != 1 or not next(iter(given.values())):
         raise ValueError(f"expected a list of budgets, examples= or tokens=, got {given}: give one of them")
     ((unit, budgets),) = given.items()
+    largest: dict[str, Any] = {unit: max(budgets)}
     rules = ("gain", "gain_per_token") if rule == "best" else (rule,)
     if unit == "examples" and rule == "best":
         raise ValueError("expected budgets of tokens for rule='best', got examples=: with these all rules are rule='gain'")
     made = []
     for by in rules:
         file = checkpoint if len(rules) == 1 or checkpoint is None else f"{checkpoint}.{by}"
-        made.append(select(features, **{unit: max(budgets)}, rule=by, checkpoint=file, **options))
+        made.append(select(features, **largest, rule=by, checkpoint=file, **options))
     whole = made[-1] if made[-1].objective > made[0].objective * (1 + TIE) else made[0]
     asked = {"rule_asked": "best, the better of two rules at the largest budget, without exchanges"} if len(made) > 1 else {}
-    return [_cut(whole, unit, budget, asked | {"nested_in": {unit: max(budgets)}}) for budget in budgets]
+    return [_cut(whole, unit, budget, asked | {"nested_in": largest}) for budget in budgets]
 
 
 def _cut(whole: Selection, unit: str, budget: float | int, noted: dict) -> Selection:
@@ -59,7 +61,8 @@ def _cut(whole: Selection, unit: str, budget: float | int, noted: dict) -> Selec
     paid = whole.costs if unit == "tokens" else whole.costs * 0 + 1
     if budget < paid[0] * (1 - TIE):
         raise ValueError(f"expected budgets that pay for the first pick ({paid[0]:g} {unit}), got {budget:g}: raise it")
+    asked: dict[str, Any] = {unit: budget}
     all_of_it = paid.sum() <= budget * (1 + TIE)
-    part = whole if all_of_it else whole.prefix(**{unit: budget})
+    part = whole if all_of_it else whole.prefix(**asked)
     bound = whole.upper_bound if budget == whole.settings["budget"][unit] else None
-    return replace(part, upper_bound=bound, settings={**part.settings, "budget": {unit: budget}, **noted})
+    return replace(part, upper_bound=bound, settings={**part.settings, "budget": asked, **noted})

@@ -158,11 +158,11 @@ def _bounds(label: Any, asked: Any, amount: float, unit: str) -> tuple[float, fl
             f"expected as quota of {label!r} a share from 0.0 to 1.0, a whole number of {unit}, or (floor, ceiling) of "
             f"these, got {asked!r:.60}: change quotas="
         )
-    low, high = (bound if bound is None or isinstance(bound, Integral) else float(bound) * amount for bound in pair)
+    scale = [1.0 if isinstance(bound, Integral) else amount for bound in pair]
+    low = 0.0 if pair[0] is None else float(pair[0]) * scale[0]
+    high = np.inf if pair[1] is None else float(pair[1]) * scale[1]
     if unit == "examples":  # to within one example: 0.25 of 10 is 2 or 3
-        low = None if low is None else float(np.floor(low + _SLACK * amount))
-        high = None if high is None else float(np.ceil(high - _SLACK * amount))
-    low, high = 0.0 if low is None else float(low), np.inf if high is None else float(high)
+        low, high = float(np.floor(low + _SLACK * amount)), float(np.ceil(high - _SLACK * amount))
     if low > high:
         raise ValueError(f"expected a floor below the ceiling of {label!r}, got {asked!r:.60}: change quotas=")
     return low, high
@@ -171,6 +171,5 @@ def _bounds(label: Any, asked: Any, amount: float, unit: str) -> tuple[float, fl
 def _is_bound(bound: Any) -> bool:
     if bound is None:
         return True
-    if isinstance(bound, (bool, np.bool_)) or not isinstance(bound, Real):
-        return False
-    return bool(bound >= 0 if isinstance(bound, Integral) else 0 <= bound <= 1)
+    number = isinstance(bound, Real) and not isinstance(bound, (bool, np.bool_))
+    return number and bool(bound >= 0 and (isinstance(bound, Integral) or bound <= 1))

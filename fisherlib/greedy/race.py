@@ -110,8 +110,9 @@ class Race:
 
     def _fits(self, left: float | Float[np.ndarray, " G"], at: Int[Tensor, " F"] | slice) -> Bool[Tensor, " F"]:
         """Whether the price of each is low enough, for it or for its group."""
-        most = left if self.group is None else send(np.asarray(left), self.device)[self.group[at]]
-        return self.price[at] <= most
+        if self.group is None:
+            return self.price[at] <= float(left)
+        return self.price[at] <= send(np.asarray(left), self.device)[self.group[at]]
 
     def _sample(self, candidates: Int[Tensor, " C"], size: int) -> Int[Tensor, " S"]:
         runners = candidates.cpu().numpy()

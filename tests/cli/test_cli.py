@@ -1,6 +1,8 @@
 """Does one command give a subset that can be defended, say what went wrong in one line, and end with the right code?"""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -163,16 +165,37 @@ def test_every_example_of_help_runs(command, monkeypatch):
         (f"{SELECT} --too-long cut", 1, "expected too_long 'error', 'drop' or 'truncate'"),
         ("select none.jsonl -m my-model -t 20", 1, "no such file; check the path"),
         ("select my.jsonl -m ./nowhere -t 20", 1, "no such folder; check the path"),
-        (f"{SELECT} -o my.jsonl", 12, "which no run of ours wrote"),
+        (f"{SELECT} -o theirs.jsonl", 12, "which no run of ours wrote"),
+        (f"{SELECT} -o my.jsonl --overwrite", 2, "expected to write to another file than the data"),
+        (f"{SELECT} -o folder.jsonl", 2, "expected --out to be a file, got folder.jsonl"),
+        ("select . -m my-model -t 20", 2, "expected to write outside the folder of the data"),
+        ("select my.reasons.jsonl -m my-model -t 20 -o my.jsonl", 2, "another file than the data, got my.reasons.jsonl"),
+        ("audit my.jsonl -m my-model -o my.jsonl", 2, "expected to write to another file than the data"),
+        ("forecast my.jsonl -m my-model -t 20 --plan my.jsonl", 2, "expected to write to another file than the data"),
+        ("extract . -m my-model -o features", 2, "expected to write outside the folder of the data"),
+        ("report subset.manifest.json -o my.jsonl", 2, "expected --out to be a .html file"),
+        (
+            f"{SELECT} -o subset.jsonl --group-by kind --quota a=.2 --quota a=.3",
+            2,
+            "one --quota for each group, got two of 'a'",
+        ),
+        (f"{SELECT} --columns prompt=id,prompt=kind", 2, "one column for each of ours in --columns, got one twice"),
+        (f"{SELECT} --group-by _source", 1, "got '_source': name one of ['id', 'prompt', 'response', 'kind']"),
+        (f"{SELECT} -t 1000000", 1, "expected --tokens of at most 902, all that there are, got 1,000,000: lower it"),
         ("explain my.jsonl", 1, "expected a manifest"),
         ("status none.jsonl", 1, "expected the record of a run"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_its_code(command, call, code, words):
+def test_what_is_wrong_is_said_in_one_line_with_its_code(command, here, call, code, words):
+    (here / "folder.jsonl").mkdir()
+    for name in ("theirs.jsonl", "my.reasons.jsonl"):
+        write(here / name, *rows(1))
+    data = (here / "my.jsonl").read_bytes()
     found, _, err = command(call)
     assert found == code and words in " ".join(err.split()), err
     own = [line for line in err.strip().splitlines() if not line.startswith("fisherlib: model: ")]
     assert code == 2 or (len(own) == 1 and "Traceback" not in err)
+    assert (here / "my.jsonl").read_bytes() == data
 
 
 # --- select ------------------------------------------------------------------------------------------------------------
@@ -250,6 +273,11 @@ def test_no_row_no_trust_no_room(command, here, model, monkeypatch):
     (here / "file").write_text("")
     code, _, err = command("select my.jsonl -m my-model -t 20 -o file/subset.jsonl")
     assert code == 1 and "expected to write file/subset.run.json, but File exists: free some space" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10}))
+        patch.setattr("torch.cuda.is_available", lambda: True)  # beside the CPU that was asked for
+        code, _, err = command(f"{SELECT} --device cpu")
+    assert code == 11 and "of memory for the weights, got 0.0 GB" in err
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Disk", (), {"free": 10}))
     code, _, err = command(SELECT)
     assert code == 11 and "of free disk for the features" in err
@@ -309,6 +337,56 @@ def test_a_forecast_says_what_it_measured_and_its_plan_is_done_exactly(command, 
     write(here / "my.jsonl", *rows(30))
     code, _, err = command("select --plan plan.json")
     assert code == 12 and "expected the rows that plan.json was made for" in err
+
+
+def test_nothing_is_said_beside_a_plan_and_an_edited_one_is_refused(command, here):
+    assert command("forecast my.jsonl -m my-model -t 200 -o subset.jsonl")[0] == 0
+    for more, named in (("--method fisher", "--method"), ("-o other.jsonl", "--out"), ("my.jsonl", "DATA")):
+        code, _, err = command(f"select --plan plan.json {more}")
+        assert code == 2 and f"got {named} beside it" in " ".join(err.split()) and not (here / "subset.jsonl").exists()
+    plan = record("plan.json")
+    for edited in (plan | {"arguments": "x"}, plan | {"data": None}, [], {}):
+        (here / "plan.json").write_text(json.dumps(edited))
+        code, _, err = command("select --plan plan.json")
+        assert code == 2 and "expected a plan of `fisherlib forecast`" in " ".join(err.split())
+
+
+def test_files_of_a_run_that_were_edited_are_no_fault_of_ours(command, here):
+    assert command(SELECT)[0] == 0
+    for name, edited, verb in (
+        ("subset.reasons.jsonl", '{"broken', "explain"),
+        ("subset.reasons.jsonl", "[]\n" * 40, "explain"),
+        ("subset.reasons.jsonl", "", "report"),
+        ("subset.jsonl", "{}\n", "explain"),
+        ("subset.run.json", "{}", "status"),
+        ("subset.run.json", '{"state": "running"}', "status"),
+    ):
+        kept = (here / name).read_text()
+        (here / name).write_text(edited)
+        code, _, err = command(f"{verb} {'subset.jsonl' if verb == 'status' else 'subset.manifest.json'}")
+        assert code == 1 and name in err and len(err.splitlines()) == 1 and "fault of ours" not in err
+        (here / name).write_text(kept)
+
+
+def test_a_changed_copy_does_not_hide_the_data_beside_the_manifest(command, here):
+    assert command(SELECT)[0] == 0
+    (here / "moved").mkdir()
+    for name in ("subset.manifest.json", "my.jsonl"):
+        (here / "moved" / name).write_bytes((here / name).read_bytes())
+    write(here / "my.jsonl", *rows(5))
+    assert command("replay moved/subset.manifest.json")[0] == 0
+
+
+def test_a_stdout_that_is_gone_is_named(here, monkeypatch, capsys):
+    from fisherlib.cli import session
+
+    full = io.StringIO()
+    full.flush = lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    monkeypatch.setattr("sys.stdout", full)
+    assert session.run(session.Session("select", {}), lambda at: at.result("a: line")) == 1
+    assert "expected to write stdout, but No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdout", None)
+    assert session.run(session.Session("select", {}), lambda at: at.result("a: line")) == 0
 
 
 def test_a_manifest_is_replayed_to_the_byte_or_says_what_differs(command, here, monkeypatch):

@@ -135,3 +135,21 @@ def test_the_certificate_is_rounded_down(selection):
     almost = replace(selection, upper_bound=selection.objective / 0.99999)
     assert "at least 99.99 % of the best" in repr(almost)
     assert json.loads(json.dumps(almost.certificate)) == almost.certificate
+
+
+def test_gains_of_narrow_features_at_once_are_those_one_by_one(monkeypatch):
+    """Empty examples, gains too small for a difference of log-determinants, and a part of the pool too."""
+    generator = torch.Generator().manual_seed(0)
+    blocks = [torch.randn(t, 5, generator=generator) * 10.0 ** -(t % 4 * 3) for t in (3, 0, 7, 1, 6, 5, 0, 2)]
+    features, order = fl.TokenFeatures.from_list(blocks), [6, 4, 0, 2, 7, 5, 1]
+    at_once = fl.score_selection(features, order)
+    monkeypatch.setattr("fisherlib.greedy.score._NARROW", 0)
+    one_by_one = fl.score_selection(features, order)
+    np.testing.assert_allclose(at_once.gains, one_by_one.gains, rtol=1e-9, atol=0)
+    assert at_once.gains[0] == 0 and len(fl.score_selection(features, []).gains) == 0
+
+
+def test_narrow_features_that_are_not_finite_are_refused_by_name():
+    features = fl.TokenFeatures.from_list([torch.ones(2, 3), torch.full((1, 3), float("nan")), torch.ones(1, 3)])
+    with pytest.raises(ValueError, match="expected finite features, got NaN or infinity in example 1"):
+        fl.score_selection(features, [0, 1])

@@ -144,7 +144,8 @@ def claims_04(r):
     assert all(0.75 < of["value"] < 1.25 for of in r["words"])
     assert r["shares"][1] < r["shares"][0]  # with noisy features the weights speak against the rare sentences
     assert min(r["spoilt"]) > 1.3 and r["spent"] > 0.3  # long outliers: the largest and the mean error are lost
-    assert r["plain"]["mean logit error"][0] > 1.3 and r["plain"]["mean KL"][-1] < 1  # certain predictions
+    logit, kl = r["plain"]["mean logit error"], r["plain"]["mean KL"]  # certain predictions: the tiny ridge, the wise one
+    assert logit[0] > 1.3 and kl[len(kl) // 2] < 0.95
     ours, placebo = ({of["level"]: of for of in r["map"]}[name] for name in ("FisherSFT", "placebo"))
     cells = {name: sum(of[kind] for kind in ("better", "tie", "worse")) for name, of in (("a", ours), ("b", placebo))}
     assert cells["a"] == cells["b"] and ours["better"] > placebo["better"]

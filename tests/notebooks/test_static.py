@@ -262,6 +262,8 @@ ALSO = {
     "log det": r"\\log\\det",
     "near-duplicate": "near-cop",
     "NLL held out": "held-out|held out",
+    "I-optimality": "I-optimal|I-criterion",
+    "paired difference": "paired",
     "positive semidefinite": "negative eigenvalue",
     "sigma0": "sigma_0",
 }

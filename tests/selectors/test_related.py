@@ -593,12 +593,17 @@ def test_methods_that_choose_alike_stand_together_in_the_figure():
     values[0, 2] = values[2, 0] = 0.8
     values[1, 3] = values[3, 1] = 0.5
     figure = fl.plotting.overlap(pd.DataFrame(values, names, names), "two pairs")
-    axis = next(axis for axis in figure.axes if axis.images and len(axis.texts) == 16)
-    shown = [label.get_text() for label in axis.get_xticklabels()]
+    (axis,) = figure.axes
+    shown, numbers = zip(*(label.get_text().split() for label in axis.get_yticklabels()), strict=True)
+    assert numbers == ("1", "2", "3", "4")
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "2", "3"]
     assert sorted(shown) == names and {frozenset(shown[:2]), frozenset(shown[2:])} == {frozenset("ac"), frozenset("bd")}
     order = [names.index(name) for name in shown]
-    assert [float(text.get_text()) for text in axis.texts] == values[np.ix_(order, order)].ravel().tolist()
-    assert [label.get_text() for label in axis.get_yticklabels()] == shown
+    below, ordered = np.tri(4, k=-1, dtype=bool), values[np.ix_(order, order)]  # each pair once
+    np.testing.assert_array_equal(axis.images[0].get_array().filled(np.nan), np.where(below, ordered, np.nan))
+    texts = {text.get_position(): text.get_text() for text in axis.texts}  # (column, row)
+    pairs = zip(*np.nonzero(below & (ordered > 0)), strict=True)
+    assert texts == {(column, row): f"{100 * ordered[row, column]:.0f}" for row, column in pairs} and len(texts) == 2
     values[0, 2] = 0.7
     for bad in (values, np.ones((1, 1)), 0.5 * np.ones((2, 2)), np.ones((2, 3))):
         with pytest.raises(ValueError, match="a symmetric table of at least two methods"):

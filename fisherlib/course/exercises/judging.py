@@ -17,7 +17,7 @@ def orders_by_chance(my_share) -> None:
 def prompts_needed(my_prompts) -> None:
     """How many prompts a judge needs to see v = 0.6: a judge that is always right, and one that is right at q = 0.75."""
     effects = np.array([(2 * q - 1) * 0.1 for q in (1, 0.75)])
-    attempt("what a weaker judge costs", my_prompts, (1.96 / 2 / effects) ** 2, atol=1)
+    attempt("what a weaker judge costs", my_prompts, (1.96 / 2 / effects) ** 2, atol=1.0)
 
 
 def blind_rule(my_rule, speeches: Mapping[str, Sequence[str]]) -> None:

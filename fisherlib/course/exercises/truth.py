@@ -4,6 +4,7 @@ from functools import partial
 
 from fisherlib.course import synthetic
 from fisherlib.course.notebook import attempt
+from fisherlib.course.synthetic.methods import Method
 from fisherlib.greedy import select
 from fisherlib.selectors import uniform
 
@@ -12,7 +13,7 @@ def _fisher_sft(rows, features, *, seed=0, **budget):
     return select(features, dtype="float64", **budget)
 
 
-_TWO = {"FisherSFT": _fisher_sft, "uniform": uniform}
+_TWO: dict[str, Method] = {"FisherSFT": _fisher_sft, "uniform": uniform}
 
 
 def _problem(seed, pool=synthetic.isotropic, sentences=60):

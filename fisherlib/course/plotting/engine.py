@@ -90,11 +90,11 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
         off = place - places
         beside = (np.abs(off) < (1.0, 0.12)).all(1) & (off != 0).any(1)  # names that would touch: one up, one down
         where: dict[str, Any] = {"xytext": (9 if right else -9, 0), "ha": "left" if right else "right", "va": "center"}
-        if rate > 0.95 * peaks.get(precision, np.inf):  # on its roof
-            where = {"xytext": (0, -14), "ha": "center", "va": "center"}
-        elif beside.any():
+        if beside.any():
             up = np.sign(off[beside].sum(0) @ (1e-3, 1))
             where = {"xytext": (0, 14 * up), "ha": "center", "va": "center"}
+        elif rate > 0.95 * peaks.get(precision, np.inf):  # on its roof
+            where = {"xytext": (0, -14), "ha": "center", "va": "center"}
         axis.annotate(name, (x, rate), textcoords="offset points", color=_INK, fontsize=10, **where)
     lowest = min(rate for _, rate, _ in points.values())
     axis.set(title=title, xlabel="FLOP per byte", ylabel="GFLOP/s", ylim=(lowest / 3, high), xlim=(line[0], line[-1]))
@@ -113,7 +113,7 @@ def race_times(seconds: Mapping[str, float], gains: Mapping[str, int], ours: str
     for row, name in enumerate(names):
         shade = colour("FisherSFT") if name == ours else GREY
         axis.plot(seconds[name], row, "o", color=shade, mfc="white" if name in extrapolated else shade, mew=2, ms=10)
-        left = seconds[name] > 30 * min(seconds.values())
+        left = seconds[name] > 12 * min(seconds.values())
         axis.annotate(
             f"{seconds[name]:,.1f} s, {gains[name]:,} gains",
             (seconds[name], row),

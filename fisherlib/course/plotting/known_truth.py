@@ -1,9 +1,11 @@
 """Figures of notebook 04."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from fisherlib.course.plotting.house import GREY, PAGE, colour, plain_ticks
 from fisherlib.course.plotting.intervals import Mark, dots_and_intervals
@@ -26,7 +28,12 @@ def predicted_and_measured(predicted: np.ndarray, measured: np.ndarray, title: s
         axis.loglog(predicted[part], measured[part], "o", ms=4, alpha=0.5, mew=0, color=shade)
         side = predicted[part].min() if name == "rare sentences" else predicted[part].max()
         at, where = (side, np.exp(np.log(measured[part]).mean())), -8 if name == "rare sentences" else 8
-        text = {"textcoords": "offset points", "color": shade, "va": "center", "ha": "right" if where < 0 else "left"}
+        text: dict[str, Any] = {
+            "textcoords": "offset points",
+            "color": shade,
+            "va": "center",
+            "ha": "right" if where < 0 else "left",
+        }
         axis.annotate(name, at, (where, -2 * where), **text)
     ends = [predicted.min(), predicted.max()]
     axis.plot(ends, ends, color="black", lw=1)
@@ -87,9 +94,8 @@ def error_curves(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str, *,
     return figure
 
 
-def _apart(values: Sequence[float], gap: float) -> np.ndarray:
+def _apart(values: Float[np.ndarray, " L"], gap: float) -> Float[np.ndarray, " L"]:
     """The values moved apart until neighbours have this gap, as little as that needs: for labels in a column."""
-    values = np.asarray(values, dtype=float)
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(values))
     level, blocks = values[order] - steps, []

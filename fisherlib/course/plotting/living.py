@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, bundle, in_few_colours, shown_size
 
+Numbers = Sequence[Any] | np.ndarray | torch.Tensor
 _LIMIT = 120_000  # bytes of a bundle: the film is in it twice
 _DPIS = (144, 96)  # the sharper one if it is light enough; a still picture has 192
 _SHADES = 32
@@ -126,7 +128,7 @@ def _page(script: str, data: Mapping[str, Any], alt: str) -> str:
 
 
 def _plain(value):
-    if isinstance(value, np.generic | np.ndarray):
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         return value.tolist()
     raise TypeError(f"expected numbers, strings, lists or dicts to draw, got {type(value).__name__}")
 

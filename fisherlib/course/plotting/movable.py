@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fisherlib.course.plotting.house import COLOURS, ellipse
-from fisherlib.course.plotting.living import Living, living
+from fisherlib.course.plotting.living import Living, Numbers, living
 
 _ACROSS, _UP = 2.6, 2.1  # how far the axes go; they stand still, so that an ellipse that shrinks looks smaller
 
@@ -74,7 +74,7 @@ draw();
 """
 
 
-def movable(points: np.ndarray, chosen: Sequence[int], prior: float = 0.0) -> Living:
+def movable(points: np.ndarray, chosen: Numbers, prior: float = 0.0) -> Living:
     """Points [n, 2], those `chosen` filled, and the ellipse of V = prior I + X^T X: touch one to choose it, drag to move it.
 
     Beside each other point stands its gain log(1 + x^T V^-1 x); greedy's next pick has a ring. Below stand log det V, the

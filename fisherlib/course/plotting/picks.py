@@ -1,11 +1,12 @@
 """Living pictures of notebook 02: one lazy pick, the certificate that closes, what a pick takes from the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from fisherlib.course.plotting.house import COLOURS
-from fisherlib.course.plotting.living import Living, living
+from fisherlib.course.plotting.living import Living, Numbers, living
 
 _BLUE, _BROWN, _PALE = COLOURS["FisherSFT"], COLOURS["uniform"], "#B9D6EA"
 _FIRST = 8  # picks that a hand can follow
@@ -57,7 +58,7 @@ start();
 """
 
 
-def living_lazy(gains: np.ndarray) -> Living:
+def living_lazy(gains: np.ndarray | torch.Tensor) -> Living:
     """One bar for each example, as tall as its last known gain; a button checks the tallest until one stays: it is picked.
 
     `gains` [picks, examples]: row k holds everybody's true gain once greedy's first k picks are known, as
@@ -129,7 +130,7 @@ draw(data.at);
 
 
 def living_certificate(
-    sizes: Sequence[int], reached: Sequence[float], bounds: Mapping[str, Sequence[float]], at: int | None = None
+    sizes: Numbers, reached: Numbers, bounds: Mapping[str, Numbers], at: int | np.integer | None = None
 ) -> Living:
     """The gap between what greedy reached and two upper bounds, for a number of picks that a slider chooses.
 
@@ -217,7 +218,7 @@ draw();
 """
 
 
-def living_gains(points: np.ndarray, prior: float = 1.0, picks: Sequence[int] = ()) -> Living:
+def living_gains(points: np.ndarray | torch.Tensor, prior: float = 1.0, picks: Numbers = ()) -> Living:
     """Touch any of the points [n, 2]: what picking it takes from the gain log(1 + x^T V^-1 x) of all the others.
 
     V = prior I plus x x^T of each pick. How full a circle is shows what is left of its first gain; the darker the field,
@@ -233,7 +234,7 @@ def living_gains(points: np.ndarray, prior: float = 1.0, picks: Sequence[int] = 
     return living(frames, _GAINS, {"points": points, "prior": prior, "reach": reach}, alt)
 
 
-def _gain(x: np.ndarray, V: np.ndarray) -> np.ndarray:
+def _gain(x: np.ndarray, V: np.ndarray):
     return np.log1p(np.einsum("...i,ij,...j", x, np.linalg.inv(V), x))
 
 

@@ -1,11 +1,12 @@
 """The living picture of notebook 01: a temperature, and what it does to probabilities, bounds and ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from fisherlib.course.plotting.house import COLOURS, GREY, ellipse
-from fisherlib.course.plotting.living import Living, living
+from fisherlib.course.plotting.living import Living, Numbers, living
 
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
 
@@ -56,10 +57,10 @@ draw(data.at);
 
 
 def living_softmax(
-    scales: Sequence[float],
-    probabilities: np.ndarray,
-    bounds: Mapping[str, Sequence[float]],
-    agreement: Sequence[float],
+    scales: Numbers,
+    probabilities: np.ndarray | torch.Tensor,
+    bounds: Mapping[str, Numbers],
+    agreement: Numbers,
     at: float = 1.0,
     names: tuple[str, str] = ("log det V", "log pdet H"),
 ) -> Living:

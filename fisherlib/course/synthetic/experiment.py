@@ -114,14 +114,14 @@ def by_metric(found: Mapping[str, pd.DataFrame], metrics: Mapping[str, str] | No
     return {name: {row: rows[row] for row in order} for name, rows in tables.items()}
 
 
-def verdicts(curves: pd.DataFrame, **coordinates: float | str) -> pd.DataFrame:
+def verdicts(curves: pd.DataFrame, **coordinates: float | int | str) -> pd.DataFrame:
     """`versus` for all three metrics, in one table with a column `metric` and one for each coordinate: cells of a map."""
     names = {"max": "max error", "mean": "mean error", "kl": "mean KL"}
     return pd.concat(versus(curves, m).assign(metric=name, **coordinates) for m, name in names.items())
 
 
 def one_at_a_time(
-    make_problem: Callable[..., Problem], changes: Mapping[str, Mapping], n: int, **options: float
+    make_problem: Callable[..., Problem], changes: Mapping[str, Mapping], n: int, **options
 ) -> dict[str, pd.DataFrame]:
     """`error_curves` of size n for FisherSFT, its trace-weighted form and uniform, for each change of `make_problem`.
 
@@ -130,7 +130,7 @@ def one_at_a_time(
     found = {}
     for name, change in changes.items():
         noise = change.get("noise", 0.0)
-        methods = {
+        methods: dict[str, Method] = {
             "FisherSFT": fisher_sft(noise=noise),
             "uniform": uniform,
             "FisherSFT, trace-weighted": fisher_sft("trace", noise=noise),
@@ -144,8 +144,8 @@ def crossed(
     make_problem: Callable[..., Problem],
     methods: Mapping[str, Method],
     sizes: Sequence[int],
-    grid: Mapping[str, Sequence[float]],
-    **options: float,
+    grid: Mapping[str, Sequence[float | int]],
+    **options,
 ) -> pd.DataFrame:
     """`verdicts` of one experiment for each combination of the values in `grid`, which are arguments of `make_problem`.
 
