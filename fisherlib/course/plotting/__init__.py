@@ -29,7 +29,7 @@ from fisherlib.course.plotting.known_truth import error_curves, predicted_and_me
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
-from fisherlib.course.plotting.quickstart import comparison, information_curves, uncertainty_ellipses
+from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
@@ -48,6 +48,7 @@ __all__ = [
     "copies",
     "coverage",
     "designs",
+    "draw_by_draw",
     "error_curves",
     "error_estimates",
     "evaluation_raster",
