@@ -86,9 +86,7 @@ LINES = {
         **{f"system {value!r}": J(GOOD | {"system": value}) for value in (3, ["x"], {"a": 1})},
         **{f"text {value!r}": J({"text": value}) for value in (3, "", "  ", None, ["x"], {"a": 1}, True)},
         **{f"messages {value!r}": J({"messages": value}) for value in ("x", 3, {}, [1], ["x"], [[]], [{}], [None], True)},
-        **{
-            f"content {value!r}": chat(USER, SAID | {"content": value}) for value in (3, [{"text": "y"}], {"a": 1}, "", "  ")
-        },
+        **{f"content {value!r}": chat(USER, SAID | {"content": value}) for value in (3, [{"a": "y"}], {"a": 1}, "", "  ")},
         **{f"role {value!r}": chat(USER, SAID | {"role": value}) for value in (3, None, "gpt", ["assistant"])},
         "no role": chat({"content": "x"}, SAID),
         "no content": chat({"role": "user"}, SAID),
@@ -108,6 +106,7 @@ LINES = {
         "spaces around": f"  \t{J(GOOD)}  ",
         "a column more": J(GOOD | {"id": 7}),
         "another shape": J({"text": "c"}),
+        "content in parts": chat(USER, SAID | {"content": [{"text": "y"}]}),
     },
     "either": {
         "both shapes": J(GOOD | {"messages": [USER, SAID]}),
@@ -132,7 +131,6 @@ WHOLE = {
         "only BOM": b"\xef\xbb\xbf",
         "an array": J(things.PAIRS).encode(),
         "indented": J(GOOD, indent=1).encode(),
-        "gzip": gzip.compress(lines(things.PAIRS), mtime=0),
         "zeros": bytes(1000),
         "carriage returns": lines(things.PAIRS).replace(b"\n", b"\r"),
         "csv": b"prompt,response\na,b\n",
@@ -142,6 +140,7 @@ WHOLE = {
     "right": {
         "BOM": b"\xef\xbb\xbf" + ACCENTS,
         "CRLF": ACCENTS.replace(b"\n", b"\r\n"),
+        "gzip": gzip.compress(lines(things.PAIRS), mtime=0),
         "no last newline": ACCENTS[:-1],
         "blank lines": ACCENTS.replace(b"\n", b"\n\n \n"),
         "a long line": lines([GOOD, {"text": "word " * 400_000}]),

@@ -213,7 +213,7 @@ def test_a_study_goes_on_from_its_committed_tables(small, tmp_path):
 def test_the_features_of_an_earlier_layer_choose_but_do_not_train(small, tmp_path):
     rows = [Row("clean", "head", method, 0, tokens=150) for method in ("layer_0", "fisher_per_token")]
     table = run_rows(rows, small, tmp_path, progress=False)
-    assert table["information"][0] <= table["information"][1]  # both are measured on the last layer's features
+    assert table["information"][0] <= table["information"][1] * (1 + 1e-9)  # both are measured on the last layer's features
     bench = Bench(small, tmp_path)
     bench.load("clean", 0)
     early = bench.early_features("layer_0").values

@@ -73,7 +73,7 @@ def show(thing) -> None:
     if private:
         raise ValueError(f"expected a public function, got {thing.__qualname__}: write a small version of it instead")
     lines, first = inspect.getsourcelines(thing)
-    where = f"{Path(inspect.getsourcefile(thing) or '').relative_to(ROOT).as_posix()}, line {first}"
+    where = f"{Path(inspect.getsourcefile(inspect.unwrap(thing)) or '').relative_to(ROOT).as_posix()}, line {first}"
     source = "".join(lines)
     folded = (
         f"<details><summary><code>{where}</code></summary>"

@@ -1,7 +1,7 @@
 """Figures of notebook 00."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from fisherlib.course.plotting.house import GREY, colour, ellipse
 from fisherlib.greedy import Selection
 
 
+@runtime_checkable
 class Difference(Protocol):
     """A mean, its interval and its verdict: an `Interval` of fisherlib, or a row of the study's verdicts."""
 
@@ -109,7 +110,7 @@ def _pools(means: Mapping[str, Mapping[str, Difference]], title: str, key: str):
     return figure, rows
 
 
-def _interval(axis, y: float, value: Difference, shade: str, marker: str, size: float) -> None:
+def _interval(axis, y: float, value: Difference, shade: str, marker: str, size: float | int) -> None:
     inside = "white" if value.verdict == "tie" else shade
     axis.plot([value.low, value.high], [y, y], color=shade, lw=2, solid_capstyle="round")
     axis.plot(value.mean, y, marker, color=shade, mfc=inside, ms=size, mew=1.5)
