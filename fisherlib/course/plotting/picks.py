@@ -109,7 +109,7 @@ const {sizes, reached, bounds, names} = data, last = sizes.length - 1;
 const svg = canvas(480, 340), area = [52, 30, 470, 290], best = sizes.map((_, k) => Math.min(...bounds.map(b => b[k])));
 const {x, y} = axes(svg, area, [0, sizes[last], "examples picked"], [0, 1.6 * reached[last], "information (nats)"]);
 const inside = clipped(svg, area), along = (values, ks) => points(ks.map(k => [x(sizes[k]), y(values[k])]));
-const all = sizes.map((_, k) => k), shades = [brown, pink];
+const all = sizes.map((_, k) => k), shades = [brown, purple];
 put(inside, "polygon", {fill: "#e6e6e6", points: along(reached, all) + " " + along(best, [...all].reverse())});
 bounds.forEach((values, k) => line(inside, {stroke: shades[k], "stroke-dasharray": "7 4", points: along(values, all)}));
 line(inside, {stroke: blue, points: along(reached, all)});
