@@ -43,7 +43,7 @@ def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarr
     )
     every = np.concatenate([pair for stages in clouds.values() for pair in stages.values()], axis=1)
     every = every[:, (np.isfinite(every[0])) & (every[1] > 0)]  # what a logarithm can show
-    ends, low = np.array([every[0].min() / 4, every[0].max() * 4]), every[1].min() / 30
+    ends, low = np.array([every[0].min() / 4, every[0].max() * 4]), every[1].min() / 200
     for axis, (precision, stages) in zip(axes[:, 0], clouds.items(), strict=True):
         foot = min(np.quantile(y, 0.02) for _, y in stages.values())
         last = np.zeros(len(stages))  # the estimate at which each row of names ends
@@ -101,9 +101,9 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
     for name, (x, rate, precision) in points.items():
         beside: dict[str, Any] = {"xytext": (0, 0), "textcoords": "offset points", "path_effects": white}
         label = axis.annotate(name, (x, rate), color=colour(precision), fontsize=10, va="center", **beside)
-        for (across, side), up in product(((9, "left"), (-9, "right"), (0, "center")), (0, -9, 9, -18, 18, -30, 30)):
+        for up, (across, side) in product((0, -9, 9, -18, 18, -30, 30), ((9, "left"), (-9, "right"), (0, "center"))):
             label.set(position=(across, up), ha=side)
-            box = label.get_window_extent()
+            box = label.get_window_extent().padded(3)
             if not box.count_overlaps(boxes) and frame.x0 < box.x0 and box.x1 < frame.x1:
                 break
         boxes.append(label.get_window_extent())
