@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -76,4 +77,5 @@ def test_a_run_goes_on_where_it_was_and_writes_a_table(tmp_path, monkeypatch, ca
     keep_learning.main(arguments)
     assert capsys.readouterr().out.count("seed 0") == 1
     about = json.loads((tmp_path / "table" / "about.json").read_text())
+    assert len(pd.read_json(tmp_path / "table" / "rows.json")) == 4
     assert about["rows"] == about["rows_wanted"] == 4 and about["settings"]["window"] == 16

@@ -259,8 +259,8 @@ def write(folder: Path, results: Path, plan: Plan, wanted: list) -> None:
     done = [path for row in wanted if (path := _file(folder, *row)).exists()]
     table = pd.DataFrame([json.loads(path.read_text()) for path in done])
     results.mkdir(parents=True, exist_ok=True)
-    with replacing(results / "rows.parquet", alone=True) as scratch:
-        table.to_parquet(scratch, compression="zstd", index=False)
+    with replacing(results / "rows.json", alone=True) as scratch:  # the parquet files beside are tables of the other study
+        table.to_json(scratch, orient="records", indent=1, double_precision=6)
     about = {
         "command": ".venv/bin/python -m fisherlib.course.study.keep_learning",
         "rows": len(table),
