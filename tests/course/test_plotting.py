@@ -123,10 +123,14 @@ def test_a_tie_is_hollow_in_each_of_them():
 @pytest.mark.parametrize("near", [False, True])
 def test_names_in_the_roofline_touch_neither_dots_nor_each_other(near):
     """Also where three steps and three roofs are nearly as high; each roof has a dotted line at its corner."""
-    peaks = {"float64": 26, "float32": 29 if near else 54, "bfloat16": 24 if near else 13}
-    points = {f"64 in {name}": (100 * 2**k, 24 if near else 0.9 * peaks[name], name) for k, name in enumerate(peaks)}
-    points |= {"one gain": (5.4, 21, "float64"), "root's update": (4.4, 19, "float64"), "definition": (9.6, 15, "float64")}
-    figure = fl.plotting.roofline(peaks, 6, points, "a title")
+    peaks = {"float64": 26.0, "float32": 29.0 if near else 54.0, "bfloat16": 24.0 if near else 13.0}
+    points = {f"64 in {name}": (100.0 * 2**k, 24.0 if near else 0.9 * peaks[name], name) for k, name in enumerate(peaks)}
+    points |= {
+        "one gain": (5.4, 21.0, "float64"),
+        "root's update": (4.4, 19.0, "float64"),
+        "definition": (9.6, 15.0, "float64"),
+    }
+    figure = fl.plotting.roofline(peaks, 6.0, points, "a title")
     figure.canvas.draw()
     (axis,) = figure.axes
     assert sorted(line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":") == sorted(
