@@ -349,8 +349,8 @@ def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monke
     """A judge of the environment takes the place of the local one; its key goes into requests and nowhere else."""
     secret = "sk-sentinel-51c2aa07"
 
-    def points(text):  # it passes the examination, so that it is asked about the arms too
-        return text[:1].isupper() + (text[-1:] in ".!?") - fl.judging.self_repetition(text)
+    def points(text):  # it passes the examination, so that it is asked about the arms too; a loop has few different words
+        return text[:1].isupper() + (text[-1:] in ".!?") + len(set(text.split())) / max(len(text.split()), 1)
 
     with fl.judging.rule_server(lambda a, b: "A" if points(a) > points(b) else "B", "from-outside") as judge:
         monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)
