@@ -51,12 +51,14 @@ def claims_00(r):
     assert r["advised"]["with copies"] == "MinHash + uniform" and r["written"] in arms
     naive, lazy = r["looks"]
     assert lazy < naive
+    bends = fl.study.verdicts.bends(fl.study.verdicts.load(), tokens=2000)  # near the border the study has ties and wins
+    assert set(bends["verdict"][(bends["bend"] - 1.1).abs() < 0.02]) == {"tie", "better"}
 
 
 def claims_00_solutions(r):
     assert 0 < r["second"] < r["first"] / 2  # a copy after the original
     assert r["tokens_of_picks"] > r["tokens_of_pool"] and r["correlation"] > 0.95
-    assert r["near_copies"] == 0.8
+    assert r["near_copies"] == 0.9
 
 
 def claims_02(r):
