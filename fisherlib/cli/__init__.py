@@ -5,7 +5,9 @@ or a quota was not met, 10 no row can be used, 11 it does not fit, 12 files of a
 """
 
 import importlib
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -284,13 +286,20 @@ def _planned(plan: Path, given: dict[str, Any], beside: list[str]) -> dict[str, 
     return said["arguments"] | {name: given[name] for name in ("format", "debug")} | {"plan": str(plan)}
 
 
+def _terminated(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """The door of the command. Ends the process with the code of what was done."""
+    """The door of the command. Ends the process with the code of what was done. SIGTERM ends it as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():  # before all that takes time: PyTorch is not imported yet
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
     except typer.TyperException as error:  # wrong usage
         getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2
     except (typer.Abort, KeyboardInterrupt):
+        print("fisherlib: interrupted; the same command goes on from what is kept", file=sys.stderr)
         code = 130
     sys.exit(code or 0)

@@ -79,7 +79,6 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     with session.step("load the tokenizer"):
         tokenizer, most = load_tokenizer(given["model"])
     found = candidates(session, given, tokenizer, most)
-    write_reasons(found, beside(out, "skipped.jsonl"))
     session.said["fingerprints"] = {"data": found.data}
     if given.get("plan"):
         check_plan(Path(given["plan"]), found)
@@ -88,6 +87,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     check_rows(given, found)
     model, tokenizer = opened(session, given)
     features = extracted(session, given, model, tokenizer, found, work / "features")
+    write_reasons(found, beside(out, "skipped.jsonl"))  # now that the files are known to be ours
     session.said["fingerprints"]["model"] = model_words(model, features)
     start = seen(session, given, model, tokenizer, work)
     made = []
