@@ -25,6 +25,10 @@ app = typer.Typer(
     "10 no row can be used, 11 it does not fit, 12 files of another run, 130 interrupted (the same command goes on).",
 )
 
+_OF_QUOTA = (
+    "What a group gets of the budget: code=0.2 (a share), code=0.1:0.5 (at least, at most), code=0.1: or code=:0.5 "
+    "(only one of them), code=4000 (above 1: tokens). May be repeated. Or pool: each group as the data have it."
+)
 Data = Annotated[list[str], typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")]
 MayData = Annotated[
     list[str] | None, typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")
@@ -43,7 +47,7 @@ Memory = Annotated[float | None, typer.Option(help="Gigabytes to select with.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 Seen = Annotated[str | None, typer.Option(help="Rows that were trained on already: they count as known.")]
 GroupBy = Annotated[str | None, typer.Option(help="The column that says which group a row is of.")]
-Quota = Annotated[list[str] | None, typer.Option(help="A group's share of the budget: code=0.2. May be repeated.")]
+Quota = Annotated[list[str] | None, typer.Option(help=_OF_QUOTA, metavar="GROUP=SHARE")]
 End = Annotated[float | None, typer.Option("--stop", help="End when a pick gains less than this share of the first.")]
 Work = Annotated[Path | None, typer.Option(help="Where features and half-done work are kept (default: beside --out).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an --out that no run of ours wrote.")]

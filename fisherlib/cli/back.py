@@ -18,7 +18,7 @@ from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
-from fisherlib.text import encode, load_pool
+from fisherlib.text import check_same_rows, encode, load_pool
 
 _CLOSE = 1e-9  # relative: gains of one selection on one machine, in another order of summation
 
@@ -55,10 +55,7 @@ def reasons_in(path: Path, selection: Selection, most: int | None = None) -> lis
 def status_command(session: Session, given: dict[str, Any]) -> None:
     """How far a run is, or how it ended."""
     out = Path(given["out"])
-    record = out if out.name.endswith("run.json") else beside(out, "run.json")
-    if not record.exists() and (of_features := out.with_name(f"{out.name}.run.json")).exists():
-        record = of_features
-    run = read_json(record, "the record of a run")
+    run = read_json(record := _record_of(out), "the record of a run")
     kinds = {"state": str, "command": str, "pid": int, "steps": list, "arguments": dict}
     if not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         raise Stop(FAILED, f"expected the record of a run, got something else in {record}: check the path")
@@ -76,6 +73,15 @@ def status_command(session: Session, given: dict[str, Any]) -> None:
         progress = {"done": info["done"], "examples": info["examples"]}
         session.result(f"features: {info['done']:,} of {info['examples']:,} rows")
     session.event("summary", state=state, steps=steps, features=progress, got=run.get("got"), error=run.get("error"))
+
+
+def _record_of(out: Path) -> Path:
+    """The record of the run that wrote a subset, one of several (subset.300.jsonl) or a folder of features."""
+    if out.name.endswith("run.json"):
+        return out
+    record, whole = beside(out, "run.json"), out.with_name(f"{Path(out.stem).stem}{out.suffix}")
+    others = [out.with_name(f"{out.name}.run.json"), *([beside(whole, "run.json")] if out.exists() else [])]
+    return next((path for path in (record, *others) if path.exists()), record)
 
 
 def _features_of(run: dict) -> Path | None:
@@ -120,7 +126,7 @@ def explain_command(session: Session, given: dict[str, Any]) -> None:
     if why.get("nearest") in earlier:
         near = earlier[why["nearest"]]
         session.result(f"nearest earlier pick: {near['pick']}: {_place(near)}, cosine {why['cosine']:.2f}")
-    tokenizer, most = load_tokenizer(run["command"]["model"])
+    tokenizer, most = load_tokenizer(_as_then(run, manifest, data=False)["model"])
     columns = parsed_columns(run["command"]["columns"])
     rows = load_pool(subset, test_fraction=0, shape=run["command"]["shape"], columns=columns).train
     options = {"turns": run["command"]["turns"], "too_long": "truncate", "max_tokens": most}
@@ -161,12 +167,13 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise Stop(USAGE, f"expected --out to be a .html file, got {str(out)!r}: rename it")
     selection, run = loaded(manifest)
-    command = run["command"] | {"data": _found_again(run, manifest)}
+    command = _as_then(run, manifest)
     tokenizer, most = load_tokenizer(command["model"])
     found = candidates(session, command, tokenizer, most)
     more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
     if (folder := work_folder(command) / "features").is_dir():
         more["features"] = TokenFeatures.load(folder)
+        check_same_rows(found.rows, more["features"].provenance)
     else:
         session.hint(f"without features, which were in {folder}: lengths are in letters")
     if (file := _stem(manifest, "reasons.jsonl")).exists():
@@ -187,7 +194,7 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
     """Do a run again and compare. Raises `Stop` with what differs."""
     manifest = Path(given["manifest"])
     selection, run = loaded(manifest)
-    command = run["command"] | {"data": _found_again(run, manifest), "overwrite": True}
+    command = _as_then(run, manifest) | {"overwrite": True}
     with tempfile.TemporaryDirectory(prefix="fisherlib-replay-") as scratch:
         work = Path(given["work"]) if given["work"] else Path(scratch) / "work"
         tokenizer, most = load_tokenizer(command["model"])
@@ -237,6 +244,17 @@ def _changed(run: dict, session: Session) -> list[tuple[str, str]]:
         if name != "python":
             session.said["versions"][name] = importlib.metadata.version(name)
     return [(name, then) for name, then in run["versions"].items() if session.said["versions"].get(name) != then]
+
+
+def _as_then(run: dict, manifest: Path, *, data: bool = True) -> dict[str, Any]:
+    """The arguments of a run, with paths that hold here: it may have been run in another folder, or been moved since."""
+    command = run["command"] | {"out": str(_stem(manifest, Path(run["command"]["out"]).suffix.removeprefix(".")))}
+    work = run["command"]["work"] or work_folder(run["command"]).name  # beside the output, where none was named
+    for name, said in (("work", work), ("model", command["model"]), ("seen", command["seen"])):
+        if said is not None:
+            beside_it, then = manifest.parent / said, Path(run.get("folder", "."), said)
+            command[name] = str(next((path for path in (beside_it, then) if path.exists()), said))
+    return command | ({"data": _found_again(run, manifest)} if data else {})
 
 
 def _found_again(run: dict, manifest: Path) -> list[str]:

@@ -148,8 +148,9 @@ class Session:
                 lock.acquire()
             except Timeout:
                 raise Stop(
-                    FOREIGN, f"expected files that nobody else writes, but another command writes {record} now: wait for it, "
-                    "or give another --out"
+                    FOREIGN,
+                    f"expected files that nobody else writes, but another command writes {record} now: wait for it, "
+                    "or give another --out",
                 ) from None
             self._before = record.read_bytes() if record.is_file() else None
         self.record, self._lock = record, lock
