@@ -44,6 +44,7 @@ __all__ = [
     "selectors",
     "recipe",
     "fine_tune",
+    "objectives",
     "fit_heads",
     "held_out_nll",
     "HeldOut",
@@ -70,6 +71,7 @@ _WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
 # The last two are where committed notebooks look for them.
 _ROOMS = {
     **{name: name for name in ("fisher", *_NAMES)},
+    "objectives": "training.objectives",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",
