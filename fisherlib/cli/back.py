@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fisherlib._files import first_line
+from fisherlib.assets import AssetError
 from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
 from fisherlib.cli.methods import beside, groups_of, selected
@@ -18,7 +20,7 @@ from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
-from fisherlib.text import check_same_rows, encode, load_pool
+from fisherlib.text import check_same_rows, encode, heat, load_pool
 
 _CLOSE = 1e-9  # relative: gains of one selection on one machine, in another order of summation
 
@@ -126,28 +128,41 @@ def explain_command(session: Session, given: dict[str, Any]) -> None:
     if why.get("nearest") in earlier:
         near = earlier[why["nearest"]]
         session.result(f"nearest earlier pick: {near['pick']}: {_place(near)}, cosine {why['cosine']:.2f}")
-    tokenizer, most = load_tokenizer(_as_then(run, manifest, data=False)["model"])
-    columns = parsed_columns(run["command"]["columns"])
-    rows = load_pool(subset, test_fraction=0, shape=run["command"]["shape"], columns=columns).train
-    options = {"turns": run["command"]["turns"], "too_long": "truncate", "max_tokens": most}
-    (example,) = encode(rows.select([given["pick"] - 1]), tokenizer, **options)
-    ids = [i for i, counts in zip(example.input_ids, example.is_response, strict=True) if counts]
-    texts = [tokenizer.decode([i]) for i in ids]
-    if len(texts) == len(why["tokens"]):
-        session.result(f"tokens: {heat(texts, why['tokens'])}")
-        top = sorted(zip(why["tokens"], texts, strict=True), key=lambda pair: -pair[0])[:5]
-        session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
-    session.event("summary", **why, texts=texts)
+    try:
+        spans = _heat(session, run, manifest, subset, why)
+    except (ValueError, OSError, AssetError) as error:
+        spans = [(f"token {k + 1}", gain) for k, gain in enumerate(why["tokens"])]
+        session.hint(f"without the text of the tokens, by number: {first_line(error)}")
+    else:
+        session.result(f"tokens: {marked(spans)}")
+        session.hint("marked: ⟦what added more than half as much as the most⟧, [more than a quarter]; given those before it")
+    top = sorted(((gain, text) for text, gain in spans if gain is not None), key=lambda pair: -pair[0])[:5]
+    session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
+    session.event("summary", **why, texts=[text for text, gain in spans if gain is not None])
 
 
-def heat(texts: list[str], gains: list[float]) -> str:
-    """A text whose tokens are marked by what they brought: ⟦most⟧, [some], and the others as they are."""
-    most = max(gains, default=0.0)
-    marked = []
-    for text, gain in zip(texts, gains, strict=True):
-        left, right = ("⟦", "⟧") if gain > most / 2 else ("[", "]") if gain > most / 4 else ("", "")
-        marked.append(f"{left}{text}{right}" if most > 0 else text)
-    return "".join(marked).replace("\n", "⏎")
+def _heat(session: Session, run: dict, manifest: Path, subset: Path, why: dict) -> list[tuple[str, float | None]]:
+    """The text of a pick, with what each part added. Raises if the subset or the tokenizer is not at hand."""
+    command = _as_then(run, manifest, data=False)
+    tokenizer, most = load_tokenizer(command["model"])
+    columns = parsed_columns(command["columns"])
+    rows = load_pool(subset, test_fraction=0, shape=command["shape"], columns=columns).train
+    (example,) = encode(
+        rows.select([why["pick"] - 1]), tokenizer, turns=command["turns"], too_long="truncate", max_tokens=most
+    )
+    return heat(example, tokenizer, why["tokens"])
+
+
+def marked(spans: list[tuple[str, float | None]]) -> str:
+    """The answers in one line, marked by what each part brought: ⟦most⟧, [some]. What stands between them is cut out."""
+    most = max((gain for _, gain in spans if gain is not None), default=0.0)
+    said, before = "", None
+    for text, gain in spans:
+        if gain is not None:
+            left, right = ("⟦", "⟧") if gain > most / 2 else ("[", "]") if gain > most / 4 else ("", "")
+            said += (" … " if said and before is None else "") + (f"{left}{text}{right}" if most > 0 else text)
+        before = gain
+    return said.replace("\r", "").replace("\n", "⏎")
 
 
 def _place(one: dict) -> str:
@@ -179,6 +194,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     if (file := _stem(manifest, "reasons.jsonl")).exists():
         lines = reasons_in(file, selection)
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
+        more |= {"tokenizer": tokenizer, "turns": command["turns"], "max_tokens": most}
     if command["seen"]:
         more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
     with session.step("report"):
@@ -249,10 +265,10 @@ def _changed(run: dict, session: Session) -> list[tuple[str, str]]:
 def _as_then(run: dict, manifest: Path, *, data: bool = True) -> dict[str, Any]:
     """The arguments of a run, with paths that hold here: it may have been run in another folder, or been moved since."""
     command = run["command"] | {"out": str(_stem(manifest, Path(run["command"]["out"]).suffix.removeprefix(".")))}
-    work = run["command"]["work"] or work_folder(run["command"]).name  # beside the output, where none was named
-    for name, said in (("work", work), ("model", command["model"]), ("seen", command["seen"])):
+    work = work_folder(run["command"])
+    for name, said in (("work", str(work)), ("model", command["model"]), ("seen", command["seen"])):
         if said is not None:
-            beside_it, then = manifest.parent / said, Path(run.get("folder", "."), said)
+            beside_it, then = manifest.parent / Path(said).name, Path(run.get("folder", "."), said)
             command[name] = str(next((path for path in (beside_it, then) if path.exists()), said))
     return command | ({"data": _found_again(run, manifest)} if data else {})
 

@@ -33,7 +33,7 @@ def quotas_of(given: dict[str, Any]) -> dict[str, Bound] | str:
         if not (equals and name and pair != (None, None)):
             raise Stop(
                 USAGE,
-                "expected --quota like code=0.2, a share from 0 to 1, or code=4000 (tokens), code=0.1:0.5 (at least, at most), "
+                "expected --quota like code=0.2, a share from 0 to 1, or code=0.1:0.5 (floor, ceiling), code=4000 (tokens), "
                 f"pool, got {text!r}: change it",
             )
         found[name] = pair
