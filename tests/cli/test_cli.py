@@ -2,12 +2,11 @@
 
 import errno
 import hashlib
+import importlib
 import io
 import json
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -15,91 +14,12 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
-import torch
 
 import fisherlib as fl
 from fisherlib.assets import ROOT
+from tests.cli.things import SELECT, TEMPLATE, record, rows, write
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
-
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny random model and a tokenizer of bytes that has a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("model")
-    specials = ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bare = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    bare.pre_tokenizer, bare.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<|end|>", additional_special_tokens=specials[:3])
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=False,
-        initializer_range=0.5,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def rows(n=40):
-    words = ["the", "king", "shall", "die", "to", "night", "my", "lord", "and", "all", "his", "men", "for", "a", "crown"]
-    said = [" ".join(words[(i * k) % len(words)] for k in range(1, 4 + i % 6)) for i in range(n)]
-    return [{"id": f"r{i}", "prompt": f"speak {i}", "response": said[i], "kind": "ab"[i % 4 == 0]} for i in range(n)]
-
-
-def write(path, *given):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in given), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, model):
-    """A folder of one's own, with `my.jsonl` and `my-model` in it."""
-    monkeypatch.chdir(tmp_path)
-    os.symlink(model, "my-model")
-    write(tmp_path / "my.jsonl", *rows())
-    return tmp_path
-
-
-@pytest.fixture
-def command(here, capsys, monkeypatch):
-    """Run the command; returns its code, and what it wrote on stdout and stderr."""
-    from fisherlib.cli import main
-
-    def run(text, *more):
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            main([*shlex.split(text), *map(str, more)])
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
-
-
-SELECT = "select my.jsonl -m my-model -t 200 -o subset.jsonl"
-
-
-def record(path="subset.run.json"):
-    return json.loads(Path(path).read_text())
-
 
 # --- the door ----------------------------------------------------------------------------------------------------------
 
@@ -394,7 +314,7 @@ def test_the_shares_of_groups_are_as_the_pool_has_them_within_their_bounds():
 def test_five_budgets_cost_one_extraction_and_one_selection_and_a_changed_quota_none(command, here, monkeypatch):
     from transformers import LlamaModel
 
-    nested = sys.modules["fisherlib.greedy.nested"]  # the file, not the function of its name
+    nested = importlib.import_module("fisherlib.greedy.nested")  # the file, not the function of its name
     counted, forward, select = {"forward": 0, "select": 0}, LlamaModel.forward, nested.select
 
     def counting(self, *given, **more):
@@ -596,26 +516,3 @@ def test_where_no_bar_is_seen_a_line_says_how_far_it_is(capsys, monkeypatch):
     assert "unexpected KeyError: 'x': this is a fault of ours; --debug shows where" in err and "Traceback" not in err
     session.run(session.Session("select", {}, debug=True), work)
     assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_says_so_and_the_same_command_gives_the_same_bytes(command, here, by):
-    write(here / "my.jsonl", *rows(400))
-    call = "select my.jsonl -m my-model -t 2000 --method fisher"
-    assert command(f"{call} -o whole.jsonl --format quiet")[0] == 0
-    code = "import sys; from fisherlib.cli import main; main(sys.argv[1:])"
-    started = [sys.executable, "-c", code, *shlex.split(call), "-o", "subset.jsonl"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(started, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.time() + 120
-    while time.time() < deadline and not (here / "subset.run.json").exists():
-        time.sleep(0.05)
-    time.sleep(1)
-    process.send_signal(by)
-    _, err = process.communicate(timeout=120)
-    if by != signal.SIGKILL:
-        assert process.returncode == 130 and "the same command goes on from what is kept" in err
-        assert record()["state"] == "interrupted" and record()["exit_code"] == 130
-    assert command(f"{call} -o subset.jsonl --format quiet")[0] == 0
-    assert (here / "subset.jsonl").read_bytes() == (here / "whole.jsonl").read_bytes()

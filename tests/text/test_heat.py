@@ -1,10 +1,11 @@
 """The pieces of a row join to its text, and carry what their tokens brought."""
 
 import pytest
+from datasets import Dataset
 
 import fisherlib as fl
 from fisherlib.text import Encoded, heat
-from tests.cli.test_cli import TEMPLATE
+from tests.cli.things import TEMPLATE
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def tokenizer():
 
 @pytest.mark.parametrize("answer", ["plain words", "né à Zürich 🦜 שלום", "🦜", "�x", "a\n b"])
 def test_pieces_join_to_the_text_and_sums_are_kept(tokenizer, answer):
-    (example,) = fl.encode(fl_rows([{"prompt": "é?", "response": answer}]), tokenizer)
+    (example,) = fl.encode(Dataset.from_list([{"prompt": "é?", "response": answer}]), tokenizer)
     values = [float(k + 1) for k in range(sum(example.is_response))]
     found = heat(example, tokenizer, values)
     assert "".join(text for text, _ in found) == tokenizer.decode(example.input_ids)
@@ -45,9 +46,3 @@ def test_a_space_in_front_of_a_word_is_not_lost():
     assert words.decode([2]) == "be"
     found = heat(Encoded([1, 2, 3], [False, True, True]), words, [1.0, 2.0])
     assert found == [("to", None), (" be", 1.0), (" not", 2.0)]
-
-
-def fl_rows(rows):
-    from datasets import Dataset
-
-    return Dataset.from_list(rows)
