@@ -135,7 +135,11 @@ def explain_command(session: Session, given: dict[str, Any]) -> None:
         session.hint(f"without the text of the tokens, by number: {first_line(error)}")
     else:
         session.result(f"tokens: {marked(spans)}")
-        session.hint("marked: ⟦what added more than half as much as the most⟧, [more than a quarter]; given those before it")
+        gains = [gain for _, gain in spans if gain is not None]
+        session.hint(
+            f"marked: ⟦the highest quarter⟧ and [the next] of what a token added, given those before it: "
+            f"{min(gains, default=0):.2f} to {max(gains, default=0):.2f} nats; together the gain"
+        )
     top = sorted(((gain, text) for text, gain in spans if gain is not None), key=lambda pair: -pair[0])[:5]
     session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
     session.event("summary", **why, texts=[text for text, gain in spans if gain is not None])
@@ -154,13 +158,18 @@ def _heat(session: Session, run: dict, manifest: Path, subset: Path, why: dict) 
 
 
 def marked(spans: list[tuple[str, float | None]]) -> str:
-    """The answers in one line, marked by what each part brought: ⟦most⟧, [some]. What stands between them is cut out."""
-    most = max((gain for _, gain in spans if gain is not None), default=0.0)
+    """The answers in one line: ⟦what brought the most⟧, [what brought more], the rest. What stands between them is cut out.
+
+    The marks divide the way from the least to the most in four: in features of many dimensions every token brings a lot.
+    """
+    gains = [gain for _, gain in spans if gain is not None]
+    low, high = min(gains, default=0.0), max(gains, default=0.0)
     said, before = "", None
     for text, gain in spans:
         if gain is not None:
-            left, right = ("⟦", "⟧") if gain > most / 2 else ("[", "]") if gain > most / 4 else ("", "")
-            said += (" … " if said and before is None else "") + (f"{left}{text}{right}" if most > 0 else text)
+            part = (gain - low) / (high - low) if high > low else 0.0
+            left, right = ("⟦", "⟧") if part > 0.75 else ("[", "]") if part > 0.5 else ("", "")
+            said += (" … " if said and before is None else "") + f"{left}{text}{right}"
         before = gain
     return said.replace("\r", "").replace("\n", "⏎")
 

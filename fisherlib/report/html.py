@@ -25,8 +25,10 @@ def as_table(
 ) -> str:
     """A table whose first column names its rows; `html`: the cells are HTML already."""
     clean = str if html else safe
-    top = "".join(f'<th scope="col">{safe(name)}</th>' for name in head) if any(head) else ""
     kind = ' class="number"' if numbers else ""
+    top = (
+        "".join(f'<th scope="col"{kind if k else ""}>{safe(name)}</th>' for k, name in enumerate(head)) if any(head) else ""
+    )
     body = "".join(
         f'<tr><th scope="row"><bdi>{clean(name)}</bdi></th>{"".join(f"<td{kind}>{clean(cell)}</td>" for cell in cells)}</tr>'
         for name, *cells in rows
@@ -41,7 +43,7 @@ def bar(share: float) -> str:
 
 
 def of_hundred(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def percent(part: float | int | np.integer, whole: float | int) -> str:
@@ -56,8 +58,8 @@ h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin:2rem 0 .5rem;bor
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
 tbody th{font-weight:400;overflow-wrap:anywhere;min-width:5rem}li{overflow-wrap:anywhere}
-td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-.bar{display:block;height:.4rem;background:#0072b2;min-width:1px;margin:.2rem 0 0}
+th.number{text-align:right}td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+.bar{display:block;height:.4rem;background:#0072b2;min-width:1px;margin:.2rem 0 0 auto}
 svg{width:100%;height:auto;font:14px system-ui,sans-serif}
 ol{padding-left:1.6rem}blockquote{margin:.2rem 0 1rem;padding:.4rem .8rem;border-left:4px solid #bbb;background:#f6f6f6;
 white-space:pre-wrap;overflow-wrap:anywhere}.why{margin:0;color:#444}

@@ -15,7 +15,7 @@ from fisherlib._version import __version__
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import CODES, Labels, Reasons, Selection, plain_labels
 from fisherlib.report.html import PAGE, STYLE, as_section, as_table, bar, of_hundred, percent, safe
-from fisherlib.report.picks import TOP, first_picks, stored, text_of
+from fisherlib.report.picks import TOP, Heats, asked_of, first_picks, stored, text_of
 from fisherlib.selectors import near_duplicates
 from fisherlib.text import encode, heat
 
@@ -82,13 +82,16 @@ def report(
 
 def _heats(
     selection: Selection, rows: Dataset, reasons: Reasons | None, tokenizer: Tokenizer | None, turns: str, most: int | None
-) -> dict[int, list[tuple[str, float | None]]]:
+) -> Heats:
     """Of each shown pick its text in pieces, and what each added."""
     shown = selection.indices[:TOP].tolist()
     if reasons is None or tokenizer is None or not shown:
         return {}
     examples = encode(rows.select(shown), tokenizer, turns=turns, max_tokens=most, too_long="truncate")
-    return {k: heat(one, tokenizer, reasons.chosen[k]["tokens"]) for k, one in enumerate(examples)}
+    return {
+        k: (asked_of(rows[i]), heat(one, tokenizer, reasons.chosen[k]["tokens"]))
+        for k, (i, one) in enumerate(zip(shown, examples, strict=True))
+    }
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _by_quartile(lengths: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _asked_and_got(selection, pool, rows, texts, seen) -> str:
     budget = selection.settings.get("budget", {})
-    asked = ", ".join(f"{value:,} {name}" for name, value in budget.items() if value is not None) or "not noted"
+    asked = ", ".join(f"{value:,.15g} {name}" for name, value in budget.items() if value is not None) or "not noted"
     got = pool.lengths[pool.picked].sum()
     table = [
         ("Method", str(selection.settings.get("method", "not noted")), ""),
@@ -155,7 +158,14 @@ def _asked_and_got(selection, pool, rows, texts, seen) -> str:
     ]
     if selection.certificate is not None:
         floor = np.floor(selection.certificate * 1000) / 10
-        table.append(("Certificate", "share of the most information any selection can have", f"at least {floor:.1f} %"))
+        table.append(
+            ("Certificate", "share of the most information any selection can have", f"at least {of_hundred(floor / 100)}")
+        )
+    for row in selection.settings.get("groups", ()):
+        if row["low"] > 0 or row["high"] is not None:
+            most = "" if row["high"] is None else f", at most {row['high']:,.0f}"
+            spent = sum(c for c, g in zip(selection.costs, selection.groups or (), strict=True) if g == row["group"])
+            table.append((f"Quota of {row['group']}", f"at least {row['low']:,.0f}{most}", f"{spent:,.0f}"))
     if selection.stopped is not None:
         table.append(("Stopped early", str(selection.stopped), ""))
     if seen is not None:

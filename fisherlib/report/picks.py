@@ -13,6 +13,7 @@ from fisherlib.greedy import Selection
 from fisherlib.report.html import as_section, safe
 from fisherlib.text import as_stored
 
+Heats = dict[int, tuple[str, list[tuple[str, float | None]]]]  # of a pick: what was asked, and its pieces with their gains
 TOP, CUT = 20, 400  # picks that are shown, and letters of each
 
 
@@ -32,8 +33,8 @@ def text_of(row: dict, number: int) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def first_picks(selection, features, texts, pool, reasons, heats: dict[int, list[tuple[str, float | None]]]) -> str:
-    """Why each of the first was picked. `heats`: of a pick, its text in pieces with what each added."""
+def first_picks(selection, features, texts, pool, reasons, heats: Heats) -> str:
+    """Why each of the first was picked."""
     shown = selection.indices[:TOP].astype(int)
     like = {} if features is None else _most_like(features, shown)
     items = []
@@ -46,7 +47,7 @@ def first_picks(selection, features, texts, pool, reasons, heats: dict[int, list
         if reasons is not None:
             one = reasons.chosen[k]
             why += f"; number {one['rank']:,} of the pool by first gain, of which earlier picks took {one['taken']:.0%}"
-        said = _shaded(heats[k]) if k in heats else safe(_cut(texts[i], CUT))
+        said = _shaded(*heats[k]) if k in heats else safe(_cut(texts[i], CUT))
         items.append(f'<li><p class="why">Row {i:,}: {why}.</p><blockquote dir="auto">{said}</blockquote></li>')
     if not items:
         return ""
@@ -56,7 +57,8 @@ def first_picks(selection, features, texts, pool, reasons, heats: dict[int, list
     if heats:
         note += (
             ' The darker and the thicker underlined, <b class="h4">like this</b>, the more a token added, given those '
-            "before it; together they are the gain of the row. A pointer on a token shows its number."
+            "before it; together they are the gain of the row. Shades are from the least to the most of a row; a pointer "
+            "on a token shows its number."
         )
     return as_section("First picks, and why", f"<p>{note}</p><ol>{''.join(items)}</ol>")
 
@@ -65,25 +67,35 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + " …"
 
 
-def _shaded(spans: list[tuple[str, float | None]]) -> str:
-    """The text of a pick: in grey what does not count, shaded in five steps what does. About as long as other quotes."""
-    most, whole = max((gain or 0.0 for _, gain in spans), default=0.0), sum(gain or 0.0 for _, gain in spans)
-    said, room = [], CUT
-    for counts, group in itertools.groupby(spans, key=lambda pair: pair[1] is not None):
-        run = list(group)
-        if not counts:
-            text = "".join(text for text, _ in run)
-            short = text if len(text) <= CUT // 2 else f"{text[: CUT // 4]} … {text[-CUT // 4 :]}"
-            said.append(f'<span class="no">{safe(short)}</span>')
+def _shaded(before: str, spans: list[tuple[str, float | None]]) -> str:
+    """The answers of a pick in five shades, from the least that a token added to the most, behind what came `before`.
+
+    About as long as other quotes. What stands between two answers is left out.
+    """
+    gains = [gain for _, gain in spans if gain is not None]
+    low, high, whole = min(gains, default=0.0), max(gains, default=0.0), sum(gains)
+    said, room = [f'<span class="no">{safe(_cut(before, CUT // 2))}</span>\n'] if before else [], CUT
+    answered = False
+    for text, gain in spans:
+        if gain is None:
+            said += [" … "] if answered else []
+            answered = False
             continue
-        for text, gain in run:
-            if room <= 0:
-                return "".join([*said, " …"])
-            level = min(int(5 * (gain or 0.0) / most), 4) if most > 0 else 0
-            share = (gain or 0.0) / whole if whole > 0 else 0.0
-            said.append(f'<span class="h{level}" title="{gain:.3f} nats, {share:.0%} of the gain">{safe(text)}</span>')
-            room -= len(text)
-    return "".join(said)
+        if room <= 0:
+            return "".join([*said, " …"])
+        level = min(int(5 * (gain - low) / (high - low)), 4) if high > low else 0
+        share = gain / whole if whole > 0 else 0.0
+        said.append(f'<span class="h{level}" title="{gain:.3f} nats, {share:.0%} of the gain">{safe(text)}</span>')
+        room, answered = room - len(text), True
+    return "".join(said).removesuffix(" … ")
+
+
+def asked_of(row: dict) -> str:
+    """What stands before the first answer of a row: its prompt, or its turns so far."""
+    if row.get("messages") is not None:
+        turns = itertools.takewhile(lambda turn: turn["role"] != "assistant", row["messages"])
+        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    return row.get("prompt") or "" if row.get("response") is not None else ""
 
 
 def _most_like(features: TokenFeatures, picks: np.ndarray) -> dict[int, tuple[int, float]]:

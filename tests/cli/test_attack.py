@@ -107,7 +107,7 @@ def undisturbed(tmp_path_factory, model):
     assert ended(start(folder, "--version")) == 0  # starts the server
     began = time.monotonic()
     assert ended(start(folder, CALL)) == 0, (folder / "said.txt").read_text()
-    return folder, time.monotonic() - began
+    return folder, min(time.monotonic() - began, 4.0)  # on a machine that does much else, no test waits for all of it
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
