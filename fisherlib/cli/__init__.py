@@ -29,6 +29,7 @@ _OF_QUOTA = (
     "What a group gets of the budget: code=0.2 (a share), code=0.1:0.5 (at least, at most), code=0.1: or code=:0.5 "
     "(only one of them), code=4000 (above 1: tokens). May be repeated. Or pool: each group as the data have it."
 )
+_INTERRUPTED = "fisherlib: interrupted; the same command goes on from what is kept"
 Data = Annotated[list[str], typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")]
 MayData = Annotated[
     list[str] | None, typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")
@@ -73,7 +74,11 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 def _do(file: str, work: str, given: dict[str, Any]) -> None:
     """Do the work of a verb in a session, and end with its code."""
-    from fisherlib.cli.session import FORMATS, Session, run
+    try:
+        from fisherlib.cli.session import FORMATS, Session, run
+    except KeyboardInterrupt:  # which typer would end with 130, and without a word
+        print(_INTERRUPTED, file=sys.stderr)
+        raise typer.Exit(130) from None
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     how = {name: given.pop(name) for name in ("format", "debug")}
@@ -304,6 +309,6 @@ def main(arguments: list[str] | None = None) -> None:
         getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2
     except (typer.Abort, KeyboardInterrupt):
-        print("fisherlib: interrupted; the same command goes on from what is kept", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         code = 130
     sys.exit(code or 0)

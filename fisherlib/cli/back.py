@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fisherlib._files import first_line
+from fisherlib._files import explained, first_line
 from fisherlib.assets import AssetError
 from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
@@ -206,7 +206,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
         more |= {"tokenizer": tokenizer, "turns": command["turns"], "max_tokens": most}
     if command["seen"]:
         more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
-    with session.step("report"):
+    with session.step("report"), explained(out):
         report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")
     session.event("summary", out=str(out))

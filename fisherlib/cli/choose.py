@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fisherlib._files import plain, replacing
+from fisherlib._files import explained, plain, replacing
 from fisherlib.cli.methods import WHY, beside, groups_of, outputs, selected
 from fisherlib.cli.pool import (
     Candidates,
@@ -149,7 +149,7 @@ def written(
 ) -> dict:
     """Write a subset and its manifest. Returns what was asked for and what it is."""
     groups = groups_of(given, found.rows)
-    with session.step(f"write {path.name}"):
+    with session.step(f"write {path.name}"), explained(path):
         selection.to_jsonl(found.rows, path)
         subset = hashlib.sha256(path.read_bytes()).hexdigest()
         spent = float(selection.costs.sum())
@@ -227,7 +227,7 @@ def write_why(
     """
     why = explain(features, selection, groups=groups, prior=prior, device=given["device"], memory=given["memory"])
     of = as_stored(features.provenance) if features.provenance is not None else None
-    with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+    with explained(path), replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         for one in (*why.chosen, *why.rejected):
             where = {} if of is None else {name: of[one["index"]][name] for name in ("file", "line", "id")}
             file.write(json.dumps(where | one, ensure_ascii=False, default=plain) + "\n")

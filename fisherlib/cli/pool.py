@@ -97,7 +97,8 @@ def candidates(
             )
         except ValueError as error:
             if "can be used, got none" in str(error):
-                raise Stop(UNUSABLE, str(error)) from error
+                said = str(error).replace("rename your columns", "name yours: --columns prompt=question,response=answer")
+                raise Stop(UNUSABLE, said) from error
             raise
         rows = pool.train
         data = fingerprint(sources, rows)

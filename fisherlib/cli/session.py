@@ -212,8 +212,13 @@ def _ending(error: Exception) -> tuple[int, str]:
     """The code and the line of an exception that nobody has explained yet."""
     words = first_line(error) if not isinstance(error, ValueError) else str(error).strip().splitlines()[0]
     name = type(error).__name__
-    if isinstance(error, OSError) and error.filename is None and error.strerror:
-        words = error.strerror  # one of ours, which says which file; Python's own has a number before it
+    if isinstance(error, OSError) and error.strerror:  # one of ours says all; Python's own says a number and a scratch file
+        ours, of = error.strerror.startswith("expected"), f" {error.filename}" if error.filename else ""
+        words = (
+            error.strerror
+            if ours
+            else (f"expected to read or write{of}, but {error.strerror}: free some space, or name another place")
+        )
     if name in ("MemoryError", "OutOfMemoryError") or "memory=" in words:
         return NO_ROOM, f"out of memory ({words}): try --memory, a smaller --dtype, or fewer rows"
     if isinstance(error, ValueError | OSError) or name == "AssetError":

@@ -185,6 +185,9 @@ def test_no_row_no_trust_no_room(command, here, model, monkeypatch):
     write(here / "bad.jsonl", {"prompt": "p", "response": ""})
     code, _, err = command("select bad.jsonl -m my-model -t 20")
     assert code == 10 and "expected a non-empty 'response'" in err
+    write(here / "own.jsonl", {"q": "p", "a": "r"})
+    code, _, err = command("select own.jsonl -m my-model -t 20")
+    assert code == 10 and "got ['a', 'q']: name yours: --columns prompt=question,response=answer" in err
     (here / "other").mkdir()
     for file in model.iterdir():
         (here / "other" / file.name).write_bytes(file.read_bytes())
