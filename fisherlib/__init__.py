@@ -43,6 +43,7 @@ __all__ = [
     "explain",
     "selectors",
     "recipe",
+    "mixtures",
     "fine_tune",
     "objectives",
     "fit_heads",
@@ -70,7 +71,7 @@ _NAMES = {
 _WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
 # The last two are where committed notebooks look for them.
 _ROOMS = {
-    **{name: name for name in ("fisher", *_NAMES)},
+    **{name: name for name in ("fisher", "mixtures", *_NAMES)},
     "objectives": "training.objectives",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
