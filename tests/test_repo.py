@@ -140,7 +140,7 @@ WINGS = {
     "cli": {"text", "model", "features", "greedy", "selectors", "evaluation", "training", "report", "course"},
     "course": {"text", "model", "features", "greedy", "selectors", "mixtures", "evaluation", "training"},
 }
-DOORS = {"study", "notebook", "curriculum"}  # of committed protocols, into the course
+DOORS = {"study", "notebook", "curriculum", "__main__"}  # of committed protocols into the course, and `python -m fisherlib`
 PACKAGE = ROOT / "fisherlib"
 
 
