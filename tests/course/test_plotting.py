@@ -115,7 +115,7 @@ def test_a_tie_is_hollow_in_each_of_them():
     assert dots_of(axes["forest"][0]) == [(-0.1, False), (0.2, True)]
     assert dots_of(axes["wins"][0]) == [(0.6, False)] and dots_of(axes["wins"][1]) == [(1.0, True)]
     assert dots_of(axes["ratios"][0]) == [(0.5, True), (1.0, False)]
-    assert dots_of(axes["moved"][0]) == [(-0.2, True), (0.1, False)]
+    assert dots_of(axes["moved"][0]) == [(-0.2, True)] and dots_of(axes["moved"][1]) == [(0.1, False)]
     for name, make in FIGURES.items():
         assert "hollow: a tie" in " ".join(text.get_text() for text in make().findobj(Text)), name
 

@@ -35,7 +35,7 @@ KEY = {
     17: [("wins where some directions are rare",), ("few labels are left for the common",)],
     18: [("Noise averages out like one over the root",), ("the rate is not *confirmed* at these sizes",)],
     19: [("makes $V_S$ invertible", "Gains stop shrinking"), ("matters where it is not small",)],
-    20: [("means that it holds zero", "the bars show only the luck of the *test examples*")],
+    20: [("the bars show only the luck of the *test examples*", "A bar that holds zero is a tie", "believe the study")],
 }
 
 

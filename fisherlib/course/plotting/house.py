@@ -102,12 +102,12 @@ def said_by(figure) -> str:
     if not title and heads:
         title = next(filter(None, heads), "")
     panels = [head for head in dict.fromkeys(heads) if head and head != title]
-    across = {axis.get_xlabel() for axis in axes} | {figure.get_supxlabel()}
-    up = {axis.get_ylabel() for axis in axes} | {figure.get_supylabel()}
+    across = [axis.get_xlabel() for axis in axes] + [figure.get_supxlabel()]
+    up = [axis.get_ylabel() for axis in axes] + [figure.get_supylabel()]
     parts = [title] + [
-        f"{name}: {', '.join(sorted(values - {''}))}"
-        for name, values in (("Panels", set(panels)), ("Horizontal", across), ("Vertical", up))
-        if values - {""}
+        f"{name}: {', '.join(dict.fromkeys(filter(None, values)))}"
+        for name, values in (("Panels", panels), ("Horizontal", across), ("Vertical", up))
+        if any(values)
     ]
     plain = [" ".join(re.sub(r"[${}\\]", "", part).split()).rstrip(".") for part in parts if part]  # no marks of TeX
     return ". ".join(plain) + "."
