@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -19,7 +20,7 @@ COLOURS = {
     "FisherSFT": "#0072B2",
     "uniform": "#B45F06",
     "recipe": "#009E73",
-    "longest": "#B0478A",
+    "longest": "#8A1F66",
 }
 _OTHERS = {"log det V": COLOURS["FisherSFT"], "float64": "#000000", "float32": "#009E73", "bfloat16": "#D55E00"}
 
@@ -108,7 +109,8 @@ def said_by(figure) -> str:
         for name, values in (("Panels", panels), ("Horizontal", across), ("Vertical", up))
         if any(values)
     ]
-    return ". ".join(" ".join(part.replace("$", "").split()).rstrip(".") for part in parts if part) + "."
+    plain = [" ".join(re.sub(r"[${}\\]", "", part).split()).rstrip(".") for part in parts if part]  # no marks of TeX
+    return ". ".join(plain) + "."
 
 
 def in_notebook() -> bool:
