@@ -5,6 +5,7 @@ or a quota was not met, 10 no row can be used, 11 it does not fit, 12 files of a
 """
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -296,6 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The door of the command. Ends the process with the code of what was done. SIGTERM ends it as Ctrl-C does."""
     if threading.current_thread() is threading.main_thread():  # before all that takes time: PyTorch is not imported yet
         signal.signal(signal.SIGTERM, _terminated)
+    os.environ.setdefault("TQDM_LEAVE", "")  # read when tqdm is imported: a bar that is full makes room for the results
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
     except typer.TyperException as error:  # wrong usage
