@@ -46,6 +46,7 @@ __all__ = [
     "mixtures",
     "fine_tune",
     "objectives",
+    "self_play",
     "fit_heads",
     "held_out_nll",
     "HeldOut",
@@ -73,6 +74,7 @@ _WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
 _ROOMS = {
     **{name: name for name in ("fisher", "mixtures", *_NAMES)},
     "objectives": "training.objectives",
+    "self_play": "training.self_play",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",
