@@ -56,6 +56,7 @@ class Session:
             "exit_code": None,
             "arguments": arguments,
             "versions": {"fisherlib": __version__, "python": platform.python_version()},
+            "folder": os.getcwd(),
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "steps": [],

@@ -474,6 +474,7 @@ def test_a_run_is_found_from_another_folder_and_by_any_of_its_files(command, her
     assert "state: done" in command("status runs/subset.jsonl")[1]
     assert command("status runs/nothing.300.jsonl")[0] == 1
     monkeypatch.chdir(here / "elsewhere")
+    assert "features: 40 of 40 rows" in command("status ../runs/subset.300.jsonl")[1]
     code, out, err = command("report ../runs/subset.200.manifest.json")
     assert (code, err) == (0, "")  # with its features, model and data
     page = (here / "runs" / "subset.200.html").read_text()
