@@ -1,4 +1,4 @@
-"""Verbs that look at a run that was: `status`, `explain`, `report` and `replay`."""
+"""Verbs that look at a run that was: `status`, `report` and `replay`."""
 
 import hashlib
 import itertools
@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from fisherlib._files import explained
 from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
 from fisherlib.cli.methods import beside, groups_of, selected
-from fisherlib.cli.pool import candidates, extracted, model_words, opened, parsed_columns
+from fisherlib.cli.pool import candidates, extracted, model_words, opened
 from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
-from fisherlib.text import encode, load_pool
+from fisherlib.text import check_same_rows
 
 _CLOSE = 1e-9  # relative: gains of one selection on one machine, in another order of summation
 
@@ -31,7 +32,7 @@ def loaded(path: Path) -> tuple[Selection, dict]:
     return selection, selection.settings["run"]
 
 
-def _stem(manifest: Path, ending: str) -> Path:
+def of_run(manifest: Path, ending: str) -> Path:
     """Another file of the same run."""
     return manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.{ending}")
 
@@ -55,10 +56,7 @@ def reasons_in(path: Path, selection: Selection, most: int | None = None) -> lis
 def status_command(session: Session, given: dict[str, Any]) -> None:
     """How far a run is, or how it ended."""
     out = Path(given["out"])
-    record = out if out.name.endswith("run.json") else beside(out, "run.json")
-    if not record.exists() and (of_features := out.with_name(f"{out.name}.run.json")).exists():
-        record = of_features
-    run = read_json(record, "the record of a run")
+    run = read_json(record := _record_of(out), "the record of a run")
     kinds = {"state": str, "command": str, "pid": int, "steps": list, "arguments": dict}
     if not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         raise Stop(FAILED, f"expected the record of a run, got something else in {record}: check the path")
@@ -78,10 +76,20 @@ def status_command(session: Session, given: dict[str, Any]) -> None:
     session.event("summary", state=state, steps=steps, features=progress, got=run.get("got"), error=run.get("error"))
 
 
+def _record_of(out: Path) -> Path:
+    """The record of the run that wrote a subset, one of several (subset.300.jsonl) or a folder of features."""
+    if out.name.endswith("run.json"):
+        return out
+    record, whole = beside(out, "run.json"), out.with_name(f"{Path(out.stem).stem}{out.suffix}")
+    others = [out.with_name(f"{out.name}.run.json"), *([beside(whole, "run.json")] if out.exists() else [])]
+    return next((path for path in (record, *others) if path.exists()), record)
+
+
 def _features_of(run: dict) -> Path | None:
+    then = Path(run.get("folder", "."))
     if run["command"] == "select":
-        return work_folder(run["arguments"]) / "features"
-    return Path(run["arguments"]["out"]) if run["command"] == "extract" else None
+        return then / work_folder(run["arguments"]) / "features"
+    return then / run["arguments"]["out"] if run["command"] == "extract" else None
 
 
 def _alive(pid: int) -> bool:
@@ -94,61 +102,6 @@ def _alive(pid: int) -> bool:
     return True
 
 
-# --- explain -----------------------------------------------------------------------------------------------------------
-
-
-def explain_command(session: Session, given: dict[str, Any]) -> None:
-    """Why one row was chosen, and which of its tokens carried the gain."""
-    manifest = Path(given["manifest"])
-    selection, run = loaded(manifest)
-    if not 1 <= given["pick"] <= len(selection):
-        raise Stop(FAILED, f"expected --pick from 1 to {len(selection)}, got {given['pick']}: change it")
-    subset = _stem(manifest, Path(run["command"]["out"]).suffix.removeprefix("."))
-    reasons = _stem(manifest, "reasons.jsonl")
-    if not reasons.exists():
-        raise Stop(FAILED, f"expected {reasons}, which --no-reasons leaves out: run the command again without it")
-    lines = reasons_in(reasons, selection, len(selection))
-    if subset.exists() and hashlib.sha256(subset.read_bytes()).hexdigest() != run["subset"]["sha256"]:
-        raise Stop(FAILED, f"expected {subset} as it was written, got another: run the command again")
-    why = lines[given["pick"] - 1]
-    earlier = {one["index"]: one for one in lines[: given["pick"] - 1]}
-    session.result(f"pick {why['pick']} of {len(selection)}: {_place(why)}")
-    session.result(
-        f"gain: {why['gain']:.3f} nats, {why['gain_per_token']:.4f} a token; first of all it would have added "
-        f"{why['first_gain']:.3f} (rank {why['rank']:,} of {selection.pool_size:,}); earlier picks took {why['taken']:.0%}"
-    )
-    if why.get("nearest") in earlier:
-        near = earlier[why["nearest"]]
-        session.result(f"nearest earlier pick: {near['pick']}: {_place(near)}, cosine {why['cosine']:.2f}")
-    tokenizer, most = load_tokenizer(run["command"]["model"])
-    columns = parsed_columns(run["command"]["columns"])
-    rows = load_pool(subset, test_fraction=0, shape=run["command"]["shape"], columns=columns).train
-    options = {"turns": run["command"]["turns"], "too_long": "truncate", "max_tokens": most}
-    (example,) = encode(rows.select([given["pick"] - 1]), tokenizer, **options)
-    ids = [i for i, counts in zip(example.input_ids, example.is_response, strict=True) if counts]
-    texts = [tokenizer.decode([i]) for i in ids]
-    if len(texts) == len(why["tokens"]):
-        session.result(f"tokens: {heat(texts, why['tokens'])}")
-        top = sorted(zip(why["tokens"], texts, strict=True), key=lambda pair: -pair[0])[:5]
-        session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
-    session.event("summary", **why, texts=texts)
-
-
-def heat(texts: list[str], gains: list[float]) -> str:
-    """A text whose tokens are marked by what they brought: ⟦most⟧, [some], and the others as they are."""
-    most = max(gains, default=0.0)
-    marked = []
-    for text, gain in zip(texts, gains, strict=True):
-        left, right = ("⟦", "⟧") if gain > most / 2 else ("[", "]") if gain > most / 4 else ("", "")
-        marked.append(f"{left}{text}{right}" if most > 0 else text)
-    return "".join(marked).replace("\n", "⏎")
-
-
-def _place(one: dict) -> str:
-    known = f", id {one['id']}" if one.get("id") else ""
-    return f"{Path(one['file']).name} line {one['line']}{known}" if one.get("file") else f"row {one['index']}{known}"
-
-
 # --- report ------------------------------------------------------------------------------------------------------------
 
 
@@ -157,24 +110,26 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     from fisherlib.report import report
 
     manifest = Path(given["manifest"])
-    out = Path(given["out"] or _stem(manifest, "html"))
+    out = Path(given["out"] or of_run(manifest, "html"))
     if out.suffix.lower() not in (".html", ".htm"):
         raise Stop(USAGE, f"expected --out to be a .html file, got {str(out)!r}: rename it")
     selection, run = loaded(manifest)
-    command = run["command"] | {"data": _found_again(run, manifest)}
+    command = as_then(run, manifest)
     tokenizer, most = load_tokenizer(command["model"])
     found = candidates(session, command, tokenizer, most)
     more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
     if (folder := work_folder(command) / "features").is_dir():
         more["features"] = TokenFeatures.load(folder)
+        check_same_rows(found.rows, more["features"].provenance)
     else:
         session.hint(f"without features, which were in {folder}: lengths are in letters")
-    if (file := _stem(manifest, "reasons.jsonl")).exists():
+    if (file := of_run(manifest, "reasons.jsonl")).exists():
         lines = reasons_in(file, selection)
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
+        more |= {"tokenizer": tokenizer, "turns": command["turns"], "max_tokens": most}
     if command["seen"]:
         more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
-    with session.step("report"):
+    with session.step("report"), explained(out):
         report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")
     session.event("summary", out=str(out))
@@ -187,7 +142,7 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
     """Do a run again and compare. Raises `Stop` with what differs."""
     manifest = Path(given["manifest"])
     selection, run = loaded(manifest)
-    command = run["command"] | {"data": _found_again(run, manifest), "overwrite": True}
+    command = as_then(run, manifest) | {"overwrite": True}
     with tempfile.TemporaryDirectory(prefix="fisherlib-replay-") as scratch:
         work = Path(given["work"]) if given["work"] else Path(scratch) / "work"
         tokenizer, most = load_tokenizer(command["model"])
@@ -237,6 +192,20 @@ def _changed(run: dict, session: Session) -> list[tuple[str, str]]:
         if name != "python":
             session.said["versions"][name] = importlib.metadata.version(name)
     return [(name, then) for name, then in run["versions"].items() if session.said["versions"].get(name) != then]
+
+
+def as_then(run: dict, manifest: Path, *, data: bool = True) -> dict[str, Any]:
+    """The arguments of a run, with paths that hold here: it may have been run in another folder, or been moved since."""
+    command = run["command"] | {"out": str(of_run(manifest, Path(run["command"]["out"]).suffix.removeprefix(".")))}
+    work, then = work_folder(run["command"]), Path(run.get("folder", "."))
+    for name, said, places in (
+        ("work", work, (manifest.parent / work.name, then / work)),
+        ("model", command["model"], (then / command["model"], manifest.parent / command["model"])),
+        ("seen", command["seen"], (then / (command["seen"] or ""), manifest.parent / (command["seen"] or ""))),
+    ):
+        if said is not None:
+            command[name] = str(next((path for path in places if path.exists()), said))
+    return command | ({"data": _found_again(run, manifest)} if data else {})
 
 
 def _found_again(run: dict, manifest: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from fisherlib.text.audit import Audit, audit_rows
 from fisherlib.text.files import files_in, is_file
+from fisherlib.text.heat import heat
 from fisherlib.text.masks import Encoded, MaskAudit, encode, encode_row
 from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
@@ -26,6 +27,7 @@ __all__ = [
     "files_in",
     "half_a_character",
     "hand_over",
+    "heat",
     "is_file",
     "load_pool",
     "provenance",

@@ -4,7 +4,7 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,7 @@ def fine_tune(
     schedule: str = "linear",
     warmup: float | int = 0,
     schedule_options: Mapping[str, object] | None = None,
+    watch: Callable[[int, Model], None] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> FineTuned:
@@ -89,6 +90,7 @@ def fine_tune(
     `lora_rank`: train low-rank updates of all linear layers but the head instead of the weights, merged into the weights
     afterwards (needs the extra `lora`; a larger `learning_rate` suits them, ten times the default: our choice).
     `precision` of the forward passes as in `fl.extract_features`; weights and optimiser are in float32 anyway.
+    `watch(step, model)` is called after each step, from 1 on: to measure how the model learns, for one.
     `order`: says which rows each of the `epochs * steps_per_epoch` steps holds, once the model has got there; the optimiser
     and the decay are the same. Not with `weights`.
     `objective`: what to minimise instead, a function of the token log-probabilities of a row's response and of those of its
@@ -162,6 +164,8 @@ def fine_tune(
                 if not math.isfinite(number):
                     raise ValueError(_diverged(self.state.global_step, self.state.max_steps, name, number, learning_rate))
             super().log(logs, *args, **kwargs)
+            if watch is not None and "loss" in logs:
+                watch(self.state.global_step, tuned)
 
     quiet = hidden(progress)
     began = time.perf_counter()
