@@ -68,13 +68,13 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
+class _Ended(Exception):
+    """The end of a verb, with its code, when all is said."""
+
+
 def _do(file: str, work: str, given: dict[str, Any]) -> None:
     """Do the work of a verb in a session, and end with its code."""
-    try:
-        from fisherlib.cli.session import FORMATS, Session, run
-    except KeyboardInterrupt:  # which typer would end with 130, and without a word
-        print(_INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(130) from None
+    from fisherlib.cli.session import FORMATS, Session, run
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     how = {name: given.pop(name) for name in ("format", "debug")}
@@ -84,7 +84,7 @@ def _do(file: str, work: str, given: dict[str, Any]) -> None:
     def begin(session: Session) -> None:
         getattr(importlib.import_module(f"fisherlib.cli.{file}"), work)(session, given)
 
-    raise typer.Exit(run(Session(work.removesuffix("_command"), given, **how), begin))
+    raise _Ended(run(Session(work.removesuffix("_command"), given, **how), begin))
 
 
 @app.command(epilog="Example: fisherlib select my.jsonl --model my-model --tokens 20000 --out subset.jsonl")
@@ -300,6 +300,10 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TQDM_LEAVE", "")  # read when tqdm is imported: a bar that is full makes room for the results
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
+        if code == 130:  # typer's own, for an interruption before a verb began its work: without a word
+            raise KeyboardInterrupt
+    except _Ended as ended:
+        (code,) = ended.args
     except typer.TyperException as error:  # wrong usage
         getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
 from fisherlib.cli.methods import beside, groups_of, selected
 from fisherlib.cli.pool import candidates, extracted, model_words, opened
-from fisherlib.cli.session import FAILED, USAGE, Session, Stop
+from fisherlib.cli.session import FAILED, USAGE, Session, Stop, alive
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
@@ -61,7 +60,7 @@ def status_command(session: Session, given: dict[str, Any]) -> None:
     if not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         raise Stop(FAILED, f"expected the record of a run, got something else in {record}: check the path")
     state, steps = run["state"], run["steps"]
-    if state == "running" and not _alive(run["pid"]):
+    if state == "running" and not alive(run["pid"]):
         state = "killed: the same command goes on from what is kept"
     session.result(f"state: {state}" + (f": {run['error']}" if run.get("error") else ""))
     for step in steps:
@@ -90,16 +89,6 @@ def _features_of(run: dict) -> Path | None:
     if run["command"] == "select":
         return then / work_folder(run["arguments"]) / "features"
     return then / run["arguments"]["out"] if run["command"] == "extract" else None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 # --- report ------------------------------------------------------------------------------------------------------------
