@@ -283,7 +283,7 @@ def ways_to_choose() -> dict[str, Call]:
         "adaicl": {"discounted": False, "neighbours": 3, "hard": 0.5},
         "ask_llm": {"scores": scores},
         "clustered": {"n_clusters": 2, "z": 2, "scale": None, "losses": None},
-        "deduplicated": {"then": selectors.uniform, "threshold": 0.8, "refill": False},
+        "deduplicated": {"then": selectors.uniform, "threshold": 0.8, "refill": False, "copies": None},
         "density": {"bandwidth": None},
         "facility_location": {},
         "farthest_point": {"start": "centre"},
@@ -296,7 +296,7 @@ def ways_to_choose() -> dict[str, Call]:
         "longest": {},
         "nearest_to_centre": {"n_clusters": 2},
         "quotas": {"groups": None, "shares": None},
-        "recipe": {"mix": "keep", "groups": None},
+        "recipe": {"mix": "keep", "groups": None, "copies": None},
         "semhash": {"threshold": 0.9},
         "sentence_optimal": {"pooling": "mean", "rule": "gain", "prior": 1.0},
         "slearn": {"scores": scores},
@@ -321,7 +321,7 @@ def ways_to_choose() -> dict[str, Call]:
     made |= {
         "ask_llm_scores": Call(selectors.ask_llm_scores, run | {"tokens_per_batch": 256, "padding_side": "right"}),
         "cluster_labels": Call(
-            selectors.cluster_labels, {"features": features, "n_clusters": 2} | seed, {"n_clusters": COUNT}
+            selectors.cluster_labels, {"features": features, "n_clusters": 2, "among": None} | seed, {"n_clusters": COUNT}
         ),
         "density_scores": Call(selectors.density_scores, {"features": features, "bandwidth": None} | seed),
         "fit_plateau": Call(
