@@ -19,7 +19,7 @@ from fisherlib.cli.methods import outputs
 from fisherlib.cli.pool import Candidates, apart, bytes_of, candidates, counts, opened, summed_up
 from fisherlib.cli.session import Session, digest_of
 from fisherlib.features import TokenFeatures, extract_features
-from fisherlib.greedy import explain, select
+from fisherlib.greedy import explain, grown
 from fisherlib.model import context_length
 
 _SECONDS = 6.0  # of extraction, about, that the rate is measured on
@@ -116,24 +116,22 @@ def measured(
 
 
 def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: dict[str, Any], responses: int) -> float:
-    """Seconds that the selection will take: those of the sample, and of half of it, grown to all rows as a power law."""
+    """Seconds that the selection will take, continued from the sample to all rows."""
     part, features = sample
-    features, times = replace(features, provenance=None), []
-    sizes = sorted({max(len(part) // 2, 1), len(part)})
-    for size in sizes:
-        few, rows = features.subset(range(size)), found.rows.select(part[:size])
-        budget = outputs(given)[0][0] * float(few.lengths.sum()) / max(responses, 1)
-        budget = max(budget, float(few.lengths.max()))
+    features, rows = replace(features, provenance=None), found.rows.select(part)
+    budget, times = outputs(given)[0][0], len(found.rows) / len(part)
+    share = max(budget * float(features.lengths.sum()) / max(responses, 1), float(features.lengths.max()))
+    if given["method"] == "fisher":
+        _, seconds = grown(
+            features, len(found.rows), responses, {"tokens": budget}, rule="best", device=given["device"], progress=False
+        )
+    else:  # of linear time
         began = time.perf_counter()
-        if given["method"] == "fisher":
-            chosen = select(few, tokens=budget, rule="best", device=given["device"], progress=False)
-        else:
-            chosen = {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
-        if given["reasons"]:
-            explain(few, chosen, device=given["device"])
-        times.append(time.perf_counter() - began)
-    if len(sizes) == 1:
-        return times[0]
-    most = 2.0 if given["method"] == "fisher" else 1.0  # naive greedy at most; the others are linear
-    exponent = float(np.clip(np.log(times[1] / times[0]) / np.log(sizes[1] / sizes[0]), 1.0, most))
-    return times[1] * (len(found.rows) / sizes[1]) ** exponent
+        {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, features, tokens=share)
+        seconds = (time.perf_counter() - began) * times
+    if given["reasons"]:
+        chosen = selectors.uniform(rows, features, tokens=share)
+        began = time.perf_counter()
+        explain(features, chosen, device=given["device"])
+        seconds += (time.perf_counter() - began) * times
+    return seconds
