@@ -5,6 +5,11 @@ n-grams are as common as in real text, and only the near-copies are alike.
 """
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import fisherlib as fl
+from benchmarks import report
 
 WORDS = 118  # of a response on average: 200 tokens
 COPIES, CHANGED = 0.3, 30  # the share of near-copies; each has up to so many other words than its original
@@ -102,3 +108,73 @@ def model(folder: Path, d: int) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def section(options) -> None:
+    """`fisherlib forecast`, then `fisherlib select`, each in a process of its own, and how far one was from the other."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="fisherlib-bench-", dir=options.scratch) as scratch:
+        for n, d, method in options.chat:
+            data, reader = Path(scratch) / f"{n}.jsonl", Path(scratch) / f"model-{d}"
+            if not data.exists():
+                write(data, int(n))
+            if not reader.exists():
+                model(reader, int(d))
+            rows += _compared(Path(scratch) / f"{n}-{d}-{method}", data, reader, int(n), int(d), method, options)
+    notes = [
+        f"A budget of {options.budget:,} response tokens. Memory is the process's own at its peak (anonymous); pages of "
+        "mapped files, which the system takes back when it needs memory, are not in it. The forecast counts all.",
+    ]
+    report.save("chat", {"budget": options.budget, "threads": options.threads}, rows, options.results, notes=notes)
+
+
+def _compared(folder: Path, data: Path, reader: Path, n: int, d: int, method: str, options) -> list[dict]:
+    folder.mkdir()
+    plan, out = folder / "plan.json", folder / "subset.jsonl"
+    given = [str(data), "-m", str(reader), "-t", str(options.budget), "-o", str(out), "--method", method, "--device", "cpu"]
+    _, _, took = _command(["forecast", *given, "--plan", str(plan)], options)
+    said = json.loads(plan.read_text())["forecast"]
+    own, whole, seconds = _command(["select", *given], options)
+    steps = {step["name"]: step["seconds"] for step in json.loads((folder / "subset.run.json").read_text())["steps"]}
+    choosing = sum(value for name, value in steps.items() if name.startswith("select"))
+    disk = sum(file.stat().st_size for file in (folder / "subset.work" / "features").iterdir())
+    pairs = {
+        "features": (said["seconds"]["features"], steps["features"], "s"),
+        "choose": (said["seconds"]["select"], choosing, "s"),
+        "all": (said["seconds"]["all"], seconds, "s"),
+        "memory": (said["peak_memory_bytes"] / 1e9, own, "GB"),
+        "memory and mapped pages": (said["peak_memory_bytes"] / 1e9, whole, "GB"),
+        "disk": (said["disk_bytes"] / 1e9, disk / 1e9, "GB"),
+        "the forecast itself": (None, took, "s"),
+    }
+    about = {"rows": n, "d": d, "method": method, "response_tokens": said["response_tokens"]}
+    return [
+        about | {"step": step, "forecast": ahead, "measured": then, "unit": unit, "ratio": ahead and ahead / then}
+        for step, (ahead, then, unit) in pairs.items()
+    ]
+
+
+def _command(arguments: list[str], options) -> tuple[float, float, float]:
+    """Run the command. Returns its peak of anonymous memory and of all that was resident, in GB, and its seconds."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
+    began, own, whole = time.perf_counter(), 0.0, 0.0
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from fisherlib.cli import main; main()", *arguments],
+        cwd=report.FOLDER.parent,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and time.perf_counter() - began < 7200:
+        try:
+            text = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            break
+        sizes = {line.split(":")[0]: line.split()[1] for line in text.splitlines() if line.startswith(("RssAnon", "VmHWM"))}
+        own, whole = max(own, int(sizes.get("RssAnon", 0)) * 1024 / 1e9), max(whole, int(sizes.get("VmHWM", 0)) * 1024 / 1e9)
+        time.sleep(0.05)
+    _, said = process.communicate(timeout=60)
+    if process.returncode:
+        raise RuntimeError(f"{arguments[0]}: exit status {process.returncode}: {said.strip().splitlines()[-1][:300]}")
+    return own, whole, time.perf_counter() - began

@@ -24,6 +24,7 @@ from fisherlib.model import context_length
 
 _SECONDS = 6.0  # of extraction, about, that the rate is measured on
 _ROWS = 512  # at most
+_FLAT, _SHARD = 20, 2**27  # bytes: of a token's id, mask and label in one piece with all others, and of a shard
 
 
 def forecast_command(session: Session, given: dict[str, Any]) -> None:
@@ -48,8 +49,7 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
         seconds = choosing(found, sample, asked, responses)
     disk = bytes_of(responses, model)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if asked["method"] == "recipe":  # it copies what is left without near-copies into memory
-        peak += disk
+    peak += _FLAT * inputs + _SHARD  # what the extraction of all rows takes beside what is here: their ids are
     free = shutil.disk_usage(_there(work_folder(asked))).free
     total = loading + reading + inputs / rate + seconds
     numbers = {
@@ -105,7 +105,8 @@ def measured(
     while True:
         began = time.perf_counter()
         part = sorted(order[:size])
-        features = extract_features(model, tokenizer, found.rows.select(part), **options)
+        encoded = [found.audit.encoded[i] for i in part]
+        features = extract_features(model, tokenizer, found.rows.select(part), encoded=encoded, **options)
         spent = time.perf_counter() - began
         if size == len(order) or spent > _SECONDS / 3:
             break

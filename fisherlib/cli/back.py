@@ -163,7 +163,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     selection, run = loaded(manifest)
     command = run["command"] | {"data": _found_again(run, manifest)}
     tokenizer, most = load_tokenizer(command["model"])
-    found = candidates(session, command, tokenizer, most)
+    found = candidates(session, command, tokenizer, most, keep=False)
     more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
     if (folder := work_folder(command) / "features").is_dir():
         more["features"] = TokenFeatures.load(folder)
@@ -173,7 +173,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
         lines = reasons_in(file, selection)
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
     if command["seen"]:
-        more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
+        more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most, keep=False).rows
     with session.step("report"):
         report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")
