@@ -358,7 +358,7 @@ def main() -> None:
         type=lambda text: text.split("x"),
         nargs="+",
         default=[["50000", "64", "recipe"], ["50000", "64", "fisher"], ["5000", "576", "recipe"]],
-        help="rows x width x method of each run of the command, such as 50000x64xrecipe",
+        help="rows x width x method of each run of the command, such as 50000x64xrecipe (or 50000x64xrecipexforecast)",
     )
     parser.add_argument("--budget", type=int, default=20_000, help="response tokens in the section on the command")
     parser.add_argument("--scratch", type=Path, help="where to write that file; by default the system's")

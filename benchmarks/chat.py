@@ -111,16 +111,19 @@ def model(folder: Path, d: int) -> None:
 
 
 def section(options) -> None:
-    """`fisherlib forecast`, then `fisherlib select`, each in a process of its own, and how far one was from the other."""
+    """`fisherlib forecast`, then `fisherlib select`, each in a process of its own, and how far one was from the other.
+
+    Of a run with "forecast" at its end, the first only.
+    """
     rows = []
     with tempfile.TemporaryDirectory(prefix="fisherlib-bench-", dir=options.scratch) as scratch:
-        for n, d, method in options.chat:
+        for n, d, method, *more in options.chat:
             data, reader = Path(scratch) / f"{n}.jsonl", Path(scratch) / f"model-{d}"
             if not data.exists():
                 write(data, int(n))
             if not reader.exists():
                 model(reader, int(d))
-            rows += _compared(Path(scratch) / f"{n}-{d}-{method}", data, reader, int(n), int(d), method, options)
+            rows += _compared(Path(scratch) / f"{n}-{d}-{method}", data, reader, int(n), int(d), method, not more, options)
     notes = [
         f"A budget of {options.budget:,} response tokens. Memory is the process's own at its peak (anonymous); pages of "
         "mapped files, which the system takes back when it needs memory, are not in it. The forecast counts all.",
@@ -128,28 +131,39 @@ def section(options) -> None:
     report.save("chat", {"budget": options.budget, "threads": options.threads}, rows, options.results, notes=notes)
 
 
-def _compared(folder: Path, data: Path, reader: Path, n: int, d: int, method: str, options) -> list[dict]:
+def _compared(folder: Path, data: Path, reader: Path, n: int, d: int, method: str, both: bool, options) -> list[dict]:
     folder.mkdir()
     plan, out = folder / "plan.json", folder / "subset.jsonl"
     given = [str(data), "-m", str(reader), "-t", str(options.budget), "-o", str(out), "--method", method, "--device", "cpu"]
     _, _, took = _command(["forecast", *given, "--plan", str(plan)], options)
     said = json.loads(plan.read_text())["forecast"]
-    own, whole, seconds = _command(["select", *given], options)
-    steps = {step["name"]: step["seconds"] for step in json.loads((folder / "subset.run.json").read_text())["steps"]}
-    choosing = sum(value for name, value in steps.items() if name.startswith("select"))
-    disk = sum(file.stat().st_size for file in (folder / "subset.work" / "features").iterdir())
+    found: dict[str, float | None] = dict.fromkeys(("features", "choose", "all", "memory", "with mapped pages", "disk"))
+    if both:
+        found["memory"], found["with mapped pages"], found["all"] = _command(["select", *given], options)
+        steps = {step["name"]: step["seconds"] for step in json.loads((folder / "subset.run.json").read_text())["steps"]}
+        found["features"] = steps["features"]
+        found["choose"] = sum(value for name, value in steps.items() if name.startswith("select"))
+        found["disk"] = sum(file.stat().st_size for file in (folder / "subset.work" / "features").iterdir()) / 1e9
+    seconds, peak = said["seconds"], said["peak_memory_bytes"] / 1e9
     pairs = {
-        "features": (said["seconds"]["features"], steps["features"], "s"),
-        "choose": (said["seconds"]["select"], choosing, "s"),
-        "all": (said["seconds"]["all"], seconds, "s"),
-        "memory": (said["peak_memory_bytes"] / 1e9, own, "GB"),
-        "memory and mapped pages": (said["peak_memory_bytes"] / 1e9, whole, "GB"),
-        "disk": (said["disk_bytes"] / 1e9, disk / 1e9, "GB"),
+        "features": (seconds["features"], found["features"], "s"),
+        "choose": (seconds["select"], found["choose"], "s"),
+        "all": (seconds["all"], found["all"], "s"),
+        "memory": (peak, found["memory"], "GB"),
+        "with mapped pages": (peak, found["with mapped pages"], "GB"),
+        "disk": (said["disk_bytes"] / 1e9, found["disk"], "GB"),
         "the forecast itself": (None, took, "s"),
     }
     about = {"rows": n, "d": d, "method": method, "response_tokens": said["response_tokens"]}
     return [
-        about | {"step": step, "forecast": ahead, "measured": then, "unit": unit, "ratio": ahead and ahead / then}
+        about
+        | {
+            "step": step,
+            "forecast": ahead,
+            "measured": then,
+            "unit": unit,
+            "ratio": ahead / then if ahead and then else None,
+        }
         for step, (ahead, then, unit) in pairs.items()
     ]
 
