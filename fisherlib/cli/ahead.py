@@ -98,22 +98,28 @@ def _there(folder: Path) -> Path:
 def measured(
     model: Any, tokenizer: Any, given: dict[str, Any], found: Candidates, inputs: int
 ) -> tuple[tuple[list[int], TokenFeatures], float]:
-    """The features of a random sample of the candidates, and how many tokens went through the model in a second."""
+    """The features of a random sample of the candidates, and how many tokens go through the model in a second.
+
+    Of two samples, so that what is done once, however many rows there are, is not counted for each.
+    """
     order = np.random.default_rng(given["seed"]).permutation(len(found.rows))[:_ROWS].tolist()
     options = {"turns": given["turns"], "too_long": given["too_long"], "progress": False}
-    size, spent = min(8, len(order)), 0.0
+    size, spent, tokens, before = min(8, len(order)), 0.0, 0, []
     while True:
+        before.append((spent, tokens))
         began = time.perf_counter()
         part = sorted(order[:size])
         encoded = [found.audit.encoded[i] for i in part]
         features = extract_features(model, tokenizer, found.rows.select(part), encoded=encoded, **options)
         spent = time.perf_counter() - began
-        if size == len(order) or spent > _SECONDS / 3:
+        usable = found.audit.usable
+        tokens = sum(found.audit.lengths[usable[i]] for i in part)
+        if size == len(order) or (spent > _SECONDS / 3 and len(before) > 1):
             break
         size = min(len(order), max(2 * size, int(size * _SECONDS / 2 / max(spent, 0.01))))
-    usable = found.audit.usable
-    tokens = sum(found.audit.lengths[usable[i]] for i in part)
-    return (part, features), tokens / max(spent, 1e-6)
+    less, fewer = before[-1]
+    once = less - fewer * (spent - less) / max(tokens - fewer, 1)  # a line through both
+    return (part, features), tokens / max(spent - min(max(once, 0.0), 0.9 * spent), 1e-6)
 
 
 def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: dict[str, Any], responses: int) -> float:
@@ -126,10 +132,16 @@ def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: 
         _, seconds = grown(
             features, len(found.rows), responses, {"tokens": budget}, rule="best", device=given["device"], progress=False
         )
-    else:  # of linear time
-        began = time.perf_counter()
-        {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, features, tokens=share)
-        seconds = (time.perf_counter() - began) * times
+    else:  # of linear time, beside what is done once
+        choose = {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]]
+        few, took = max(len(part) // 2, 1), []
+        for size in (few, few, len(part)):  # libraries load on first use
+            some, budget = features.subset(range(size)), share * size / len(part)
+            began = time.perf_counter()
+            choose(rows.select(range(size)), some, tokens=max(budget, float(some.lengths.max())))
+            took.append(time.perf_counter() - began)
+        slope = max(took[2] - took[1], 0.0) / max(len(part) - few, 1)
+        seconds = took[2] + slope * (len(found.rows) - len(part))
     if given["reasons"]:
         chosen = selectors.uniform(rows, features, tokens=share)
         began = time.perf_counter()
