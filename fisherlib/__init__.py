@@ -43,7 +43,10 @@ __all__ = [
     "explain",
     "selectors",
     "recipe",
+    "mixtures",
     "fine_tune",
+    "objectives",
+    "self_play",
     "fit_heads",
     "held_out_nll",
     "HeldOut",
@@ -69,7 +72,9 @@ _NAMES = {
 _WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
 # The last two are where committed notebooks look for them.
 _ROOMS = {
-    **{name: name for name in ("fisher", *_NAMES)},
+    **{name: name for name in ("fisher", "mixtures", *_NAMES)},
+    "objectives": "training.objectives",
+    "self_play": "training.self_play",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",

@@ -44,10 +44,12 @@ def scratch_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """An `OSError` of writing to `path` says which file, why, and what to do."""
+    """An `OSError` of writing to `path` says which file, why, and what to do; one that says so already stays as it is."""
     try:
         yield
     except OSError as error:
+        if (error.strerror or "").startswith("expected"):
+            raise
         raise OSError(
             error.errno, f"expected to write {path}, but {error.strerror or error}: free some space, or name another place"
         ) from error

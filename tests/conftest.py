@@ -35,8 +35,8 @@ EXPLAINED = {
     "could not import 'triton": 1,
     "needs the history of the repository": 1,
     "needs node": 1,
-    "needs a small file system of its own": 2,
-    "reads /proc": 3,
+    "needs a small file system of its own": 5,
+    "reads /proc": 4,
 }
 _skipped: list[str] = []
 

@@ -19,9 +19,9 @@ from fisherlib.course.notebook import readme_with_tables
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [  # in the order of the line
     "load_pool", "Pool", "encode", "MaskAudit", "load_model", "AssetError", "extract_features", "TokenFeatures", "compress",
-    "forecast", "select", "Selection", "score_selection", "certify", "explain", "selectors", "recipe", "fine_tune",
-    "fit_heads", "held_out_nll", "HeldOut", "paired_difference", "judging", "fisher", "synthetic", "study", "plotting",
-    "notebook",
+    "forecast", "select", "Selection", "score_selection", "certify", "explain", "selectors", "recipe", "mixtures",
+    "fine_tune", "objectives", "self_play", "fit_heads", "held_out_nll", "HeldOut", "paired_difference", "judging", "fisher",
+    "synthetic", "study", "plotting", "notebook",
 ]  # fmt: skip
 
 
@@ -133,13 +133,14 @@ WINGS = {
     "features": {"model", "text"},
     "greedy": {"features", "text"},
     "selectors": {"greedy", "features", "model", "text"},
+    "mixtures": {"text", "features", "greedy", "selectors"},
     "evaluation": {"text", "model", "features", "greedy"},
     "training": {"text", "model", "features", "greedy", "evaluation"},
     "report": {"text", "model", "features", "greedy", "selectors", "evaluation", "training"},
     "cli": {"text", "model", "features", "greedy", "selectors", "evaluation", "training", "report", "course"},
-    "course": {"text", "model", "features", "greedy", "selectors", "evaluation", "training"},
+    "course": {"text", "model", "features", "greedy", "selectors", "mixtures", "evaluation", "training"},
 }
-DOORS = {"study", "notebook", "curriculum"}  # of committed protocols, into the course
+DOORS = {"study", "notebook", "curriculum", "__main__"}  # of committed protocols into the course, and `python -m fisherlib`
 PACKAGE = ROOT / "fisherlib"
 
 

@@ -113,6 +113,28 @@ def test_its_numbers_are_those_of_the_selection(page, pool):
     assert "most like pick 1 (cosine" in seen
 
 
+def test_tokens_are_shaded_by_what_they_added_and_the_asked_quota_stands_beside_what_it_got(tmp_path):
+    from tests.attack import things
+
+    tokenizer = things.tokenizer(None)
+    rows = [{"prompt": EVIL, "response": f"{word} & <b>"} for word in ("one", "two", "six")]
+    lengths = [sum(example.is_response) for example in fl.encode(rows_of(rows), tokenizer)]
+    features = fl.TokenFeatures.from_list([np.random.default_rng(k).standard_normal((n, 6)) for k, n in enumerate(lengths)])
+    quotas = {"groups": ["a", "a", "b"], "quotas": {"b": (lengths[2], None), "a": (None, 0.9)}}
+    selection = fl.select(features, tokens=sum(lengths[1:]), **quotas)
+    reasons = fl.explain(features, selection, groups=quotas["groups"])
+    out = report(selection, rows, features, out=tmp_path / "a.html", reasons=reasons, tokenizer=tokenizer)
+    text = out.read_text(encoding="utf-8")
+    seen, first = Page(text), reasons.chosen[0]["tokens"]
+    shades = re.findall(r'<span class="h(\d)" title="([\d.]+) nats', text)
+    assert [float(gain) for _, gain in shades[: len(first)]] == pytest.approx(first, abs=6e-4)
+    assert shades[int(np.argmax(first))][0] == "4" and shades[int(np.argmin(first))][0] == "0"
+    assert "<script" not in text and EVIL in seen.said and "& <b>" in "".join(seen.words)
+    assert f"Quota of b at least {lengths[2]} {lengths[2]}" in seen.said and "Quota of a at least 0, at most" in seen.said
+    with pytest.raises(ValueError, match="expected a value for each of .* response tokens"):
+        report(selection, rows, features, out=out, reasons=reasons, tokenizer=tokenizer, max_tokens=len(EVIL) + 3)
+
+
 def rows_of(rows):
     from datasets import Dataset
 

@@ -5,7 +5,9 @@ or a quota was not met, 10 no row can be used, 11 it does not fit, 12 files of a
 """
 
 import importlib
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,11 @@ app = typer.Typer(
     "10 no row can be used, 11 it does not fit, 12 files of another run, 130 interrupted (the same command goes on).",
 )
 
+_OF_QUOTA = (
+    "What a group gets of the budget: code=0.2 (a share), code=0.1:0.5 (at least, at most), code=0.1: or code=:0.5 "
+    "(only one of them), code=4000 (above 1: tokens). May be repeated. Or pool: each group as the data have it."
+)
+_INTERRUPTED = "fisherlib: interrupted; the same command goes on from what is kept"
 Data = Annotated[list[str], typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")]
 MayData = Annotated[
     list[str] | None, typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")
@@ -41,7 +48,7 @@ Memory = Annotated[float | None, typer.Option(help="Gigabytes to select with.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 Seen = Annotated[str | None, typer.Option(help="Rows that were trained on already: they count as known.")]
 GroupBy = Annotated[str | None, typer.Option(help="The column that says which group a row is of.")]
-Quota = Annotated[list[str] | None, typer.Option(help="A group's share of the budget: code=0.2. May be repeated.")]
+Quota = Annotated[list[str] | None, typer.Option(help=_OF_QUOTA, metavar="GROUP=SHARE")]
 End = Annotated[float | None, typer.Option("--stop", help="End when a pick gains less than this share of the first.")]
 Work = Annotated[Path | None, typer.Option(help="Where features and half-done work are kept (default: beside --out).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an --out that no run of ours wrote.")]
@@ -67,7 +74,11 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 def _do(file: str, work: str, given: dict[str, Any]) -> None:
     """Do the work of a verb in a session, and end with its code."""
-    from fisherlib.cli.session import FORMATS, Session, run
+    try:
+        from fisherlib.cli.session import FORMATS, Session, run
+    except KeyboardInterrupt:  # which typer would end with 130, and without a word
+        print(_INTERRUPTED, file=sys.stderr)
+        raise typer.Exit(130) from None
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     how = {name: given.pop(name) for name in ("format", "debug")}
@@ -284,13 +295,20 @@ def _planned(plan: Path, given: dict[str, Any], beside: list[str]) -> dict[str, 
     return said["arguments"] | {name: given[name] for name in ("format", "debug")} | {"plan": str(plan)}
 
 
+def _terminated(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """The door of the command. Ends the process with the code of what was done."""
+    """The door of the command. Ends the process with the code of what was done. SIGTERM ends it as Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():  # before all that takes time: PyTorch is not imported yet
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
     except typer.TyperException as error:  # wrong usage
         getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2
     except (typer.Abort, KeyboardInterrupt):
+        print(_INTERRUPTED, file=sys.stderr)
         code = 130
     sys.exit(code or 0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fisherlib import selectors
-from fisherlib._files import replacing
+from fisherlib._files import explained, replacing
 from fisherlib._version import __version__
 from fisherlib.cli.choose import check, work_folder
 from fisherlib.cli.methods import outputs
@@ -79,9 +79,10 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
     )
     if disk > free:
         session.partial.append("the features do not fit on the disk: name a --work folder on a larger one")
-    plan.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(plan) as scratch:
-        said = {"format": 1, "fisherlib": __version__, "arguments": asked, "data": found.data, "forecast": numbers}
+    said = {"format": 1, "fisherlib": __version__, "arguments": asked, "data": found.data, "forecast": numbers}
+    with explained(plan):
+        plan.parent.mkdir(parents=True, exist_ok=True)
+    with explained(plan), replacing(plan) as scratch:
         scratch.write_text(json.dumps(said | {"digest": digest_of(said)}, indent=1))
     session.result(f"plan: {plan}: fisherlib select --plan {plan} does this")
     session.event("summary", plan=str(plan), **numbers)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fisherlib._files import explained, first_line
+from fisherlib.assets import AssetError
 from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
 from fisherlib.cli.methods import beside, groups_of, selected
@@ -18,7 +20,7 @@ from fisherlib.cli.session import FAILED, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
-from fisherlib.text import encode, load_pool
+from fisherlib.text import check_same_rows, encode, heat, load_pool
 
 _CLOSE = 1e-9  # relative: gains of one selection on one machine, in another order of summation
 
@@ -55,10 +57,7 @@ def reasons_in(path: Path, selection: Selection, most: int | None = None) -> lis
 def status_command(session: Session, given: dict[str, Any]) -> None:
     """How far a run is, or how it ended."""
     out = Path(given["out"])
-    record = out if out.name.endswith("run.json") else beside(out, "run.json")
-    if not record.exists() and (of_features := out.with_name(f"{out.name}.run.json")).exists():
-        record = of_features
-    run = read_json(record, "the record of a run")
+    run = read_json(record := _record_of(out), "the record of a run")
     kinds = {"state": str, "command": str, "pid": int, "steps": list, "arguments": dict}
     if not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         raise Stop(FAILED, f"expected the record of a run, got something else in {record}: check the path")
@@ -76,6 +75,15 @@ def status_command(session: Session, given: dict[str, Any]) -> None:
         progress = {"done": info["done"], "examples": info["examples"]}
         session.result(f"features: {info['done']:,} of {info['examples']:,} rows")
     session.event("summary", state=state, steps=steps, features=progress, got=run.get("got"), error=run.get("error"))
+
+
+def _record_of(out: Path) -> Path:
+    """The record of the run that wrote a subset, one of several (subset.300.jsonl) or a folder of features."""
+    if out.name.endswith("run.json"):
+        return out
+    record, whole = beside(out, "run.json"), out.with_name(f"{Path(out.stem).stem}{out.suffix}")
+    others = [out.with_name(f"{out.name}.run.json"), *([beside(whole, "run.json")] if out.exists() else [])]
+    return next((path for path in (record, *others) if path.exists()), record)
 
 
 def _features_of(run: dict) -> Path | None:
@@ -120,28 +128,50 @@ def explain_command(session: Session, given: dict[str, Any]) -> None:
     if why.get("nearest") in earlier:
         near = earlier[why["nearest"]]
         session.result(f"nearest earlier pick: {near['pick']}: {_place(near)}, cosine {why['cosine']:.2f}")
-    tokenizer, most = load_tokenizer(run["command"]["model"])
-    columns = parsed_columns(run["command"]["columns"])
-    rows = load_pool(subset, test_fraction=0, shape=run["command"]["shape"], columns=columns).train
-    options = {"turns": run["command"]["turns"], "too_long": "truncate", "max_tokens": most}
-    (example,) = encode(rows.select([given["pick"] - 1]), tokenizer, **options)
-    ids = [i for i, counts in zip(example.input_ids, example.is_response, strict=True) if counts]
-    texts = [tokenizer.decode([i]) for i in ids]
-    if len(texts) == len(why["tokens"]):
-        session.result(f"tokens: {heat(texts, why['tokens'])}")
-        top = sorted(zip(why["tokens"], texts, strict=True), key=lambda pair: -pair[0])[:5]
-        session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
-    session.event("summary", **why, texts=texts)
+    try:
+        spans = _heat(session, run, manifest, subset, why)
+    except (ValueError, OSError, AssetError) as error:
+        spans = [(f"token {k + 1}", gain) for k, gain in enumerate(why["tokens"])]
+        session.hint(f"without the text of the tokens, by number: {first_line(error)}")
+    else:
+        session.result(f"tokens: {marked(spans)}")
+        gains = [gain for _, gain in spans if gain is not None]
+        session.hint(
+            f"marked: ⟦the highest quarter⟧ and [the next] of what a token added, given those before it: "
+            f"{min(gains, default=0):.2f} to {max(gains, default=0):.2f} nats; together the gain"
+        )
+    top = sorted(((gain, text) for text, gain in spans if gain is not None), key=lambda pair: -pair[0])[:5]
+    session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
+    session.event("summary", **why, texts=[text for text, gain in spans if gain is not None])
 
 
-def heat(texts: list[str], gains: list[float]) -> str:
-    """A text whose tokens are marked by what they brought: ⟦most⟧, [some], and the others as they are."""
-    most = max(gains, default=0.0)
-    marked = []
-    for text, gain in zip(texts, gains, strict=True):
-        left, right = ("⟦", "⟧") if gain > most / 2 else ("[", "]") if gain > most / 4 else ("", "")
-        marked.append(f"{left}{text}{right}" if most > 0 else text)
-    return "".join(marked).replace("\n", "⏎")
+def _heat(session: Session, run: dict, manifest: Path, subset: Path, why: dict) -> list[tuple[str, float | None]]:
+    """The text of a pick, with what each part added. Raises if the subset or the tokenizer is not at hand."""
+    command = _as_then(run, manifest, data=False)
+    tokenizer, most = load_tokenizer(command["model"])
+    columns = parsed_columns(command["columns"])
+    rows = load_pool(subset, test_fraction=0, shape=command["shape"], columns=columns).train
+    (example,) = encode(
+        rows.select([why["pick"] - 1]), tokenizer, turns=command["turns"], too_long="truncate", max_tokens=most
+    )
+    return heat(example, tokenizer, why["tokens"])
+
+
+def marked(spans: list[tuple[str, float | None]]) -> str:
+    """The answers in one line: ⟦what brought the most⟧, [what brought more], the rest. What stands between them is cut out.
+
+    The marks divide the way from the least to the most in four: in features of many dimensions every token brings a lot.
+    """
+    gains = [gain for _, gain in spans if gain is not None]
+    low, high = min(gains, default=0.0), max(gains, default=0.0)
+    said, before = "", None
+    for text, gain in spans:
+        if gain is not None:
+            part = (gain - low) / (high - low) if high > low else 0.0
+            left, right = ("⟦", "⟧") if part > 0.75 else ("[", "]") if part > 0.5 else ("", "")
+            said += (" … " if said and before is None else "") + f"{left}{text}{right}"
+        before = gain
+    return said.replace("\r", "").replace("\n", "⏎")
 
 
 def _place(one: dict) -> str:
@@ -161,20 +191,22 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise Stop(USAGE, f"expected --out to be a .html file, got {str(out)!r}: rename it")
     selection, run = loaded(manifest)
-    command = run["command"] | {"data": _found_again(run, manifest)}
+    command = _as_then(run, manifest)
     tokenizer, most = load_tokenizer(command["model"])
     found = candidates(session, command, tokenizer, most, keep=False)
     more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
     if (folder := work_folder(command) / "features").is_dir():
         more["features"] = TokenFeatures.load(folder)
+        check_same_rows(found.rows, more["features"].provenance)
     else:
         session.hint(f"without features, which were in {folder}: lengths are in letters")
     if (file := _stem(manifest, "reasons.jsonl")).exists():
         lines = reasons_in(file, selection)
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
+        more |= {"tokenizer": tokenizer, "turns": command["turns"], "max_tokens": most}
     if command["seen"]:
         more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most, keep=False).rows
-    with session.step("report"):
+    with session.step("report"), explained(out):
         report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")
     session.event("summary", out=str(out))
@@ -187,7 +219,7 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
     """Do a run again and compare. Raises `Stop` with what differs."""
     manifest = Path(given["manifest"])
     selection, run = loaded(manifest)
-    command = run["command"] | {"data": _found_again(run, manifest), "overwrite": True}
+    command = _as_then(run, manifest) | {"overwrite": True}
     with tempfile.TemporaryDirectory(prefix="fisherlib-replay-") as scratch:
         work = Path(given["work"]) if given["work"] else Path(scratch) / "work"
         tokenizer, most = load_tokenizer(command["model"])
@@ -237,6 +269,17 @@ def _changed(run: dict, session: Session) -> list[tuple[str, str]]:
         if name != "python":
             session.said["versions"][name] = importlib.metadata.version(name)
     return [(name, then) for name, then in run["versions"].items() if session.said["versions"].get(name) != then]
+
+
+def _as_then(run: dict, manifest: Path, *, data: bool = True) -> dict[str, Any]:
+    """The arguments of a run, with paths that hold here: it may have been run in another folder, or been moved since."""
+    command = run["command"] | {"out": str(_stem(manifest, Path(run["command"]["out"]).suffix.removeprefix(".")))}
+    work = work_folder(run["command"])
+    for name, said in (("work", str(work)), ("model", command["model"]), ("seen", command["seen"])):
+        if said is not None:
+            beside_it, then = manifest.parent / Path(said).name, Path(run.get("folder", "."), said)
+            command[name] = str(next((path for path in (beside_it, then) if path.exists()), said))
+    return command | ({"data": _found_again(run, manifest)} if data else {})
 
 
 def _found_again(run: dict, manifest: Path) -> list[str]:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fisherlib._files import plain, replacing
-from fisherlib.cli.methods import WHY, beside, by_group, groups_of, outputs, quotas_of, selected
+from fisherlib._files import explained, plain, replacing
+from fisherlib.cli.methods import WHY, beside, groups_of, outputs, selected
 from fisherlib.cli.pool import (
     Candidates,
     apart,
@@ -21,9 +22,11 @@ from fisherlib.cli.pool import (
     summed_up,
     write_reasons,
 )
+from fisherlib.cli.quotas import POOL, by_group, of_groups, quotas_of
+from fisherlib.cli.quotas import words as asked_words
 from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
 from fisherlib.features import TokenFeatures
-from fisherlib.greedy import Selection, explain, quota_prices, with_seen
+from fisherlib.greedy import Selection, explain, quota_price, quota_prices, with_seen
 from fisherlib.model import context_length, load_tokenizer
 from fisherlib.text import TRAINERS, as_stored, hand_over
 
@@ -79,7 +82,6 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     with session.step("load the tokenizer"):
         tokenizer, most = load_tokenizer(given["model"])
     found = candidates(session, given, tokenizer, most)
-    write_reasons(found, beside(out, "skipped.jsonl"))
     session.said["fingerprints"] = {"data": found.data}
     if given.get("plan"):
         check_plan(Path(given["plan"]), found)
@@ -88,6 +90,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     check_rows(given, found)
     model, tokenizer = opened(session, given)
     features = extracted(session, given, model, tokenizer, found, work / "features")
+    write_reasons(found, beside(out, "skipped.jsonl"))  # now that the files are known to be ours
     session.said["fingerprints"]["model"] = model_words(model, features)
     start = seen(session, given, model, tokenizer, work)
     made = []
@@ -146,7 +149,7 @@ def written(
 ) -> dict:
     """Write a subset and its manifest. Returns what was asked for and what it is."""
     groups = groups_of(given, found.rows)
-    with session.step(f"write {path.name}"):
+    with session.step(f"write {path.name}"), explained(path):
         selection.to_jsonl(found.rows, path)
         subset = hashlib.sha256(path.read_bytes()).hexdigest()
         spent = float(selection.costs.sum())
@@ -163,6 +166,7 @@ def written(
         }
         run = {
             "command": given,
+            "folder": os.getcwd(),
             "data": found.data,
             "model": model,
             "versions": session.said["versions"],
@@ -176,9 +180,14 @@ def written(
             options: dict[str, Any] = {"device": given["device"], "memory": given["memory"], "progress": session.progress}
             if start is not None:
                 options["start"] = start
-            got["prices"] = run["prices"] = quota_prices(features, selection, groups or [], **options)
+            if given["quota"] == [POOL]:  # once, and not once for each group
+                got["prices"] = {POOL: quota_price(features, selection, **options)}
+            else:
+                got["prices"] = quota_prices(features, selection, groups or [], **options)
+            run["prices"] = got["prices"]
         if groups is not None:
-            got["groups"] = run["groups"] = by_group(selection, groups, features, quotas_of(given))
+            quotas = of_groups(quotas_of(given), groups, features.lengths.numpy())
+            got["groups"] = run["groups"] = by_group(selection, groups, features, quotas, budget)
         replace(selection, settings=selection.settings | {"run": run}).save(beside(path, "manifest.json"))
     for trainer in given["trainers"]:
         chat = model["chat_template"] is not None
@@ -195,10 +204,11 @@ def written(
         more = "it costs" if nats >= 0 else "by chance greedy finds more with it than without:"
         session.result(f"price: the quota of {name}: {more} {abs(nats):,.2f} of {selection.objective:,.1f} nats")
     for name, group in got.get("groups", {}).items():
-        asked = "" if group["asked"] is None else f", asked for {group['asked']:.1%}"
-        session.result(f"  {name}: {group['got']:.1%} of the tokens{asked}; {group['pool']:.1%} of the pool")
-        if group["asked"] is not None and group["missing"] > 0:
+        session.result(f"  {name}: {group['got']:.1%} of the tokens{asked_words(group)}; {group['pool']:.1%} of the pool")
+        if group["missing"] > 0:
             session.partial.append(f"the quota of {name} is short of {group['missing']:,.0f} tokens")
+        if group["over"] > 0:
+            session.partial.append(f"the quota of {name} is passed by {group['over']:,.0f} tokens")
     session.hint(f"what it is made of: {beside(path, 'manifest.json')}; how it went: {session.record}")
     return got
 
@@ -217,7 +227,7 @@ def write_why(
     """
     why = explain(features, selection, groups=groups, prior=prior, device=given["device"], memory=given["memory"])
     of = as_stored(features.provenance) if features.provenance is not None else None
-    with replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+    with explained(path), replacing(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         for one in (*why.chosen, *why.rejected):
             where = {} if of is None else {name: of[one["index"]][name] for name in ("file", "line", "id")}
             file.write(json.dumps(where | one, ensure_ascii=False, default=plain) + "\n")

@@ -50,8 +50,8 @@ def extract_command(session: Session, given: dict[str, Any]) -> None:
     model, tokenizer = opened(session, given)
     found = candidates(session, given, tokenizer, context_length(model))
     session.result(summed_up(found))
-    write_reasons(found, out.with_name(f"{out.name}.skipped.jsonl"))
     features = extracted(session, given, model, tokenizer, found, out)
+    write_reasons(found, out.with_name(f"{out.name}.skipped.jsonl"))
     session.said["fingerprints"] = {"data": found.data, "model": model_words(model, features)}
     size = sum(path.stat().st_size for path in out.iterdir())
     session.result(f"features: {out}: {len(features):,} rows, {len(features.values):,} tokens, {size / 1e9:.2f} GB")

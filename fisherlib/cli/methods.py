@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from fisherlib import selectors
 from fisherlib.cli.pool import Candidates
-from fisherlib.cli.session import FAILED, USAGE, Session, Stop
+from fisherlib.cli.quotas import Bound, in_tokens, kept, of_groups, quotas_of, shares_of, tokens_of
+from fisherlib.cli.session import FAILED, Session, Stop
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, nested, select
 from fisherlib.text import SOURCE, as_stored
@@ -40,24 +39,6 @@ def outputs(given: dict[str, Any]) -> list[tuple[float, Path]]:
     return [(budget, out.with_name(f"{out.stem}.{budget:.15g}{out.suffix}")) for budget in budgets]
 
 
-def quotas_of(given: dict[str, Any]) -> dict[str, float]:
-    """`code=0.2` as a dict. Raises `Stop`."""
-    found = {}
-    for text in given["quota"]:
-        name, equals, share = text.rpartition("=")
-        if name in found:
-            raise Stop(USAGE, f"expected one --quota for each group, got two of {name!r}: leave one out")
-        try:
-            found[name] = float(share)
-        except ValueError:
-            equals = ""
-        if not (equals and name and 0 <= found.get(name, -1) <= 1):
-            raise Stop(USAGE, f"expected --quota like code=0.2, a share from 0 to 1, got {text!r}: change it")
-    if sum(found.values()) > 1 + 1e-9:
-        raise Stop(USAGE, f"expected quotas of at most 1 in all, got {sum(found.values()):g}: lower one")
-    return found
-
-
 def groups_of(given: dict[str, Any], rows: Dataset) -> list[str] | None:
     """The group of each row, as text. Raises `Stop` for a column, or for groups, that are not there."""
     name = given["group_by"]
@@ -67,7 +48,8 @@ def groups_of(given: dict[str, Any], rows: Dataset) -> list[str] | None:
     if name not in there:
         raise Stop(FAILED, f"expected --group-by to be a column of the rows, got {name!r}: name one of {there}")
     labels = [str(label) for label in as_stored(rows)[name]]
-    if unknown := sorted(set(quotas_of(given)) - set(labels)):
+    quotas = quotas_of(given)
+    if unknown := sorted(set() if isinstance(quotas, str) else set(quotas) - set(labels)):
         raise Stop(
             FAILED, f"expected --quota of groups in {name!r}, got {unknown[0]!r}: name one of {sorted(set(labels))[:20]}"
         )
@@ -83,23 +65,26 @@ def selected(
     work: Path,
 ) -> list[tuple[float, Path, Selection]]:
     """A selection for each budget."""
-    groups, quotas, plans = groups_of(given, found.rows), quotas_of(given), outputs(given)
+    groups, plans = groups_of(given, found.rows), outputs(given)
+    lengths = features.lengths.numpy()
+    quotas = of_groups(quotas_of(given), groups or [], lengths)
     if given["method"] == "fisher":
         return fisher(session, given, features, start, work, groups, quotas, plans)
     made = []
     for budget, path in plans:
         with session.step(f"select {budget:.15g} tokens"):
             call: dict[str, Any] = {"tokens": budget, "seed": given["seed"]}
-            if quotas:
-                call |= {"groups": groups, "shares": shares_of(quotas, groups or [], features.lengths.numpy())}
             if given["method"] == "uniform":
-                selection = (selectors.quotas if quotas else selectors.uniform)(found.rows, features, **call)
-            elif quotas:
-                selection = selectors.quotas(
-                    found.rows, features, **call | {"groups": without_copies(found, groups or [], given)}
-                )
+                selection = selectors.uniform(found.rows, features, **call)
             else:
                 selection = selectors.recipe(found.rows, features, groups=groups, **call)
+            bounds = in_tokens(quotas, budget)
+            if groups is not None and not kept(selection, groups, lengths, bounds):
+                drawn = without_copies(found, groups, given) if given["method"] == "recipe" else groups
+                shares = shares_of(bounds, tokens_of(groups, lengths), tokens_of(drawn, lengths), budget)
+                ceilings = sum(min(bounds.get(name, (0, budget))[1], budget) for name in shares) / budget
+                call["tokens"] = budget * min(ceilings, 1.0)  # when all ceilings are reached, the rest is not spent
+                selection = selectors.quotas(found.rows, features, groups=drawn, shares=shares, **call)
         made.append((budget, path, selection))
     return made
 
@@ -110,14 +95,6 @@ def without_copies(found: Candidates, groups: list[str], given: dict[str, Any]) 
     return [label if first[i] == i else None for i, label in enumerate(groups)]
 
 
-def shares_of(quotas: Mapping[str, float], groups: Sequence[str], lengths: np.ndarray) -> dict[str, float]:
-    """The shares of all groups: the quotas, and what is left to the others as the pool has it."""
-    held = {label: float(lengths[[i for i, g in enumerate(groups) if g == label]].sum()) for label in sorted(set(groups))}
-    others = sum(tokens for label, tokens in held.items() if label not in quotas)
-    left = 1 - sum(quotas.values())
-    return {label: quotas[label] if label in quotas else left * tokens / max(others, 1.0) for label, tokens in held.items()}
-
-
 def fisher(
     session: Session,
     given: dict[str, Any],
@@ -125,7 +102,7 @@ def fisher(
     start: TokenFeatures | None,
     work: Path,
     groups: list[str] | None,
-    quotas: dict[str, float],
+    quotas: dict[str, Bound],
     plans: list[tuple[float, Path]],
 ) -> list[tuple[float, Path, Selection]]:
     """FisherSFT. Of several budgets without quotas a smaller subset is the beginning of a larger one, by one rule."""
@@ -140,9 +117,8 @@ def fisher(
         asked["start"] = start
     if given["stop"] is not None:
         asked["stop"] = given["stop"]
-    key = hashlib.sha256(json.dumps([largest, sorted(quotas.items()), given["stop"], given["seen"]]).encode()).hexdigest()[
-        :8
-    ]
+    said = json.dumps([largest, sorted(quotas.items()), given["group_by"], given["stop"], given["seen"]])
+    key = hashlib.sha256(said.encode()).hexdigest()[:8]
     asked["checkpoint"] = work / f"picks-{key}.json"
     if len(plans) == 1 or quotas:  # a beginning does not keep the quotas of the whole
         made = []
@@ -155,25 +131,3 @@ def fisher(
         order = nested(features, tokens=[budget for budget, _ in plans], **asked)
     session.result(f"budgets: each begins the next larger one, by rule {order[0].settings['rule']} and without exchanges")
     return [(budget, path, selection) for (budget, path), selection in zip(plans, order, strict=True)]
-
-
-def by_group(selection: Selection, groups: list[str], features: TokenFeatures, quotas: dict[str, float]) -> dict:
-    """Of each group its share of the pool's tokens, what was asked for, what it got, and what it is short of, in tokens."""
-    lengths, chosen = features.lengths.numpy(), selection.indices.tolist()
-    found = {}
-    for label in sorted(set(groups)):
-        members = [i for i, group in enumerate(groups) if group == label]
-        picked = [i for i in chosen if groups[i] == label]
-        spent, asked = float(lengths[picked].sum()), quotas.get(label)
-        wanted = 0.0 if asked is None else asked * float(selection.costs.sum())
-        rest = [i for i in members if i not in set(picked)]
-        within = max(wanted - spent, 0.0)
-        one = float(lengths[rest].max()) if rest else 0.0  # a quota is met to one example
-        found[label] = {
-            "pool": float(lengths[members].sum()) / max(float(lengths.sum()), 1.0),
-            "asked": asked,
-            "got": spent / max(float(selection.costs.sum()), 1.0),
-            "rows": len(picked),
-            "missing": within if within > one or (within > 0 and not rest) else 0.0,
-        }
-    return found

@@ -97,7 +97,8 @@ def candidates(
             )
         except ValueError as error:
             if "can be used, got none" in str(error):
-                raise Stop(UNUSABLE, str(error)) from error
+                said = str(error).replace("rename your columns", "name yours: --columns prompt=question,response=answer")
+                raise Stop(UNUSABLE, said) from error
             raise
         rows = pool.train
         data = fingerprint(sources, rows)
@@ -214,8 +215,22 @@ def extracted(
             return features
         except ValueError as error:
             if "was begun with" in str(error) or "another process" in str(error) or "expected a new out_dir" in str(error):
-                raise Stop(FOREIGN, f"{error}; here: name another --work folder, or remove {folder}") from error
+                raise Stop(FOREIGN, foreign(str(error), folder)) from error
             raise
+
+
+def foreign(words: str, folder: Path) -> str:
+    """What to say of a folder that is not ours: the library speaks of its own arguments, which this command has not."""
+    if "another process" in words:
+        return f"expected {folder} to itself, but another command fills it now: wait for it, or name another --work folder"
+    _, known, differences = words.partition("got another ")
+    if known:
+        differences = differences.partition(": give the same")[0]
+        return (
+            f"expected the rows and the model that {folder} was made for, got others ({differences}): give another --out, "
+            f"or another --work folder, or remove {folder}"
+        )
+    return f"expected a new folder, or features of ours, in {folder}, got other files: name another --work folder"
 
 
 def model_words(model: Any, features: TokenFeatures) -> dict:

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -14,6 +13,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from fisherlib._files import explained, first_line, plain, replacing
 from fisherlib._version import __version__
@@ -43,6 +44,8 @@ class Session:
     def __init__(self, verb: str, arguments: dict[str, Any], *, format: str = "auto", debug: bool = False):
         self.format, self.debug = format, debug
         self.record: Path | None = None
+        self._before: bytes | None = None  # the record that was there
+        self._lock: FileLock | None = None
         self.partial: list[str] = []  # why the end is 3 and not 0
         self._began = time.perf_counter()
         self._console: Any = None
@@ -137,12 +140,40 @@ class Session:
                 scratch.write_text(json.dumps(self.said, indent=1, default=plain))
 
     def keep_in(self, record: Path) -> None:
-        """From now on there is a record."""
-        self.record = record
+        """From now on there is a record. Raises `Stop` if another process writes it: then these are files of its run."""
+        with explained(record):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(record.with_name(f".{record.name}.lock"), timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise Stop(
+                    FOREIGN,
+                    f"expected files that nobody else writes, but another command writes {record} now: wait for it, "
+                    "or give another --out",
+                ) from None
+            self._before = record.read_bytes() if record.is_file() else None
+        self.record, self._lock = record, lock
         for package in _PACKAGES:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 self.said["versions"][package] = importlib.metadata.version(package)
         self.write()
+
+    def end(self, code: int, words: str) -> None:
+        """Write the record for the last time, and let others write it.
+
+        A run that found files of another run has made nothing: the record of what is there stays as it was.
+        """
+        self.said |= {"state": STATES.get(code, "failed"), "exit_code": code, "error": words or None}
+        try:
+            if code == FOREIGN and self._before is not None and self.record is not None:
+                with explained(self.record), replacing(self.record) as scratch:
+                    scratch.write_bytes(self._before)
+            else:
+                self.write()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
 
 def digest_of(said: dict[str, Any]) -> str:
@@ -151,9 +182,7 @@ def digest_of(said: dict[str, Any]) -> str:
 
 
 def run(session: Session, work: Callable[[Session], None]) -> int:
-    """Do the work, say how it ended, and return the exit code. SIGTERM ends it as Ctrl-C does."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
+    """Do the work, say how it ended, and return the exit code."""
     error: BaseException | None = None
     try:
         work(session)
@@ -166,9 +195,8 @@ def run(session: Session, work: Callable[[Session], None]) -> int:
         error, code, words = failed, *_ending(failed)
     if error is not None and session.debug:
         traceback.print_exception(error)
-    session.said |= {"state": STATES.get(code, "failed"), "exit_code": code, "error": words or None}
     try:
-        session.write()
+        session.end(code, words)
     except OSError as failed:
         code, words = (FAILED, first_line(failed)) if code in (DONE, PARTIAL) else (code, words)
     if code not in (DONE, PARTIAL):
@@ -184,14 +212,15 @@ def _ending(error: Exception) -> tuple[int, str]:
     """The code and the line of an exception that nobody has explained yet."""
     words = first_line(error) if not isinstance(error, ValueError) else str(error).strip().splitlines()[0]
     name = type(error).__name__
-    if isinstance(error, OSError) and error.filename is None and error.strerror:
-        words = error.strerror  # one of ours, which says which file; Python's own has a number before it
+    if isinstance(error, OSError) and error.strerror:  # one of ours says all; Python's own says a number and a scratch file
+        ours, of = error.strerror.startswith("expected"), f" {error.filename}" if error.filename else ""
+        words = (
+            error.strerror
+            if ours
+            else (f"expected to read or write{of}, but {error.strerror}: free some space, or name another place")
+        )
     if name in ("MemoryError", "OutOfMemoryError") or "memory=" in words:
         return NO_ROOM, f"out of memory ({words}): try --memory, a smaller --dtype, or fewer rows"
     if isinstance(error, ValueError | OSError) or name == "AssetError":
         return FAILED, words
     return FAILED, f"unexpected {name}: {words}: this is a fault of ours; --debug shows where"
-
-
-def _terminated(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt

@@ -140,16 +140,17 @@ class TokenFeatures:
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
             got = given.dtype if given.ndim == 1 else f"shape {given.shape}"
             raise ValueError(f"expected indices as a list of whole numbers, got {got}: use np.flatnonzero for a mask")
-        if bad := [int(i) for i in indices if not 0 <= i < len(self)]:
+        if len(bad := given[(given < 0) | (given >= len(self))]):
             raise IndexError(f"example {bad[0]} of {len(self)}")
         self.check_whole()
-        spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in indices]
-        rows = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
-        lengths = torch.tensor([0, *(len(span) for span in spans)])
+        chosen = torch.from_numpy(given.astype(np.int64))
+        lengths = self.lengths[chosen]
+        offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))  # of the new blocks; the old ones begin elsewhere
+        rows = torch.arange(int(offsets[-1])) + torch.repeat_interleave(self.offsets[chosen] - offsets[:-1], lengths)
         per_token: dict[str, Any] = {name: None if (t := getattr(self, name)) is None else t[rows] for name in COLUMNS}
         info = {name: value for name, value in self.info.items() if name != "rows"}  # the fingerprint is of other rows
-        of = None if self.provenance is None else self.provenance.select([int(i) for i in indices])
-        return TokenFeatures(self.values[rows], lengths.cumsum(0), **per_token, info=info, provenance=of)
+        of = None if self.provenance is None else self.provenance.select(chosen.tolist())
+        return TokenFeatures(self.values[rows], offsets, **per_token, info=info, provenance=of)
 
     @checked
     def sum(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:

@@ -1,4 +1,4 @@
-"""What `select` asks of an engine, whichever of the two it is."""
+"""What `select` asks of an engine, whichever of the three it is."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +14,8 @@ from fisherlib.greedy.screen import Screen
 
 @runtime_checkable
 class Engine(Protocol):
-    """Finds pick after pick: `Race` in general, `OneToken` where every example is one vector at most."""
+    """Finds pick after pick: `Race` in general, `OneToken` where every example is one vector at most, `SmallPool` in float64
+    where there is little of everything."""
 
     @property
     def screen(self) -> Screen | None:

@@ -42,7 +42,10 @@ class Information:
 
     def add(self, i: int) -> None:
         """V <- V + X_i^T X_i, and its inverse's root. O(T d^2); every d tokens O(d^3), a fresh start without any drift."""
-        X = self.blocks.padded([i], torch.float64)[0]
+        self.absorb(self.blocks.padded([i], torch.float64)[0])
+
+    def absorb(self, X: Float[Tensor, "T d"]) -> None:
+        """`add`, for an example whose features are at hand."""
         self.V.addmm_(X.T, X)
         self.changes += 1
         T, W = len(X), X @ self.root

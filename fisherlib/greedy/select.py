@@ -42,6 +42,7 @@ from fisherlib.greedy.run import Run
 from fisherlib.greedy.screen import screen_of
 from fisherlib.greedy.seen import with_seen
 from fisherlib.greedy.selection import Selection
+from fisherlib.greedy.small_pool import SmallPool
 
 
 @checked
@@ -156,6 +157,8 @@ def select(
         engine: Engine
         if stochastic is None and OneToken.fits(features, device, dtype, room):
             engine = OneToken(features, prior, weighting, divisor, budget.price, of_group)
+        elif stochastic is None and batch_size is None and SmallPool.fits(features, device, dtype, room):
+            engine = SmallPool(Information(features, prior, weighting, device), divisor, budget.price, of_group)
         else:
             sampled = None if stochastic is None else math.ceil(len(features) / budget.amount * math.log(1 / stochastic))
             information = Information(features, prior, weighting, device, room)

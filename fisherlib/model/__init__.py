@@ -15,7 +15,7 @@ from fisherlib.model.forward import (
     per_token,
     tokens_at_once,
 )
-from fisherlib.model.generate import continuations, prompt_ids
+from fisherlib.model.generate import continuation_ids, continuations, prompt_ids
 from fisherlib.model.head import head_matrix, head_scale, mixes, output_head, working_precision
 from fisherlib.model.load import load_model, load_tokenizer, weights_of
 
@@ -25,6 +25,7 @@ __all__ = [
     "batches",
     "check_run",
     "context_length",
+    "continuation_ids",
     "continuations",
     "evaluating",
     "flat",

@@ -52,6 +52,38 @@ def continuations(
     for token ids outside its vocabulary.
     Cost: `max_new_tokens` forward passes over each batch, with the keys and values of the past kept.
     """
+    ids = continuation_ids(
+        model,
+        tokenizer,
+        rows,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        tokens_per_batch=tokens_per_batch,
+        progress=progress,
+    )
+    stops = _stops(model, tokenizer)
+    return [tokenizer.decode([i for i in one if i not in stops], skip_special_tokens=True).strip() for one in ids]
+
+
+@checked
+def continuation_ids(
+    model: Model,
+    tokenizer: Tokenizer,
+    rows: Dataset,
+    *,
+    max_new_tokens: int = 40,
+    temperature: float | int = 1.0,
+    seed: int = 0,
+    tokens_per_batch: int = 4096,
+    progress: bool | None = None,
+) -> list[list[int]]:
+    """The token ids of what the model says in place of each row's response, just as they were sampled.
+
+    With the token that ended it, or without one where it was cut after `max_new_tokens`. So at temperature 1 each has the
+    very probability that the model gives it. Text that is stripped, ended by a template and encoded anew has another. These
+    are what an objective needs as `alternatives`. All else is as for `continuations`, errors and cost too.
+    """
     if max_new_tokens < 1 or not 0 <= temperature < math.inf:
         raise ValueError(
             "expected max_new_tokens of at least 1 and a finite temperature of at least 0, "
@@ -72,7 +104,7 @@ def continuations(
         {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     )
     stops = sorted(_stops(model, tokenizer))
-    said = [""] * len(prompts)
+    said: list[list[int]] = [[] for _ in prompts]
     devices = [model.device] if is_accelerator(model.device) else []  # whose generators are given back
     kind = model.device.type if devices else None
     forked = torch.random.fork_rng(devices, device_type=kind)
@@ -88,8 +120,8 @@ def continuations(
                 **sampling,
             )[:, batch["input_ids"].shape[1] :]
             for i, ids in zip(indices, new.tolist(), strict=True):
-                end = next((k for k, token in enumerate(ids) if token in stops), len(ids))
-                said[i] = tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+                end = next((k for k, token in enumerate(ids, start=1) if token in stops), len(ids))
+                said[i] = ids[:end]
             bar.update(len(indices))
     return said
 

@@ -2,7 +2,8 @@
 
 from fisherlib.text.audit import Audit, audit_rows
 from fisherlib.text.files import files_in, is_file
-from fisherlib.text.masks import Encoded, MaskAudit, encode
+from fisherlib.text.heat import heat
+from fisherlib.text.masks import Encoded, MaskAudit, encode, encode_row
 from fisherlib.text.pools import Pool, load_pool
 from fisherlib.text.provenance import check_same_rows, provenance, write_jsonl
 from fisherlib.text.rows import SHAPES, SOURCE, as_stored, half_a_character
@@ -22,9 +23,11 @@ __all__ = [
     "audit_rows",
     "check_same_rows",
     "encode",
+    "encode_row",
     "files_in",
     "half_a_character",
     "hand_over",
+    "heat",
     "is_file",
     "load_pool",
     "provenance",

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from fisherlib.model import pad
 from fisherlib.text import Encoded
+from fisherlib.training.groups import Group, parts_of
 
 
 @runtime_checkable
@@ -41,8 +42,13 @@ def weighted(encoded: Sequence[Encoded], weights: Float[np.ndarray, " n"]) -> li
     return [Weighted(encoded[i].input_ids, encoded[i].is_response, float(weights[i] / scale)) for i in kept.tolist()]
 
 
-def batch_of(step: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-    """One step as tensors, with `weights` [m], one for each response token, if its rows have them."""
+def batch_of(step: Sequence[Encoded]) -> dict[str, Any]:
+    """One step as tensors, with `weights` [m], one for each response token, if its rows have them.
+
+    Of groups: the response and the alternatives of each row, one after the other, and the `parts` of the batch.
+    """
+    if groups := [example for example in step if isinstance(example, Group)]:
+        return {**pad([member for group in groups for member in group.members]), "parts": parts_of(groups)}
     batch = pad(step)
     if weights := [example.weight for example in step if isinstance(example, Weighted)]:
         batch["weights"] = torch.tensor(weights).repeat_interleave(torch.tensor([sum(e.is_response[1:]) for e in step]))

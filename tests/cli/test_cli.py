@@ -7,8 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -16,91 +14,12 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
-import torch
 
 import fisherlib as fl
 from fisherlib.assets import ROOT
+from tests.cli.things import SELECT, TEMPLATE, record, rows, write
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
-
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A folder with a tiny random model and a tokenizer of bytes that has a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("model")
-    specials = ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bare = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    bare.pre_tokenizer, bare.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<|end|>", additional_special_tokens=specials[:3])
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=False,
-        initializer_range=0.5,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def rows(n=40):
-    words = ["the", "king", "shall", "die", "to", "night", "my", "lord", "and", "all", "his", "men", "for", "a", "crown"]
-    said = [" ".join(words[(i * k) % len(words)] for k in range(1, 4 + i % 6)) for i in range(n)]
-    return [{"id": f"r{i}", "prompt": f"speak {i}", "response": said[i], "kind": "ab"[i % 4 == 0]} for i in range(n)]
-
-
-def write(path, *given):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in given), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, model):
-    """A folder of one's own, with `my.jsonl` and `my-model` in it."""
-    monkeypatch.chdir(tmp_path)
-    os.symlink(model, "my-model")
-    write(tmp_path / "my.jsonl", *rows())
-    return tmp_path
-
-
-@pytest.fixture
-def command(here, capsys, monkeypatch):
-    """Run the command; returns its code, and what it wrote on stdout and stderr."""
-    from fisherlib.cli import main
-
-    def run(text, *more):
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            main([*shlex.split(text), *map(str, more)])
-        signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
-
-
-SELECT = "select my.jsonl -m my-model -t 200 -o subset.jsonl"
-
-
-def record(path="subset.run.json"):
-    return json.loads(Path(path).read_text())
-
 
 # --- the door ----------------------------------------------------------------------------------------------------------
 
@@ -148,6 +67,11 @@ def test_every_example_of_help_runs(command, monkeypatch):
         (f"{SELECT} --quota a=0.2", 2, "expected --group-by COLUMN beside --quota"),
         (f"{SELECT} --quota a=x --group-by kind", 2, "expected --quota like code=0.2"),
         (f"{SELECT} --quota a=.7 --quota b=.6 --group-by kind", 2, "expected quotas of at most 1 in all"),
+        (f"{SELECT} --quota a=.5:.2 --group-by kind", 2, "expected the floor of 'a' below its ceiling"),
+        (f"{SELECT} --quota a=1.5 --group-by kind", 2, "expected --quota like code=0.2"),
+        (f"{SELECT} --quota a=: --group-by kind", 2, "expected --quota like code=0.2"),
+        (f"{SELECT} --quota a=150 --quota b=.5: --group-by kind", 2, "expected quotas of at most 1 in all, got 1.25 of 200"),
+        (f"{SELECT} --quota pool --quota b=.5 --group-by kind", 2, "expected --quota pool alone"),
         (f"{SELECT} --stop 0.1", 2, "expected --stop with --method fisher"),
         (f"{SELECT} --seen my.jsonl", 2, "expected --seen with --method fisher"),
         (f"{SELECT} --columns prompt", 2, "expected --columns like prompt=question"),
@@ -261,6 +185,9 @@ def test_no_row_no_trust_no_room(command, here, model, monkeypatch):
     write(here / "bad.jsonl", {"prompt": "p", "response": ""})
     code, _, err = command("select bad.jsonl -m my-model -t 20")
     assert code == 10 and "expected a non-empty 'response'" in err
+    write(here / "own.jsonl", {"q": "p", "a": "r"})
+    code, _, err = command("select own.jsonl -m my-model -t 20")
+    assert code == 10 and "got ['a', 'q']: name yours: --columns prompt=question,response=answer" in err
     (here / "other").mkdir()
     for file in model.iterdir():
         (here / "other" / file.name).write_bytes(file.read_bytes())
@@ -284,12 +211,44 @@ def test_no_row_no_trust_no_room(command, here, model, monkeypatch):
     assert code == 11 and "of free disk for the features" in err
 
 
-def test_features_of_other_rows_are_never_mixed_in(command, here):
+def test_features_of_other_rows_are_never_mixed_in_and_the_good_record_stays(command, here):
     assert command(SELECT)[0] == 0
-    write(here / "my.jsonl", *rows(30))
+    kept = {path.name: path.read_bytes() for path in here.glob("subset.*") if path.is_file()}
+    write(here / "my.jsonl", *rows(30), {"prompt": "p", "response": ""})
     code, _, err = command(SELECT)
-    assert code == 12 and "name another --work folder, or remove subset.work/features" in err
-    assert command(f"{SELECT} --work fresh")[0] == 0
+    assert code == 12 and err.splitlines()[-1] == (
+        "fisherlib: expected the rows and the model that subset.work/features was made for, got others (examples (40 there, "
+        f"30 here); tokens (902 there, {sum(len(row['response']) + 1 for row in rows(30))} here); "
+        + re.search(r"rows \(\w+ there, \w+ here\)", err)[0]
+        + "): give another --out, or another --work folder, or remove subset.work/features"
+    )
+    assert {path.name: path.read_bytes() for path in here.glob("subset.*") if path.is_file()} == kept
+    assert "state: done" in command("status subset.jsonl")[1]
+    assert command(f"{SELECT} --work fresh")[0] == 3
+    (here / "theirs" / "features").mkdir(parents=True)
+    (here / "theirs" / "features" / "letter.txt").write_text("dear")
+    code, _, err = command(f"{SELECT} --work theirs -o new.jsonl")
+    assert code == 12 and "in theirs/features, got other files: name another --work folder" in err
+    assert record("new.run.json")["exit_code"] == 12
+
+
+def test_of_two_commands_at_once_on_one_output_the_second_is_refused(command, here, monkeypatch):
+    from filelock import FileLock
+
+    assert command(SELECT)[0] == 0
+    kept = Path("subset.run.json").read_bytes()
+    for lock, words in (
+        (".subset.run.json.lock", "but another command writes subset.run.json now: wait for it, or give another --out"),
+        ("subset.work/features/.lock", "expected subset.work/features to itself, but another command fills it now"),
+    ):
+        with FileLock(lock, timeout=0), monkeypatch.context() as patch:
+            if lock.startswith("subset.work"):  # a folder that is full is only read, and needs no lock
+                info = json.loads(Path("subset.work/features/info.json").read_text())
+                Path("subset.work/features/info.json").write_text(json.dumps(info | {"done": info["done"] - 1}))
+            patch.setattr("fisherlib.features.extract._columns", None)
+            code, _, err = command(SELECT)
+        assert code == 12 and words in err and Path("subset.run.json").read_bytes() == kept
+    assert command(SELECT)[0] == 0
 
 
 def test_quotas_are_met_and_several_budgets_cost_one_extraction(command, here, monkeypatch):
@@ -298,12 +257,91 @@ def test_quotas_are_met_and_several_budgets_cost_one_extraction(command, here, m
         code, out, _ = command(f"{SELECT} --method {method} {quotas} -t 300")
         groups = {got["out"]: got["groups"] for got in record()["got"]}
         assert code == 0 and set(groups) == {"subset.300.jsonl", "subset.200.jsonl"}
-        assert all(group["b"]["asked"] == 0.5 and group["b"]["missing"] == 0 for group in groups.values())
+        assert all(group["b"]["asked"] == [0.5, 0.5] and group["b"]["missing"] == 0 for group in groups.values())
         assert "asked for 50.0%" in out and ("price: the quota of b" in out) == (method == "fisher")
         monkeypatch.setattr("fisherlib.features.extract._columns", None)
     code, out, _ = command(f"{SELECT} --method fisher -t 300 -t 100")
     small, middle, large = ((here / f"subset.{n}.jsonl").read_text() for n in (100, 200, 300))
     assert code == 0 and large.startswith(middle) and middle.startswith(small) and "each begins the next" in out
+
+
+@pytest.mark.parametrize("method", ["recipe", "fisher", "uniform"])
+def test_floors_ceilings_tokens_and_the_mix_of_the_pool(command, here, method):
+    found = {}
+    for name, quota in (
+        ("free", ""),
+        ("met", "--quota a=0.01:0.99 --quota b=0.01:"),  # as the selection is anyway
+        ("floor", "--quota b=0.5:"),
+        ("ceiling", "--quota b=:0.1"),
+        ("both", "--quota b=0.4:0.45"),
+        ("tokens", "--quota b=60:70"),
+        ("pool", "--quota pool"),
+        ("two ceilings", "--quota a=:0.3 --quota b=:0.3"),
+    ):
+        code, out, err = command(f"{SELECT} --method {method} --group-by kind --no-reasons {quota}")
+        assert code == 0, (name, err)
+        found[name] = fl.Selection.load("subset.manifest.json"), record()["got"], out
+    longest = max(len(row["response"]) + 1 for row in rows())
+    spent = {name: {g: one["tokens"] for g, one in got["groups"].items()} for name, (_, got, _) in found.items()}
+    assert found["met"][0].indices.tolist() == found["free"][0].indices.tolist()
+    assert spent["floor"]["b"] > 100 - longest and spent["ceiling"]["b"] < 20 + longest
+    assert 80 - longest < spent["both"]["b"] < 90 + longest and 60 - longest < spent["tokens"]["b"] < 70 + longest
+    assert spent["pool"]["b"] == pytest.approx(200 * 0.225, abs=longest)
+    assert max(spent["two ceilings"].values()) < 60 + longest and found["two ceilings"][1]["tokens"] < 120 + 2 * longest
+    for name, words in (
+        ("floor", "asked for at least 50.0%"),
+        ("ceiling", "asked for at most 10.0%"),
+        ("both", "asked for 40.0% to 45.0%"),
+        ("tokens", "asked for 30.0% to 35.0%"),
+    ):
+        assert words in found[name][2]
+        assert ("price: the quota of b" in found[name][2]) == (method == "fisher")
+
+
+def test_the_shares_of_groups_are_as_the_pool_has_them_within_their_bounds():
+    from fisherlib.cli.quotas import shares_of
+
+    held = {"a": 600.0, "b": 300.0, "c": 100.0}
+    everything = {"a": 1e9, "b": 1e9, "c": 1e9}
+    assert shares_of({}, held, everything, 100) == {"a": 0.6, "b": 0.3, "c": 0.1}
+    assert shares_of({"c": (40, 40)}, held, everything, 100) == pytest.approx({"a": 0.4, "b": 0.2, "c": 0.4})
+    assert shares_of({"a": (0, 30)}, held, everything, 100) == pytest.approx({"a": 0.3, "b": 0.525, "c": 0.175})
+    assert shares_of({"a": (0, 30), "c": (0, 10)}, held, everything, 100) == pytest.approx({"a": 0.3, "b": 0.6, "c": 0.1})
+    assert shares_of({"a": (65, 100), "c": (20, 100)}, held, everything, 100) == pytest.approx(
+        {"a": 0.65, "b": 0.15, "c": 0.2}
+    )
+    assert shares_of({"a": (0, 10)}, held, everything | {"b": 20}, 100) == pytest.approx({"a": 0.1, "b": 0.2, "c": 0.7})
+    assert shares_of({g: (0, 10) for g in held}, held, everything, 100) == {"a": 0.1, "b": 0.1, "c": 0.1}
+
+
+def test_five_budgets_cost_one_extraction_and_one_selection_and_a_changed_quota_none(command, here, monkeypatch):
+    from transformers import LlamaModel
+
+    nested = importlib.import_module("fisherlib.greedy.nested")  # the file, not the function of its name
+    counted, forward, select = {"forward": 0, "select": 0}, LlamaModel.forward, nested.select
+
+    def counting(self, *given, **more):
+        counted["forward"] += 1
+        return forward(self, *given, **more)
+
+    def choosing(*given, **more):
+        counted["select"] += 1
+        return select(*given, **more)
+
+    monkeypatch.setattr(LlamaModel, "forward", counting)
+    monkeypatch.setattr(nested, "select", choosing)
+    assert command(f"{SELECT} --method fisher --stop 0.001 --no-reasons -o one.jsonl")[0] == 0
+    once = counted["forward"]
+    assert once > 0
+    counted["forward"] = 0
+    sweep = "-t 100 -t 150 -t 250 -t 300 --method fisher --stop 0.001 --no-reasons"
+    assert command(f"{SELECT} {sweep}")[0] == 0 and counted == {"forward": once, "select": 1}
+    steps = [step["name"] for step in record()["steps"]]
+    assert steps.count("features") == 1 and [name for name in steps if name.startswith("select")] == ["select 300 tokens"]
+    assert len(record()["got"]) == 5
+    for quota in ("b=0.3", "b=0.2:0.5"):
+        assert command(f"{SELECT} --method fisher --group-by kind --quota {quota}")[0] == 0
+    assert counted["forward"] == once
 
 
 def test_what_was_seen_is_known_and_a_stop_ends_early(command, here):
@@ -436,6 +474,33 @@ def test_a_pick_is_explained_and_a_run_says_how_it_ended(command, here):
     assert "state: killed: the same command goes on" in command("status subset.jsonl")[1]
 
 
+def test_a_run_is_found_from_another_folder_and_by_any_of_its_files(command, here, monkeypatch):
+    (here / "runs").mkdir()
+    (here / "elsewhere").mkdir()
+    call = "select my.jsonl -m my-model --method fisher -o runs/subset.jsonl"
+    assert command(f"{call} -t 200 -t 300")[0] == 0
+    assert "state: done" in command("status runs/subset.300.jsonl")[1]
+    assert "state: done" in command("status runs/subset.jsonl")[1]
+    assert command("status runs/nothing.300.jsonl")[0] == 1
+    monkeypatch.chdir(here / "elsewhere")
+    code, out, err = command("report ../runs/subset.200.manifest.json")
+    assert (code, err) == (0, "")  # with its features, model and data
+    page = (here / "runs" / "subset.200.html").read_text()
+    assert "response tokens" in page and 'class="h4" title="' in page
+    code, out, err = command("explain ../runs/subset.300.manifest.json --pick 2")
+    assert code == 0 and "⟦" in out and "marked: " in err
+    os.rename(here / "my-model", here / "gone")
+    code, out, err = command("explain ../runs/subset.300.manifest.json --pick 2")
+    assert code == 0 and "without the text of the tokens, by number: " in err and "most: 'token " in out
+
+
+def test_the_command_is_a_module_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "fisherlib", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout == f"fisherlib {fl.__version__}\n"
+
+
 def test_the_audit_counts_every_row_without_the_weights(command, here):
     write(here / "my.jsonl", *rows(), {"prompt": "p", "response": "word " * 99})
     (here / "bare").mkdir()
@@ -463,26 +528,3 @@ def test_where_no_bar_is_seen_a_line_says_how_far_it_is(capsys, monkeypatch):
     assert "unexpected KeyError: 'x': this is a fault of ours; --debug shows where" in err and "Traceback" not in err
     session.run(session.Session("select", {}, debug=True), work)
     assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_says_so_and_the_same_command_gives_the_same_bytes(command, here, by):
-    write(here / "my.jsonl", *rows(400))
-    call = "select my.jsonl -m my-model -t 2000 --method fisher"
-    assert command(f"{call} -o whole.jsonl --format quiet")[0] == 0
-    code = "import sys; from fisherlib.cli import main; main(sys.argv[1:])"
-    started = [sys.executable, "-c", code, *shlex.split(call), "-o", "subset.jsonl"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(started, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.time() + 120
-    while time.time() < deadline and not (here / "subset.run.json").exists():
-        time.sleep(0.05)
-    time.sleep(1)
-    process.send_signal(by)
-    _, err = process.communicate(timeout=120)
-    if by != signal.SIGKILL:
-        assert process.returncode == 130 and "the same command goes on from what is kept" in err
-        assert record()["state"] == "interrupted" and record()["exit_code"] == 130
-    assert command(f"{call} -o subset.jsonl --format quiet")[0] == 0
-    assert (here / "subset.jsonl").read_bytes() == (here / "whole.jsonl").read_bytes()

@@ -196,7 +196,9 @@ def test_the_certificate_says_for_each_size_what_is_certain(shown, tmp_path):
     seen = in_browser(tmp_path, shown["certificate"]["text/html"], *slides)
     for k, (words, _) in enumerate(seen):
         share = int(100 * REACHED.round(3)[k] / min(values.round(3)[k] for values in TWO.values()))
-        assert words[0].startswith(f"{SIZES[k]} picked: ") and words[0].endswith(f"at least {share} % of the best possible")
+        assert words[0].startswith(f"{SIZES[k]} examples picked: ") and words[0].endswith(
+            f"at least {share} % of the best possible"
+        )
     heights = [float(height) for _, height in seen]
     assert heights == sorted(heights, reverse=True) and len(set(heights)) == len(SIZES)
 

@@ -68,13 +68,10 @@ def test_a_judge_that_prefers_longer_text_is_found_out():
     assert judging.win_rates(table)["FisherSFT"].value == 1
 
 
-def test_a_judge_that_rolls_dice_does_not_agree_with_itself():
+def test_a_judge_that_rolls_dice_agrees_with_itself_by_chance():
     rng = np.random.default_rng(0)
     table = judged(lambda a, b: "AB"[rng.integers(2)], repeats=2, temperature=1.0)
-    assert len(table) == 36 and 0 < judging.self_agreement(table).value < 1
-    assert judging.self_agreement(judged(longer, repeats=2)).value == 1
-    with pytest.raises(ValueError, match="at least twice"):
-        judging.self_agreement(judged(longer))
+    assert len(table) == 36 and 0 < judging.order_agreement(table).value < 1
 
 
 def test_what_is_not_an_answer_is_counted_and_never_guessed():
@@ -258,7 +255,6 @@ def test_messages_for_a_wrong_call():
         (lambda: judged(longer, repeats=0), "at least 1 repeat"),
         (lambda: judging.win_rates(judged(longer), against="x"), "judged arms"),
         (lambda: judging.CharacterModel([]), "some text"),
-        (lambda: judging.DomainClassifier({"a": ["x"]}, {"a": ["x"]}), "two or more domains"),
     ):
         with pytest.raises(ValueError, match=match):
             wrong()
@@ -334,21 +330,6 @@ def test_the_character_model_by_hand():
     assert model.probability("a", "a") == pytest.approx((1 + 2 * unigram) / 4)  # after a: a once, b once
     assert model.nats("a") == pytest.approx(-math.log(unigram)) and math.isnan(model.nats(""))
     assert model.nats("z") == pytest.approx(-math.log(2 / 3 / 5))
-
-
-def test_repetition_and_copying_by_hand():
-    assert judging.distinct(["a b a b", "a b"], 2) == pytest.approx(2 / 4)
-    assert judging.self_repetition("The king, the KING, the king", 2) == pytest.approx(3 / 5)
-    assert judging.self_repetition("a", 2) == 0 and math.isnan(judging.distinct(["a"], 2))
-    sources = ["to be or not to be", "that is the question"]
-    assert judging.copied("or not to be is the question", sources, 3) == pytest.approx(3 / 5)
-    assert judging.longest_copy("now or not to be, that is", sources) == 4
-
-
-def test_domains_are_told_apart_on_texts_that_were_not_fitted():
-    train = {"verse": ["thou art fair", "O thou, my lord"], "code": ["def f(x): return x", "import os; x = 1"]}
-    domains = judging.DomainClassifier(train, {"verse": ["thou my fair lord"], "code": ["import x; return f(1)"]})
-    assert domains.accuracy == 1 and (domains.probability(["my lord"], "verse") > 0.5).all()
 
 
 # --- generation, and the real server ---------------------------------------------------------------------------------

@@ -65,6 +65,12 @@ def test_every_number_is_what_its_definition_says(kind, seed, n, longest, rule, 
             assert row["gain"] == pytest.approx(selection.gains[row["pick"] - 1], rel=1e-6, abs=1e-9)
             assert row["gain_per_token"] == pytest.approx(row["gain"] / max(lengths[i], 1))
             assert sum(row["tokens"]) == pytest.approx(row["gain"], rel=1e-6, abs=1e-9) and len(row["tokens"]) == lengths[i]
+            known = V0 + sum((features[j].double().numpy().T @ features[j].double().numpy() for j in before), 0 * V0)
+            dets = [
+                np.linalg.slogdet(known + X.T @ X)[1]
+                for X in (features[i].double().numpy()[:t] for t in range(lengths[i] + 1))
+            ]
+            assert row["tokens"] == pytest.approx(np.diff(dets), abs=1e-7)  # what each adds, given those before it
             assert row["gain"] == pytest.approx((1 - row["taken"]) * row["first_gain"], abs=1e-9)
         if not lengths[before].any() or not lengths[i]:
             assert row["nearest"] is row["nearest_pick"] is row["cosine"] is row["copy"] is None

@@ -51,12 +51,14 @@ def claims_00(r):
     assert r["advised"]["with copies"] == "MinHash + uniform" and r["written"] in arms
     naive, lazy = r["looks"]
     assert lazy < naive
+    bends = fl.study.verdicts.bends(fl.study.verdicts.load(), tokens=2000)  # near the border the study has ties and wins
+    assert set(bends["verdict"][(bends["bend"] - 1.1).abs() < 0.02]) == {"tie", "better"}
 
 
 def claims_00_solutions(r):
     assert 0 < r["second"] < r["first"] / 2  # a copy after the original
     assert r["tokens_of_picks"] > r["tokens_of_pool"] and r["correlation"] > 0.95
-    assert r["near_copies"] == 0.8
+    assert r["near_copies"] == 0.9
 
 
 def claims_02(r):
@@ -349,8 +351,8 @@ def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monke
     """A judge of the environment takes the place of the local one; its key goes into requests and nowhere else."""
     secret = "sk-sentinel-51c2aa07"
 
-    def points(text):  # it passes the examination, so that it is asked about the arms too
-        return text[:1].isupper() + (text[-1:] in ".!?") - fl.judging.self_repetition(text)
+    def points(text):  # it passes the examination, so that it is asked about the arms too; a loop has few different words
+        return text[:1].isupper() + (text[-1:] in ".!?") + len(set(text.split())) / max(len(text.split()), 1)
 
     with fl.judging.rule_server(lambda a, b: "A" if points(a) > points(b) else "B", "from-outside") as judge:
         monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)

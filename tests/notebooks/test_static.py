@@ -266,6 +266,8 @@ ALSO = {
     "paired difference": "paired",
     "positive semidefinite": "negative eigenvalue",
     "sigma0": "sigma_0",
+    "D-optimal design": "D-optimal",
+    "Woodbury identity": "Woodbury's identity",
 }
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from fisherlib.assets import ROOT
 
 PACKAGE = ROOT / "fisherlib"
-WINGS = ("text", "model", "features", "greedy", "selectors", "training", "evaluation", "course")
+WINGS = ("text", "model", "features", "greedy", "selectors", "mixtures", "training", "evaluation", "course")
 _PLAIN = ("fisher", "assets")  # files of the root that a reader looks for
 
 

@@ -1,6 +1,7 @@
 """Figures of notebook 03."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -31,73 +32,81 @@ def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], tit
 
 
 def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], title: str):
-    """True errors against their estimates. Returns the figure.
+    """True errors against their estimates, a panel for each precision. Returns the figure.
 
-    `clouds[precision][stage]`: the estimates and the errors of a stage of the selection, whose name is written at its cloud
-    in the first precision.
+    `clouds[precision][stage]`: the estimates and the errors of a stage of the selection, whose name stands below its cloud.
     """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(_WIDE, 4.4))
-    every: list[float] = []
-    low = np.inf
-    for number, (precision, stages) in enumerate(clouds.items()):
-        place = []
-        for stage, (x, y) in stages.items():
-            seen = np.isfinite(x) & (y > 0)  # what a logarithm can show
-            axis.loglog(x[seen], y[seen], ".", color=colour(precision), ms=5, alpha=0.35, rasterized=True)
-            place.append((np.median(x[seen]), y[seen].min(), stage))
-            every, low = [*every, x[seen].min(), x[seen].max()], min(low, y[seen].min())
-        axis.text(0.98, 0.12 - 0.08 * number, precision, color=colour(precision), weight="bold", ha="right",
-                  transform=axis.transAxes)  # fmt: skip
-        for row, (x, y, stage) in enumerate(sorted(place) if number == 0 else []):
-            down: dict[str, Any] = {"xytext": (0, -4 - 13 * (row % 3)), "textcoords": "offset points", "va": "top"}
-            axis.annotate(stage, (x, y), ha="center", color=_INK, fontsize=10, **down)
-    ends = np.array([min(every) / 4, max(every) * 4])
-    axis.plot(ends, ends, color=_INK, lw=1.5)
-    axis.fill_between(ends, ends, 3 * ends[1], color=_PALE, zorder=0)
-    axis.text(1.3 * ends[0], ends[1], "an error above its estimate", va="top", color=_INK)
-    axis.set(title=title, xlabel="estimate (nats)", ylabel="true error (nats)", xlim=ends, ylim=(low / 12, 3 * ends[1]))
+    figure, axes = plt.subplots(
+        len(clouds), 1, figsize=(_WIDE, 0.8 + 2.5 * len(clouds)), sharex=True, sharey=True, squeeze=False
+    )
+    every = np.concatenate([pair for stages in clouds.values() for pair in stages.values()], axis=1)
+    every = every[:, (np.isfinite(every[0])) & (every[1] > 0)]  # what a logarithm can show
+    ends, low = np.array([every[0].min() / 4, every[0].max() * 4]), every[1].min() / 200
+    for axis, (precision, stages) in zip(axes[:, 0], clouds.items(), strict=True):
+        foot = min(np.quantile(y, 0.02) for _, y in stages.values())
+        last = np.zeros(len(stages))  # the estimate at which each row of names ends
+        for stage, (x, y) in sorted(stages.items(), key=lambda item: np.median(item[1][0])):
+            axis.loglog(x, y, ".", color=colour(precision), ms=5, alpha=0.35, rasterized=True)
+            row = int(np.argmax(np.median(x) > 20 * last))  # as near as this, names would touch: the next stands lower
+            last[row] = np.median(x)
+            down: dict[str, Any] = {"xytext": (0, -4 - 13 * row), "textcoords": "offset points", "ha": "center"}
+            axis.annotate(stage, (last[row], foot), va="top", color=_INK, fontsize=10, **down)
+        axis.plot(ends, ends, color=_INK, lw=1.5)
+        axis.fill_between(ends, ends, 3 * ends[1], color=_PALE, zorder=0)
+        axis.text(1.3 * ends[0], ends[1], "an error above its estimate", va="top", color=_INK)
+        axis.set_title(precision, color=colour(precision), weight="bold")
+        axis.set(ylabel="true error (nats)", xlim=ends, ylim=(low, 3 * ends[1]))
+    axes[-1, 0].set_xlabel("estimate (nats)")
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
 def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, tuple[float, float, str]], title: str):
-    """Roofs of the machine and steps below them, each with its name. Returns the figure.
+    """Roofs of the machine with a dotted line at the corner of each, and steps below them with their names.
 
-    `peaks`: GFLOP/s of each precision; `bandwidth`: GB/s; `points`: (FLOP per byte, GFLOP/s, precision) of each step.
+    `peaks`: GFLOP/s of each precision; `bandwidth`: GB/s; `points`: (FLOP per byte, GFLOP/s, precision) of each step. A name
+    stands in the first free place beside its dot. Returns the figure.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox
 
     figure, axis = plt.subplots(figsize=(_WIDE, 5.0))
-    reach = [x for x, _, _ in points.values()]
+    reach, rates = np.array([(x, rate) for x, rate, _ in points.values()]).T
     corners = np.array(list(peaks.values())) / bandwidth
-    line = np.geomspace(min(*reach, corners.min()) / 4, 6 * max(*reach, corners.max()), 200)
-    high = 6 * max(peaks.values())
-    heights: list[float] = []
-    for name, peak in sorted(peaks.items(), key=lambda item: item[1]):
+    line = np.geomspace(min(*reach, corners.min()) / 10, 4 * max(*reach, corners.max()), 200)
+    low, high = min(rates.min(), bandwidth * line[0]) / 1.5, 4 * max(peaks.values())
+    apart, end = (high / low) ** 0.09, 0.0  # names of roofs must not touch
+    for (name, peak), corner in sorted(zip(peaks.items(), corners, strict=True), key=lambda pair: pair[1]):
         axis.loglog(line, np.minimum(peak, bandwidth * line), color=colour(name))
-        heights.append(max(peak * 1.06, heights[-1] * 1.5 if heights else 0))  # names as near as this would touch
-        axis.text(line[-1], heights[-1], f"{name}, {peak:,.0f} GFLOP/s", color=colour(name), ha="right", fontsize=10)
-    first, last = corners.min(), corners.max()
-    axis.axvspan(line[0], first, color=_PALE, alpha=0.6, lw=0)
+        axis.plot([corner, corner], [low, peak], ":", color=colour(name), lw=1.5)
+        end = max(peak, apart * end)
+        axis.text(1.1 * line[-1], end, f"{name}\n{peak:,.0f} GFLOP/s", color=colour(name), va="center", fontsize=10)
+    axis.axvspan(line[0], corners.min(), color=_PALE, alpha=0.6, lw=0)
     axis.text(1.1 * line[0], high / 1.3, "memory-bound", va="top", color=_INK, weight="bold")
-    axis.text(last * 1.15, high / 1.3, "compute-bound", ha="left", va="top", color=_INK, weight="bold")
-    axis.text(1.2 * line[0], 1.5 * bandwidth * line[0], f"{bandwidth:,.0f} GB/s", fontsize=10, color=_INK, rotation=35)
-    places = np.log10([(x, rate) for x, rate, _ in points.values()])
-    for (name, (x, rate, precision)), place in zip(points.items(), places, strict=True):
+    axis.text(1.15 * corners.max(), high / 1.3, "compute-bound", ha="left", va="top", color=_INK, weight="bold")
+    slope = axis.text(1.6 * line[0], 1.2 * bandwidth * line[0], f"{bandwidth:,.0f} GB/s", fontsize=10, color=_INK, va="top")
+    axis.set(title=title, xlabel="FLOP per byte", ylabel="GFLOP/s", ylim=(low, high), xlim=(line[0], line[-1]))
+    for x, rate, precision in points.values():
         axis.plot(x, rate, "o", color=colour(precision), mec="white", ms=10)
-        right = x < 2 * np.sqrt(line[0] * line[-1])
-        off = place - places
-        beside = (np.abs(off) < (1.0, 0.12)).all(1) & (off != 0).any(1)  # names that would touch: one up, one down
-        where: dict[str, Any] = {"xytext": (9 if right else -9, 0), "ha": "left" if right else "right", "va": "center"}
-        if beside.any():
-            up = np.sign(off[beside].sum(0) @ (1e-3, 1))
-            where = {"xytext": (0, 14 * up), "ha": "center", "va": "center"}
-        elif rate > 0.95 * peaks.get(precision, np.inf):  # on its roof
-            where = {"xytext": (0, -14), "ha": "center", "va": "center"}
-        axis.annotate(name, (x, rate), textcoords="offset points", color=_INK, fontsize=10, **where)
-    lowest = min(rate for _, rate, _ in points.values())
-    axis.set(title=title, xlabel="FLOP per byte", ylabel="GFLOP/s", ylim=(lowest / 3, high), xlim=(line[0], line[-1]))
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # the places of names are of this layout
+    spots = axis.transData.transform(np.transpose([reach, rates]))
+    boxes = [slope.get_window_extent()] + [Bbox.from_bounds(x - 8, y - 8, 16, 16) for x, y in spots]
+    flat = axis.transData.transform(np.transpose([corners, list(peaks.values())]))
+    boxes += [Bbox.from_extents(x, y - 1, 1e9, y + 1) for x, y in flat]
+    frame, white = axis.get_window_extent(), [withStroke(linewidth=3, foreground="white")]
+    for name, (x, rate, precision) in points.items():
+        beside: dict[str, Any] = {"xytext": (0, 0), "textcoords": "offset points", "path_effects": white}
+        label = axis.annotate(name, (x, rate), color=colour(precision), fontsize=10, va="center", **beside)
+        for up, (across, side) in product((0, -9, 9, -18, 18, -30, 30), ((9, "left"), (-9, "right"), (0, "center"))):
+            label.set(position=(across, up), ha=side)
+            box = label.get_window_extent().padded(3)
+            if not box.count_overlaps(boxes) and frame.x0 < box.x0 and box.x1 < frame.x1:
+                break
+        boxes.append(label.get_window_extent())
     return figure
 
 

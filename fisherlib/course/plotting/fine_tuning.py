@@ -1,6 +1,6 @@
 """Figures of notebook 05, and its table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from fisherlib.course.plotting.house import GREY, PAGE, colour
 from fisherlib.course.plotting.intervals import TITLE, Mark, dots_and_intervals, shade, wrapped
 from fisherlib.course.plotting.living import Living, living
+from fisherlib.course.study.methods import METHODS
 from fisherlib.course.study.methods import title as title_of
 
 Interval = tuple[float, float, float]  # value, low, high
@@ -243,35 +244,34 @@ def judged(result: pd.DataFrame) -> dict[str, Judged]:
     return {called(m): (*ends.loc[m], result.loc[m, "verdict"] != "tie") for m in result.index}
 
 
-def verdict_table(
-    results: Mapping[str, pd.DataFrame],
-    parts: Mapping[str, pd.DataFrame],
-    uniform: pd.DataFrame,
-    arms: Sequence[str] | None,
-) -> str:
-    """Markdown: a line for each arm of each pool, the verdict second; the majority and the worst domain in the same line.
+def verdict_table(results: Mapping[str, pd.DataFrame], uniform: pd.DataFrame, arms: Sequence[str] | None = None) -> str:
+    """Markdown: a line for each arm of each pool, the verdict second.
 
-    `results`: of `fl.study.verdicts.verdicts`, by pool; `parts`: of `by_part`, for pools of several domains; `uniform`: its
-    rows, whose means stand above the differences. `arms`: which, "not run" where a pool lacks one; None: all that there are.
+    `results`: of `fl.study.verdicts.verdicts`, by pool; `uniform`: its rows, whose means stand above the differences.
+    `arms`: which, "not run" where a pool lacks one; None: all that there are, below the notebook that tells what they do.
     """
-    heads = ["arm", "verdict", "NLL minus uniform's", "majority", "worst domain", "all tokens"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = ["| arm | verdict | NLL minus uniform's |", "|---" * 3 + "|"]
     for pool, result in results.items():
-        base = uniform.loc[uniform["pool"] == pool, ["nll", "trained_all_tokens"]].mean()
-        lines.append(f"| **{pool}**: uniform | | has {base['nll']:.3f} | | | {base['trained_all_tokens']:,.0f} |")
-        for arm in result.index if arms is None else arms:
-            if arm not in result.index:
-                lines.append(f"| {called(arm)} | not run |" + " – |" * (len(heads) - 2))
-                continue
-            row, alone, worst = result.loc[arm], "–", "–"
-            if pool in parts:
-                of = parts[pool].loc[arm, "mean"].astype(float)
-                domain = of.drop(["test", "own mix", "majority", "rest"]).idxmax()
-                alone, worst = f"{of['majority']:+.3f}", f"{of[domain]:+.3f} {domain}"
-            word = row["verdict"] if row["verdict"] == "tie" else f"**{row['verdict']}**"
-            cells = [called(arm), word, written(row), alone, worst, f"{row['total_tokens']:,.0f}"]
-            lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| **{pool}**: uniform | | has {uniform.loc[uniform['pool'] == pool, 'nll'].mean():.3f} |")
+        groups = {"": arms} if arms is not None else _by_notebook(result.index)
+        for head, names in groups.items():
+            lines += [f"| *{head}* | | |"] if head else []
+            for arm in names:
+                row = result.loc[arm] if arm in result.index else None
+                word = "not run" if row is None else row["verdict"]
+                word = word if word in ("tie", "not run") else f"**{word}**"
+                lines.append(f"| {called(arm)} | {word} | {'–' if row is None else written(row)} |")
     return "\n".join(lines)
+
+
+def _by_notebook(arms: Iterable[str]) -> dict[str, list[str]]:
+    """The arms by the notebook that tells what they do, in their order."""
+    tables = {method.name: method.table for method in METHODS}
+    notebooks = {"arms": "notebook 05", "related": "notebook 07", "neighbours": "notebook 07"}
+    groups: dict[str, list[str]] = {"notebook 05": [], "notebook 05b": [], "notebook 07": []}
+    for arm in arms:
+        groups[notebooks.get(tables.get(arm, ""), "notebook 05b")].append(arm)
+    return {head: names for head, names in groups.items() if names}
 
 
 def written(row: pd.Series) -> str:

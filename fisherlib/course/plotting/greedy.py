@@ -37,9 +37,9 @@ def misses(ratios: np.ndarray, promised: float, title: str):
     axis.plot(ratios, height, "o", color=colour("FisherSFT"), mec="white", ms=8)
     axis.axvspan(low, promised, color=_PALE)
     axis.axvline(promised, color=_INK)
-    top = max(height.max(initial=1) + 1, 4)
-    axis.text(promised + 0.004, 0.9 * top, f"promised: {promised:.0%}", va="top", color=_INK)
-    axis.text(1, 0.9 * top, "optimum", va="top", ha="right", color=_INK)
+    top = 1.45 * max(height.max(initial=1), 3)  # names stand above all dots
+    axis.text(promised + 0.004, 0.95 * top, f"promised: {promised:.0%}", va="top", color=_INK)
+    axis.text(0.997, 0.95 * top, "optimum", va="top", ha="right", color=_INK)
     axis.axvline(1, color=_INK)
     axis.set(title=title, xlabel="greedy / optimum", xlim=(low, 1.005), ylim=(0, top), yticks=[])
     axis.grid(axis="y", visible=False)
@@ -132,7 +132,7 @@ def prior_sweep(priors: np.ndarray, kept: Mapping[str, Sequence[float]], scale: 
         )
     axis.axvline(scale, color=_INK, ls="--", lw=1.5)
     note = "mean eigenvalue\nof the budget's\ntokens"
-    axis.annotate(note, (scale, 0.03), (6, 0), textcoords="offset points", color=_INK)
+    axis.annotate(note, (scale, 0.03), (-6, 0), textcoords="offset points", ha="right", color=_INK)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set(title=title, xlabel=r"$\sigma_0^2$", ylabel=r"picks as at $\sigma_0^2=1$", ylim=(0, 1.15))
     axis.set_yticks(np.linspace(0, 1, 5))

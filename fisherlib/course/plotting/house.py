@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -19,7 +20,7 @@ COLOURS = {
     "FisherSFT": "#0072B2",
     "uniform": "#B45F06",
     "recipe": "#009E73",
-    "longest": "#B0478A",
+    "longest": "#8A1F66",
 }
 _OTHERS = {"log det V": COLOURS["FisherSFT"], "float64": "#000000", "float32": "#009E73", "bfloat16": "#D55E00"}
 
@@ -101,14 +102,15 @@ def said_by(figure) -> str:
     if not title and heads:
         title = next(filter(None, heads), "")
     panels = [head for head in dict.fromkeys(heads) if head and head != title]
-    across = {axis.get_xlabel() for axis in axes} | {figure.get_supxlabel()}
-    up = {axis.get_ylabel() for axis in axes} | {figure.get_supylabel()}
+    across = [axis.get_xlabel() for axis in axes] + [figure.get_supxlabel()]
+    up = [axis.get_ylabel() for axis in axes] + [figure.get_supylabel()]
     parts = [title] + [
-        f"{name}: {', '.join(sorted(values - {''}))}"
-        for name, values in (("Panels", set(panels)), ("Horizontal", across), ("Vertical", up))
-        if values - {""}
+        f"{name}: {', '.join(dict.fromkeys(filter(None, values)))}"
+        for name, values in (("Panels", panels), ("Horizontal", across), ("Vertical", up))
+        if any(values)
     ]
-    return ". ".join(" ".join(part.replace("$", "").split()).rstrip(".") for part in parts if part) + "."
+    plain = [" ".join(re.sub(r"[${}\\]", "", part).split()).rstrip(".") for part in parts if part]  # no marks of TeX
+    return ". ".join(plain) + "."
 
 
 def in_notebook() -> bool:

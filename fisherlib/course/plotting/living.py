@@ -21,7 +21,7 @@ _FIRST, _OTHERS = 3000, 900  # milliseconds: the finished picture can be read, t
 # stands still and gives the maps from numbers to pixels; `slider` and `button` are plain inputs, so the keyboard works too.
 # Colours and sizes are set here, since a page may be dark, and a telephone shows 480 units on 340 pixels.
 _SHARED = """
-const box = document.currentScript.parentElement, [blue, brown, green, pink, grey] = colours;
+const box = document.currentScript.parentElement, [blue, brown, green, purple, grey] = colours;
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const set = (at, values) => Object.entries(values).forEach(([name, value]) => at.setAttribute(name, value));
 const put = (parent, tag, values = {}, text = "") => {

@@ -8,12 +8,13 @@ from fisherlib.course.plotting.house import COLOURS, ellipse
 from fisherlib.course.plotting.living import Living, Numbers, living
 
 _ACROSS, _UP = 2.6, 2.1  # how far the axes go; they stand still, so that an ellipse that shrinks looks smaller
+_NAMES = {"across": "feature x₁ of a point, parameter θ₁ of the ellipse", "up": "x₂ of a point, θ₂ of the ellipse"}
 
 # The formulas of notebooks 01 and 02: V = V0 + X^T X, the ellipse u^T V u = 1 as L^-T times the unit circle, its area
 # pi / sqrt(det V), and the gain log(1 + x^T V^-1 x) of each point that is not chosen.
 _SCRIPT = """
 const rows = data.points, on = rows.map((_, k) => data.chosen.includes(k));
-const svg = canvas(480, 400), {x, y} = axes(svg, [30, 24, 470, 379], [-2.6, 2.6, ""], [-2.1, 2.1, ""]);
+const svg = canvas(480, 424), {x, y} = axes(svg, [30, 24, 470, 379], [-2.6, 2.6, data.across], [-2.1, 2.1, data.up]);
 const shape = put(svg, "polygon", {fill: blue, "fill-opacity": .2, stroke: blue, "stroke-width": 2});
 const dots = rows.map((_, k) => put(svg, "g", {tabindex: 0, role: "checkbox", "aria-label": `point ${k}`,
   style: "cursor:grab;touch-action:none"}));
@@ -93,7 +94,7 @@ def movable(points: np.ndarray, chosen: Numbers, prior: float = 0.0) -> Living:
     frames = [_frame(points, picks, prior) for picks in (chosen, *steps, chosen)]
     area = np.pi / np.sqrt(np.linalg.det(_information(points[chosen], prior)))
     alt = f"{n} points, {', '.join(map(str, chosen))} of them chosen, and the ellipse of area {area:.2f} that these leave"
-    return living(frames, _SCRIPT, {"points": points, "chosen": chosen, "prior": prior}, alt)
+    return living(frames, _SCRIPT, {"points": points, "chosen": chosen, "prior": prior, **_NAMES}, alt)
 
 
 def _information(X: np.ndarray, prior: float) -> np.ndarray:
@@ -119,6 +120,6 @@ def _frame(points: np.ndarray, picks: Sequence[int], prior: float):
         side, ha = (-9, "right") if left else (9, "left")
         axis.annotate(label, point, xytext=(side, 5), textcoords="offset points", ha=ha, fontsize=11)
     area = np.pi / np.sqrt(np.linalg.det(V))
-    axis.set(xlim=(-_ACROSS, _ACROSS), ylim=(-_UP, _UP), aspect="equal")
+    axis.set(xlim=(-_ACROSS, _ACROSS), ylim=(-_UP, _UP), aspect="equal", xlabel=_NAMES["across"], ylabel=_NAMES["up"])
     axis.set_title(f"{len(picks)} chosen: log det {np.linalg.slogdet(V)[1]:.2f}, area {area:.2f}")
     return figure

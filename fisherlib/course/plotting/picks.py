@@ -109,22 +109,23 @@ const {sizes, reached, bounds, names} = data, last = sizes.length - 1;
 const svg = canvas(480, 340), area = [52, 30, 470, 290], best = sizes.map((_, k) => Math.min(...bounds.map(b => b[k])));
 const {x, y} = axes(svg, area, [0, sizes[last], "examples picked"], [0, 1.6 * reached[last], "information (nats)"]);
 const inside = clipped(svg, area), along = (values, ks) => points(ks.map(k => [x(sizes[k]), y(values[k])]));
-const all = sizes.map((_, k) => k), shades = [brown, pink];
+const all = sizes.map((_, k) => k), shades = [brown, purple];
 put(inside, "polygon", {fill: "#e6e6e6", points: along(reached, all) + " " + along(best, [...all].reverse())});
 bounds.forEach((values, k) => line(inside, {stroke: shades[k], "stroke-dasharray": "7 4", points: along(values, all)}));
+[["greedy", blue], ...names.map((name, k) => [name, shades[k]])].forEach(([name, fill], k) =>
+  put(svg, "text", {x: 464, y: 282 - 22 * k, "text-anchor": "end", fill}, name));
 line(inside, {stroke: blue, points: along(reached, all)});
 const at = line(inside, {stroke: "#444", "stroke-width": 5}), dot = put(inside, "circle", {r: 6, fill: blue});
 const said = words();
 const draw = k => {
   set(at, {points: `${x(sizes[k])},${y(reached[k])} ${x(sizes[k])},${y(best[k])}`});
   set(dot, {cx: x(sizes[k]), cy: y(reached[k])});
-  said.textContent = `${sizes[k]} picked: ${number(reached[k])} nats; ` +
+  said.textContent = `${sizes[k]} examples picked: ${number(reached[k])} nats; ` +
     bounds.map((values, b) => `${names[b]}: at most ${number(values[k])}`).join("; ") +
     `. So at least ${Math.floor(100 * reached[k] / best[k])} % of the best possible`;
 };
-slider("how many are picked", sizes.length, data.at, draw);
-put(box, "p", {style: "margin:.3em 0;color:#555"}, "blue: greedy; dashed: what no set can exceed, brown for the first of " +
-  "the two bounds, pink for the second; the optimum is in the grey");
+slider("examples picked", sizes.length, data.at, draw);
+put(box, "p", {style: "margin:.3em 0;color:#555"}, "dashed: what no set can exceed; the best possible is in the grey");
 draw(data.at);
 """
 
@@ -168,14 +169,15 @@ def _gap(sizes, lines, names, k, share):
     axis.plot([sizes[k]] * 2, [lines[0, k], lines[1:, k].min()], color="#444", lw=5, solid_capstyle="butt")
     axis.plot(sizes[k], lines[0, k], "o", color=_BLUE, ms=8)
     axis.set(xlim=(0, sizes[-1]), ylim=(0, 1.6 * lines[0, -1]), xlabel="examples picked", ylabel="information (nats)")
-    axis.set_title(f"{sizes[k]} picked: at least {share} % of the best possible")
+    axis.set_title(f"{sizes[k]} examples picked: at least {share} % of the best", fontsize=12)
     axis.legend(loc="lower right")
     return figure
 
 
 _GAINS = """
-const rows = data.points, reach = data.reach, cells = 17, picks = [], svg = canvas(480, 480), area = [34, 14, 470, 450];
-const frame = axes(svg, area, [-reach, reach, ""], [-reach, reach, ""]), {x, y} = frame, side = 2 * reach / cells;
+const rows = data.points, reach = data.reach, cells = 17, picks = [], svg = canvas(480, 506), area = [34, 24, 470, 460];
+const frame = axes(svg, area, [-reach, reach, "feature x₁"], [-reach, reach, "feature x₂"]), {x, y} = frame;
+const side = 2 * reach / cells;
 const gain = ([a, b, c], [p, q]) => Math.log1p((c * p * p - 2 * b * p * q + a * q * q) / (a * c - b * b));
 const V = list => list.map(k => rows[k]).reduce(([a, b, c], [p, q]) => [a + p * p, b + p * q, c + q * q],
   [data.prior, 0, data.prior]);
@@ -254,5 +256,6 @@ def _field(points, prior, reach, picks):
     axis.scatter(points[rest, 0], points[rest, 1], s=13**2 * left[rest], color=_BLUE, lw=0, zorder=3)
     axis.plot(*points[picks].T, "o", color=_BROWN, mec="#222", ms=13)
     axis.grid(visible=False)
+    axis.set(xlabel="feature x₁", ylabel="feature x₂")
     axis.set_title(f"After {len(picks)} picks: the darker, the more there is to gain")
     return figure

@@ -21,9 +21,13 @@ put(svg, "polyline", {points: points(P.map(at)), fill: "none", stroke: "#bbb"});
 const shape = put(svg, "polygon", {class: "covariance", fill: blue, "fill-opacity": .2, stroke: blue, "stroke-width": 2});
 const dot = put(svg, "circle", {r: 5, fill: blue}), trace = put(svg, "text", {x: 10, y: 90, class: "trace"});
 const chart = (area, low, high, name, lines) => {
-  const {x, y} = axes(svg, area, [0, scales[last], "scores times"], [low, high, name]), inside = clipped(svg, area);
-  lines.forEach(([values, stroke, dash]) => line(inside, {stroke, "stroke-dasharray": dash,
-    points: points(values.map((v, k) => [x(scales[k]), y(v)]))}));
+  const {x, y} = axes(svg, area, [0, scales[last], "scores multiplied by"], [low, high, name]), inside = clipped(svg, area);
+  lines.forEach(([values, stroke, dash, text, down]) => {
+    const ends = values.map((v, k) => [x(scales[k]), y(v)]), [, edge] = ends[last], falls = edge > area[3];
+    line(inside, {stroke, "stroke-dasharray": dash, points: points(ends)});
+    put(svg, "text", {x: falls ? area[0] + 26 : area[2] - 2, y: falls ? area[3] - 8 : edge + down, fill: stroke,
+      "font-size": 15, "text-anchor": falls ? "start" : "end"}, text);
+  });
   const now = line(inside, {stroke: "#444", "stroke-width": 1});
   const spots = lines.map(([, fill]) => put(inside, "circle", {r: 5, fill}));
   return k => {
@@ -33,8 +37,8 @@ const chart = (area, low, high, name, lines) => {
 };
 const [lower, exact, upper] = bounds, span = Math.max(...upper) - Math.min(...exact) || 1;
 const charts = [chart([44, 350, 230, 500], Math.min(...exact) - span, Math.max(...upper) + .2 * span, "nats per eigenvalue",
-    [[lower, brown, "7 4"], [upper, pink, "7 4"], [exact, "#000", ""]]),
-  chart([290, 350, 470, 500], Math.min(0, ...agreement), 1, "rank correlation", [[agreement, blue, ""]])];
+    [[lower, brown, "7 4", "lower (11)", 0], [upper, purple, "7 4", "upper (12)", -24], [exact, "#000", "", "exact", 20]]),
+  chart([290, 350, 470, 500], Math.min(0, ...agreement), 1, "rank correlation", [[agreement, blue, "", names[0], -14]])];
 const said = words(), ranks = words();
 const draw = k => {
   const p = P[k], A = p.map((a, i) => p.map((b, j) => a * (i === j) - a * b));
@@ -46,12 +50,11 @@ const draw = k => {
   set(dot, {cx: x0, cy: y0});
   trace.textContent = `tr A(p) = ${(A[0][0] + A[1][1] + A[2][2]).toFixed(2)}`;
   charts.forEach(chart => chart(k));
-  said.textContent = `scores times ${number(scales[k])}, nats per eigenvalue: ${number(lower[k])} (lower bound) \\u2264 ` +
-    `${number(exact[k])} (exact) \\u2264 ${number(upper[k])} (upper bound)`;
+  said.textContent = `scores multiplied by ${number(scales[k])}, nats per eigenvalue: ` +
+    `${number(lower[k])} (lower bound) \\u2264 ${number(exact[k])} (exact) \\u2264 ${number(upper[k])} (upper bound)`;
   ranks.textContent = `rank correlation of ${names[0]} with ${names[1]}: ${number(agreement[k])}`;
 };
-slider("scores times", scales.length, data.at, draw);
-put(box, "p", {style: "margin:.3em 0;color:#555"}, "black: exact; dashed: the bounds, brown from below, pink from above");
+slider("scores multiplied by", scales.length, data.at, draw);
 draw(data.at);
 """
 
@@ -84,8 +87,8 @@ def living_softmax(
     frames = [_frame(at_scale, P, lines, names, k) for k in (first, *steps)]
     lower, exact, upper, ranks = lines[:, first]
     alt = (
-        f"At scores times {at_scale[first]:g}, tr A(p) is {1 - (P[first] ** 2).sum():.2f}; per eigenvalue {lower:.1f} <= "
-        f"{exact:.1f} <= {upper:.1f} nats; the rank correlation of {names[0]} with {names[1]} is {ranks:.2f}"
+        f"With scores multiplied by {at_scale[first]:g}, tr A(p) is {1 - (P[first] ** 2).sum():.2f}; per eigenvalue "
+        f"{lower:.1f} <= {exact:.1f} <= {upper:.1f} nats; the rank correlation of {names[0]} with {names[1]} is {ranks:.2f}"
     )
     data = {"scales": at_scale, "probabilities": P.round(6), "bounds": lines[:3], "agreement": lines[3], "at": first}
     return living(frames, _SCRIPT, data | {"names": names}, alt)
@@ -112,16 +115,21 @@ def _frame(scales, P, lines, names, k):
     axes["b"].set_title("nats per eigenvalue", fontsize=11)
     axes["r"].set(ylim=(min(0, agreement.min()), 1))
     axes["r"].set_title("rank correlation", fontsize=11)
-    for name, values, shade, dash in (
-        ("b", lower, COLOURS["uniform"], "--"),
-        ("b", upper, COLOURS["longest"], "--"),
-        ("b", exact, "black", "-"),
-        ("r", agreement, COLOURS["FisherSFT"], "-"),
+    for name, values, shade, dash, label, up in (
+        ("b", lower, COLOURS["uniform"], "--", "lower (11)", 0),
+        ("b", upper, COLOURS["longest"], "--", "upper (12)", 26),
+        ("b", exact, "black", "-", "exact", -18),
+        ("r", agreement, COLOURS["FisherSFT"], "-", names[0], 17),
     ):
         axes[name].plot(scales, values, dash, color=shade)
         axes[name].plot(scales[k], values[k], "o", color=shade)
+        if values[-1] < axes[name].get_ylim()[0]:  # it leaves the panel: the name stands beside it, at the foot
+            axes[name].annotate(label, (0, 0), (18, 5), xycoords="axes fraction", textcoords="offset points", color=shade)
+        else:
+            end = (scales[-1], values[-1])
+            axes[name].annotate(label, end, (-2, up), textcoords="offset points", ha="right", va="center", color=shade)
     for name in "br":
         axes[name].axvline(scales[k], color=GREY, lw=1)
-        axes[name].set(xlim=(0, scales[-1]), xlabel="scores times")
-    figure.suptitle(f"Scores times {scales[k]:g}", x=0.02, ha="left")
+        axes[name].set(xlim=(0, scales[-1]), xlabel="scores multiplied by")
+    figure.suptitle(f"Scores multiplied by {scales[k]:g}", x=0.02, ha="left")
     return figure

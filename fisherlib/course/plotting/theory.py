@@ -1,12 +1,20 @@
 """Figures of notebook 01."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from fisherlib.course.plotting.house import GREY, colour, ellipse
+from fisherlib.course.plotting.house import COLOURS, GREY, colour, ellipse
 
 _NAMES = {"log det V_w": r"$\log\det V_w$", "log det V": r"$\log\det V$"}
+# How the lines of two figures are told apart, also without their colours. No figure of this notebook has other methods.
+_LOOKS = {"log det V": "o-", "log det V_w": "s--", "lower (11)": "^:"}
+_SHADES = {"log det V_w": COLOURS["longest"], "lower (11)": COLOURS["uniform"]}
+
+
+def _shade(name: str) -> str:
+    return _SHADES.get(name) or colour(name)
 
 
 def simplex(probabilities: Mapping[str, np.ndarray], title: str):
@@ -16,6 +24,7 @@ def simplex(probabilities: Mapping[str, np.ndarray], title: str):
     classes exchanged are pale, so that the fall towards all three corners is seen. Returns the figure.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
 
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
     figure, axis = plt.subplots(figsize=(5.2, 4.6))
@@ -30,7 +39,10 @@ def simplex(probabilities: Mapping[str, np.ndarray], title: str):
             ellipse(axis, vectors * np.sqrt(values.clip(0)) / 3, shade, centre=p @ corners)
             axis.plot(*(p @ corners), "o", color=shade, ms=5)
             if turn == 0:
-                axis.annotate(name, p @ corners, (4, -13), textcoords="offset points", color=shade)
+                beside: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center", "zorder": 3}
+                axis.annotate(
+                    name, p @ corners, (-7, 3), path_effects=[withStroke(linewidth=3, foreground="white")], **beside
+                )
     axis.set_aspect("equal")
     axis.set(xlim=(-0.3, 1.3), ylim=(-0.2, 1.0))
     axis.set_axis_off()
@@ -82,8 +94,8 @@ def bounds(scales: Sequence[float], off: Mapping[str, np.ndarray], title: str):
     axis.plot(at, 0 * at, color="#222222", lw=1.5)
     axis.annotate("exact", (at[-1], 0), (6, 0), textcoords="offset points", va="center")
     for name, values in off.items():
-        shade, label = colour(name), _NAMES.get(name, name)
-        axis.plot(at, values, "o-", color=shade)
+        shade, label = _shade(name), _NAMES.get(name, name)
+        axis.plot(at, values, _LOOKS.get(name, "o-"), color=shade)
         axis.annotate(label, (at[-1], values[-1]), (6, 0), textcoords="offset points", va="center", color=shade)
     axis.set_yscale("symlog", linthresh=1)
     axis.set_yticks([-100, -10, -1, 0, 1, 10], ["−100", "−10", "−1", "0", "1", "10"])
@@ -107,10 +119,10 @@ def line_panels(x: Sequence[float], panels: Mapping[str, Mapping[str, np.ndarray
     for axis, (name, series) in zip(axes[:, 0], panels.items(), strict=True):
         for label, values in series.items():
             values = np.atleast_2d(values)
-            axis.fill_between(at, values.min(0), values.max(0), color=colour(label), alpha=0.15, lw=0)
-            axis.plot(at, values.mean(0), "o-", color=colour(label), ms=5)
+            axis.fill_between(at, values.min(0), values.max(0), color=_shade(label), alpha=0.15, lw=0)
+            axis.plot(at, values.mean(0), _LOOKS.get(label, "o-"), color=_shade(label), ms=5)
             end, shown = (at[-1], values.mean(0)[-1]), _NAMES.get(label, label)
-            axis.annotate(shown, end, (6, 0), textcoords="offset points", va="center", color=colour(label))
+            axis.annotate(shown, end, (6, 0), textcoords="offset points", va="center", color=_shade(label))
         axis.set_xticks(at, [f"{value:g}" for value in x])
         axis.set_title(name)
         axis.set_ylabel(ylabel)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
@@ -39,6 +38,9 @@ SUSPECTS = {
 }
 
 
+TRAINING = "the training"  # the one suspect that is no change of what is chosen
+
+
 def _by_suspect(table: pd.DataFrame) -> dict[str, list[str]]:
     """The changes in the table by suspect; what no suspect explains comes last."""
     found = {suspect: [name for name in names if name in table.index] for suspect, names in SUSPECTS.items()}
@@ -47,71 +49,69 @@ def _by_suspect(table: pd.DataFrame) -> dict[str, list[str]]:
     return {suspect: names for suspect, names in found.items() if names}
 
 
+def _strongest(table: pd.DataFrame) -> dict[str, str]:
+    """For each suspect the change that moved the gap most."""
+    size = table["moved"].astype(float).abs()
+    return {suspect: size[names].idxmax() for suspect, names in _by_suspect(table).items()}
+
+
 def suspects_table(table: pd.DataFrame, *, every: bool = False) -> str:
     """Markdown: for each suspect the change that moved the gap most (with `every` all of them), the verdict second.
 
     `table`: as from `fl.study.why.what_moved`.
     """
     words = {"better": "**narrower**", "worse": "**wider**", "tie": "tie"}
-    lines = ["| suspect | verdict | moved the gap by | gap that is left | change |", "|---|---|---|---|---|"]
-    for suspect, names in _by_suspect(table).items():
-        size = table.loc[names, "moved"].astype(float).abs()
-        for name in names if every else [size.idxmax()]:
+    lines = ["| suspect: change | verdict | moved the gap by | gap left |", "|---" * 4 + "|"]
+    listed = _by_suspect(table) if every else {suspect: [name] for suspect, name in _strongest(table).items()}
+    for suspect, names in listed.items():
+        for name in names:
             row = table.loc[name]
-            by, gap = (row[list(ends)].set_axis(["mean", "low", "high"]) for ends in _ENDS)
-            moved_by = written(by) + (", floored" if row["floored"] else "")
-            lines.append(f"| {suspect} | {words[row['verdict']]} | {moved_by} | {written(gap)} | {name} |")
+            by = written(row[["moved", "low", "high"]].set_axis(["mean", "low", "high"]))
+            by += ", floored" if row["floored"] else ""
+            lines.append(f"| *{suspect}*: {name} | {words[row['verdict']]} | {by} | {row['gap']:+.3f} |")
     return "\n".join(lines)
 
 
-_ENDS = (("moved", "low", "high"), ("gap", "gap_low", "gap_high"))
-
-
 def moved(table: pd.DataFrame, title: str):
-    """One row for each change, by how much it moved the gap to uniform, below its suspect (`SUSPECTS`).
+    """By how much each change moved the gap to uniform, in two panels: what is chosen, and how it is trained.
 
-    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. Filled where the verdict is not a
-    tie. The dashed line is where the gap would be gone. The scale is made for most rows; one that leaves it ends in an
-    arrow. Returns the figure.
+    `table`: as from `fl.study.why.what_moved`, whose first row is the change of nothing. The first panel has for each
+    suspect (`SUSPECTS`) the change that moved the gap most, the second all changes of the training, on a scale of its own.
+    Filled where the verdict is not a tie. The dashed line is where the gap would be gone. Returns the figure.
     """
     import matplotlib.pyplot as plt
 
-    lines: list[tuple[str | None, str]] = []
-    for head, names in _by_suspect(table).items():
-        lines += [(None, head), *((name, name) for name in names)]
-    ends = table.loc[table.index[1:], ["low", "high"]].abs().to_numpy(dtype=float)
-    reach = 1.3 * float(np.quantile(ends, 0.9))
-    figure, axis = plt.subplots(figsize=(_COLUMN, _ROW * len(lines) + 1.1))
-    axis.axvline(0, color="#444", lw=1)
+    chosen = {f"{suspect}:\n{name}": name for suspect, name in _strongest(table).items() if suspect != TRAINING}
+    trained = {name: name for name in _by_suspect(table).get(TRAINING, ())}
+    panels = {"what is chosen": chosen, "how it is trained": trained}
+    panels = {head: rows for head, rows in panels.items() if rows}
+    heights = [sum(0.4 if "\n" in label else 0.26 for label in rows) + 0.15 for rows in panels.values()]
+    size = (_COLUMN, sum(heights) + 0.75 * len(panels) + 0.8)
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, height_ratios=heights)
     gone = -float(table["gap"].iloc[0])
-    axis.axvline(gone, color=colour("FisherSFT"), lw=1.2, ls="--")
-    axis.text(gone, -0.9, "the gap is gone", color=colour("FisherSFT"), ha="right", va="bottom", fontsize=10)
-    for y, (name, _) in enumerate(lines):
-        if name is not None:
+    for axis, (head, rows) in zip(axes.flat, panels.items(), strict=True):
+        axis.axvline(0, color="#444", lw=1)
+        axis.axvline(gone, color=colour("FisherSFT"), lw=1.2, ls="--")
+        for y, name in enumerate(rows.values()):
             row = table.loc[name]
             tone = _VERDICTS.get(row["verdict"], GREY)
-            _dot(axis, y, (row["moved"], row["low"], row["high"], row["verdict"] != "tie"), tone, "o", reach)
-    axis.set_yticks(range(len(lines)), [words for _, words in lines], fontsize=10)
-    for label, (name, _) in zip(axis.get_yticklabels(), lines, strict=True):
-        label.set_fontweight("normal" if name is not None else "bold")
-    axis.set(ylim=(len(lines) - 0.4, -0.9), xlim=(-1.05 * reach, 1.05 * reach))
-    axis.tick_params(axis="y", length=0)
-    axis.locator_params(axis="x", nbins=4)
-    axis.xaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
-    figure.supxlabel("moved the gap by, nats   |   hollow: a tie   |   arrow: goes on", fontsize=10)
+            _dot(axis, y, (row["moved"], row["low"], row["high"], row["verdict"] != "tie"), tone, "o")
+        axis.set_yticks(range(len(rows)), rows, fontsize=10)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.set_title(head, fontsize=11)
+        axis.tick_params(axis="y", length=0)
+        axis.locator_params(axis="x", nbins=5)
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:+g}".replace("-", "\N{MINUS SIGN}") if abs(x) > 1e-12 else "0")
+    figure.supxlabel("moved the gap by, nats (dashed: the gap is gone; hollow: a tie)", fontsize=10)
     figure.suptitle(wrapped(title, _COLUMN, TITLE), x=0.01, ha="left")
     return figure
 
 
-def _dot(axis, y: float | int, found: Judged, tone: str, marker: str, reach: float = np.inf) -> None:
-    """A dot with its interval; what leaves the scale ends in an arrow there."""
+def _dot(axis, y: float | int, found: Judged, tone: str, marker: str) -> None:
+    """A dot with its interval, hollow where it is a tie."""
     value, low, high, sure = found
-    axis.plot(np.clip([low, high], -reach, reach), [y, y], color=tone, lw=1.8, alpha=0.8, solid_capstyle="butt")
-    if abs(value) < reach:
-        axis.plot(value, y, marker, color=tone, mfc=tone if sure else "white", ms=6, mew=1.5)
-    for end, arrow in ((low, "<"), (high, ">")):
-        if abs(end) > reach:
-            axis.plot(np.sign(end) * reach, y, arrow, color=tone, ms=7, clip_on=False)
+    axis.plot([low, high], [y, y], color=tone, lw=1.8, alpha=0.8, solid_capstyle="butt")
+    axis.plot(value, y, marker, color=tone, mfc=tone if sure else "white", ms=6, mew=1.5)
 
 
 def confirmation(

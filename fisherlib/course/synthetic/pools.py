@@ -67,9 +67,10 @@ def word_vectors(
     if not 1 <= dimensions <= embeddings.shape[1]:
         raise ValueError(f"expected 1 to {embeddings.shape[1]} dimensions, the embeddings' own, got {dimensions}")
     blocks = [embeddings[torch.as_tensor(list(ids), dtype=torch.long)].double() for ids in sentences]
-    pca = PCA(dimensions, svd_solver="covariance_eigh").fit(torch.cat(blocks).numpy())
-    length = np.sqrt(pca.explained_variance_.sum())
-    return TokenFeatures.from_list([torch.from_numpy(pca.transform(block.numpy()) / length) for block in blocks])
+    words = torch.cat(blocks).numpy()
+    pca = PCA(dimensions, svd_solver="covariance_eigh").fit(words)
+    x = torch.from_numpy(pca.transform(words) / np.sqrt(pca.explained_variance_.sum()))
+    return TokenFeatures.from_list(list(x.split([len(block) for block in blocks])))
 
 
 def redundant(

@@ -2,18 +2,11 @@
 
 `generate` continues held-out prompts, `endpoint` asks any OpenAI-compatible judge, `server` starts one on this machine,
 `pairwise` asks about two texts in both orders, `outcomes` measures the judge's biases and makes win rates and Bradley-Terry
-scores of judgements, `numbers` are judges without a server. Needs the extra `judge`; notebook 06 teaches it.
+scores of judgements, `numbers` is a judge without a server. Needs the extra `judge`; notebook 06 teaches it.
 """
 
 from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError
-from fisherlib.evaluation.judging.numbers import (
-    CharacterModel,
-    DomainClassifier,
-    copied,
-    distinct,
-    longest_copy,
-    self_repetition,
-)
+from fisherlib.evaluation.judging.numbers import CharacterModel
 from fisherlib.evaluation.judging.outcomes import (
     Share,
     bradley_terry,
@@ -23,7 +16,6 @@ from fisherlib.evaluation.judging.outcomes import (
     order_agreement,
     position_bias,
     scores,
-    self_agreement,
     share,
     win_rates,
 )
@@ -33,7 +25,6 @@ from fisherlib.model import continuations, prompt_ids
 
 __all__ = [
     "CharacterModel",
-    "DomainClassifier",
     "Endpoint",
     "JudgeError",
     "Pair",
@@ -42,20 +33,15 @@ __all__ = [
     "bradley_terry",
     "bradley_terry_scores",
     "continuations",
-    "copied",
     "counts",
-    "distinct",
     "judge",
     "length_bias",
     "local_server",
-    "longest_copy",
     "order_agreement",
     "position_bias",
     "prompt_ids",
     "rule_server",
     "scores",
-    "self_agreement",
-    "self_repetition",
     "share",
     "win_rates",
 ]

@@ -1,14 +1,12 @@
-"""Judges that need no server: exact numbers about a text. Each sees one thing only, and is blind to all others.
+"""A judge that needs no server: an exact number about a text. It sees one thing only, and is blind to all others.
 
-Words are runs of letters and digits in lower case; an n-gram is n of them in a row. Source: extension.
+Source: extension.
 """
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from fisherlib._door import checked
 
@@ -55,77 +53,3 @@ class CharacterModel:
         text = "".join(c if c in known else self.unknown for c in text)
         surprise = [-np.log(self.probability(c, text[max(i - self.order + 1, 0) : i])) for i, c in enumerate(text)]
         return float(np.mean(surprise)) if surprise else float("nan")
-
-
-class DomainClassifier:
-    """Which kind of text is it? Character n-grams and a logistic regression, with its own held-out `accuracy`.
-
-    `train` and `test` hold the texts of each domain. Classes count equally, however many texts they have.
-    """
-
-    @checked
-    def __init__(self, train: Mapping[str, Sequence[str]], test: Mapping[str, Sequence[str]], *, seed: int = 0):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.metrics import balanced_accuracy_score
-        from sklearn.pipeline import make_pipeline
-
-        if set(train) != set(test) or len(train) < 2 or not all([*train.values(), *test.values()]):
-            raise ValueError(f"expected texts of the same two or more domains, got {sorted(train)} and {sorted(test)}")
-        self._pipeline = make_pipeline(
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True),
-            LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000, random_state=seed),
-        )
-        self._pipeline.fit(*_labelled(train))
-        texts, labels = _labelled(test)
-        self.accuracy = float(balanced_accuracy_score(labels, self._pipeline.predict(texts)))
-
-    def probability(self, texts: Sequence[str], domain: str) -> Float[np.ndarray, " N"]:
-        """P(domain) of each text."""
-        return self._pipeline.predict_proba(list(texts))[:, list(self._pipeline.classes_).index(domain)]
-
-
-def _labelled(domains: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    return [t for texts in domains.values() for t in texts], [domain for domain, texts in domains.items() for _ in texts]
-
-
-def words(text: str) -> list[str]:
-    """The words of a text; an apostrophe inside a word belongs to it."""
-    return re.findall(r"[a-z0-9]+(?:'[a-z0-9]+)*", text.lower().replace("’", "'"))
-
-
-def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    """All runs of n words, in order."""
-    w = words(text)
-    return [tuple(w[i : i + n]) for i in range(len(w) - n + 1)]
-
-
-@checked
-def distinct(texts: Sequence[str], n: int = 2) -> float:
-    """Different n-grams over all n-grams of all the texts: 1 never repeats, NaN without any. Longer texts have less."""
-    found = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(found)) / len(found) if found else float("nan")
-
-
-@checked
-def self_repetition(text: str, n: int = 2) -> float:
-    """The share of a text's n-grams that it said before; 0 for a text without any."""
-    found = ngrams(text, n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
-
-
-@checked
-def copied(text: str, sources: Sequence[str], n: int = 3) -> float:
-    """The share of a text's n-grams that occur in the sources; 0 for a text without any."""
-    there = {gram for source in sources for gram in ngrams(source, n)}
-    found = ngrams(text, n)
-    return sum(gram in there for gram in found) / len(found) if found else 0.0
-
-
-@checked
-def longest_copy(text: str, sources: Sequence[str]) -> int:
-    """The most words in a row that the text shares with one of the sources."""
-    n = 0
-    while len(grams := set(ngrams(text, n + 1))) and any(grams & set(ngrams(source, n + 1)) for source in sources):
-        n += 1
-    return n

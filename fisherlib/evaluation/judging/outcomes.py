@@ -89,17 +89,6 @@ def order_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
 
 
 @checked
-def self_agreement(table: pd.DataFrame, *, seed: int = 0) -> Share:
-    """The share of questions that got the same answer each time. Raises `ValueError` unless they were asked repeatedly."""
-    if table["repeat"].nunique() < 2:
-        raise ValueError("expected each question at least twice: judge with repeats=2 and a temperature above 0")
-    decided = table[table["answer"].isin(DECIDED)]
-    same = decided.groupby(["prompt", "a", "b"])["answer"].agg(["nunique", "size"]).reset_index()
-    same = same[same["size"] > 1]
-    return share(same["prompt"], same["nunique"] == 1, seed=seed)
-
-
-@checked
 def win_rates(table: pd.DataFrame, *, against: str = "uniform", seed: int = 0) -> dict[str, Share]:
     """How often each other arm wins against one, ties half. Raises `ValueError` for an arm that was not judged."""
     arms = set(table["a"])

@@ -1,28 +1,25 @@
 """One page about a selection: what was asked and got, what changed, why these rows, and what is lost. No network."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib._files import replacing
+from fisherlib._types import Tokenizer
 from fisherlib._version import __version__
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import CODES, Labels, Reasons, Selection, plain_labels
+from fisherlib.report.html import PAGE, STYLE, as_section, as_table, bar, of_hundred, percent, safe
+from fisherlib.report.picks import TOP, Heats, asked_of, first_picks, stored, text_of
 from fisherlib.selectors import near_duplicates
-from fisherlib.text import as_stored
+from fisherlib.text import encode, heat
 
-_TOP, _CUT = 20, 400  # picks that are shown, and letters of each
 _SHRANK = 0.8  # of its share in the pool: below, a part of the pool counts as lost here
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no HTML may hold
 
 
 def report(
@@ -35,6 +32,9 @@ def report(
     groups: Labels | None = None,
     seen: Dataset | Sequence[dict] | None = None,
     reasons: Reasons | None = None,
+    tokenizer: Tokenizer | None = None,
+    turns: str = "all",
+    max_tokens: int | None = None,
 ) -> Path:
     """Write one HTML file about `selection` from `rows`, which needs no network and no script; returns its path.
 
@@ -47,11 +47,12 @@ def report(
     `rows` are all rows of the pool, in its order. `features` adds response tokens (without them, lengths are in letters) and
     for each shown pick the earlier pick that it is most like. `groups`: a label for each row, for the mixture before and
     after. `seen`: rows that a model was trained on already, to say how many picks are near-copies of one. `reasons`: those
-    of `fl.explain`, to say why the others were not chosen, and which tokens carried a pick.
+    of `fl.explain`, to say why the others were not chosen; with the `tokenizer` (and `turns` and `max_tokens`) of the
+    features they also shade each token of a shown pick by what it added, given those before it.
     Time and memory O(letters of the rows), for near-duplicates. Raises `ValueError` for rows, features or groups of
     another pool, and for rows without text.
     """
-    rows = _stored(rows)
+    rows = stored(rows)
     for name, count in (("rows", len(rows)), ("features", selection.pool_size if features is None else len(features))):
         if count != selection.pool_size:
             raise ValueError(
@@ -59,22 +60,38 @@ def report(
                 "those that the selection was made from"
             )
     pool = _Pool.of(selection, rows, features, None if groups is None else plain_labels(groups, len(rows)))
-    texts = [_text_of(row, number) for number, row in enumerate(rows)]
+    texts = [text_of(row, number) for number, row in enumerate(rows)]
     sections = [
         _asked_and_got(selection, pool, rows, texts, seen),
         _mixture(pool),
         _lost(pool),
         _copies(selection, rows),
         _curve(selection),
-        _picks(selection, features, texts, pool, reasons),
+        first_picks(
+            selection, features, texts, pool, reasons, _heats(selection, rows, reasons, tokenizer, turns, max_tokens)
+        ),
         "" if reasons is None else _left_out(reasons),
         _cost_and_limits(selection, pool),
     ]
-    page = _PAGE.format(title=_safe(title), style=_STYLE, version=_safe(__version__), body="\n".join(filter(None, sections)))
+    page = PAGE.format(title=safe(title), style=STYLE, version=safe(__version__), body="\n".join(filter(None, sections)))
     out = Path(out)
     with replacing(out) as scratch:
         scratch.write_text(page, encoding="utf-8", errors="replace")
     return out
+
+
+def _heats(
+    selection: Selection, rows: Dataset, reasons: Reasons | None, tokenizer: Tokenizer | None, turns: str, most: int | None
+) -> Heats:
+    """Of each shown pick its text in pieces, and what each added."""
+    shown = selection.indices[:TOP].tolist()
+    if reasons is None or tokenizer is None or not shown:
+        return {}
+    examples = encode(rows.select(shown), tokenizer, turns=turns, max_tokens=most, too_long="truncate")
+    return {
+        k: (asked_of(rows[i]), heat(one, tokenizer, reasons.chosen[k]["tokens"]))
+        for k, (i, one) in enumerate(zip(shown, examples, strict=True))
+    }
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,7 @@ class _Pool:
     @classmethod
     def of(cls, selection: Selection, rows: Dataset, features: TokenFeatures | None, labels: list | None) -> "_Pool":
         if features is None:
-            lengths, unit = np.array([len(_text_of(row, k)) for k, row in enumerate(rows)], dtype=float), "letters"
+            lengths, unit = np.array([len(text_of(row, k)) for k, row in enumerate(rows)], dtype=float), "letters"
         else:
             lengths, unit = features.lengths.numpy().astype(float), "response tokens"
         picked = np.zeros(len(rows), dtype=bool)
@@ -130,27 +147,34 @@ def _by_quartile(lengths: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def _asked_and_got(selection, pool, rows, texts, seen) -> str:
     budget = selection.settings.get("budget", {})
-    asked = ", ".join(f"{value:,} {name}" for name, value in budget.items() if value is not None) or "not noted"
+    asked = ", ".join(f"{value:,.15g} {name}" for name, value in budget.items() if value is not None) or "not noted"
     got = pool.lengths[pool.picked].sum()
     table = [
         ("Method", str(selection.settings.get("method", "not noted")), ""),
-        ("Rows", f"{len(rows):,} in the pool", f"{len(selection):,} picked ({_percent(len(selection), len(rows))})"),
+        ("Rows", f"{len(rows):,} in the pool", f"{len(selection):,} picked ({percent(len(selection), len(rows))})"),
         (f"Sum of {pool.unit}", f"{pool.lengths.sum():,.0f} in the pool", f"{got:,.0f} picked"),
         ("Budget", asked, f"{selection.costs.sum():,.0f} spent" if "tokens" in budget else f"{len(selection):,} examples"),
         ("Rows that cannot be picked", f"{(pool.lengths == 0).sum():,} without {pool.unit}", ""),
     ]
     if selection.certificate is not None:
         floor = np.floor(selection.certificate * 1000) / 10
-        table.append(("Certificate", "share of the most information any selection can have", f"at least {floor:.1f} %"))
+        table.append(
+            ("Certificate", "share of the most information any selection can have", f"at least {of_hundred(floor / 100)}")
+        )
+    for row in selection.settings.get("groups", ()):
+        if row["low"] > 0 or row["high"] is not None:
+            most = "" if row["high"] is None else f", at most {row['high']:,.0f}"
+            spent = sum(c for c, g in zip(selection.costs, selection.groups or (), strict=True) if g == row["group"])
+            table.append((f"Quota of {row['group']}", f"at least {row['low']:,.0f}{most}", f"{spent:,.0f}"))
     if selection.stopped is not None:
         table.append(("Stopped early", str(selection.stopped), ""))
     if seen is not None:
-        seen_texts = [_text_of(row, number) for number, row in enumerate(_stored(seen))]
+        seen_texts = [text_of(row, number) for number, row in enumerate(stored(seen))]
         both = Dataset.from_dict({"text": [*seen_texts, *(texts[i] for i in selection.indices)]})
         first = near_duplicates(both)
         again = (first[len(seen_texts) :] < len(seen_texts)).sum()
         table.append(("Trained on already", f"{len(seen_texts):,} rows", f"{again:,} picks are near-copies of one"))
-    return _section("Asked and got", _table(("", "Pool, or asked", "Selection, or got"), table, numbers=False))
+    return as_section("Asked and got", as_table(("", "Pool, or asked", "Selection, or got"), table, numbers=False))
 
 
 def _mixture(pool: _Pool) -> str:
@@ -159,12 +183,12 @@ def _mixture(pool: _Pool) -> str:
         table = []
         for label, part in cut:
             of_rows, of_length, of_picks, of_picked = pool.shares(part)
-            share = (_bar(of_length), _bar(of_picked)) if pool.lengths.sum() else ("–", "–")
-            table.append((_safe(label), *share, _of_hundred(of_rows), _of_hundred(of_picks)))
+            share = (bar(of_length), bar(of_picked)) if pool.lengths.sum() else ("–", "–")
+            table.append((safe(label), *share, of_hundred(of_rows), of_hundred(of_picks)))
         what = pool.unit.split()[-1]
         head = (name, f"{what} before", f"{what} after", "rows before", "rows after")
-        parts.append(_table(head, table, caption=f"Mixture by {name}", safe=True))
-    return _section("Mixture before and after", *parts)
+        parts.append(as_table(head, table, caption=f"Mixture by {name}", html=True))
+    return as_section("Mixture before and after", *parts)
 
 
 def _lost(pool: _Pool) -> str:
@@ -176,14 +200,14 @@ def _lost(pool: _Pool) -> str:
                 shrank.append((name, label, before, after))
     said = f"A part of the pool is named here if its share of {pool.unit} fell by more than a fifth. "
     if not shrank:
-        return _section("What you lose here", f"<p>{said}None did.</p>")
+        return as_section("What you lose here", f"<p>{said}None did.</p>")
     shrank.sort(key=lambda one: one[3] / one[2])
     items = [
-        f"<li><bdi>{_safe(name)}</bdi>: <b><bdi>{_safe(label)}</bdi></b>, from {_of_hundred(before)} to {_of_hundred(after)}"
+        f"<li><bdi>{safe(name)}</bdi>: <b><bdi>{safe(label)}</bdi></b>, from {of_hundred(before)} to {of_hundred(after)}"
         f"{' (nothing is left)' if after == 0 else ''}</li>"
         for name, label, before, after in shrank
     ]
-    return _section("What you lose here", f"<p>{said}</p><ul>{''.join(items)}</ul>")
+    return as_section("What you lose here", f"<p>{said}</p><ul>{''.join(items)}</ul>")
 
 
 def _copies(selection: Selection, rows: Dataset) -> str:
@@ -199,25 +223,25 @@ def _copies(selection: Selection, rows: Dataset) -> str:
         (
             "Rows of the pool that are near-copies of an earlier row",
             f"{(first != own).sum():,}",
-            _percent((first != own).sum(), len(rows)),
+            percent((first != own).sum(), len(rows)),
         ),
         (
             "Picks that are near-copies of an earlier row",
             f"{(picks != selection.indices).sum():,}",
-            _percent((picks != selection.indices).sum(), len(picks)),
+            percent((picks != selection.indices).sum(), len(picks)),
         ),
-        ("Picks that are near-copies of another pick", f"{repeated:,}", _percent(repeated, len(picks))),
+        ("Picks that are near-copies of another pick", f"{repeated:,}", percent(repeated, len(picks))),
     ]
     note = (
         f"<p>The largest family has {sizes[largest]:,} rows; its first is row {largest:,}.</p>" if sizes[largest] > 1 else ""
     )
     said = "<p>Near-copies: rows whose letters, in runs of five, agree to four fifths (Jaccard, MinHash).</p>"
-    return _section("Near-duplicates", _table(("", "rows", "share"), table), said + note)
+    return as_section("Near-duplicates", as_table(("", "rows", "share"), table), said + note)
 
 
 def _curve(selection: Selection) -> str:
     if not len(selection):
-        return _section("Gain curve", "<p>There are no picks.</p>")
+        return as_section("Gain curve", "<p>There are no picks.</p>")
     by_cost = "tokens" in selection.settings.get("budget", {"tokens": 0})
     x = np.r_[0.0, (selection.costs if by_cost else np.ones(len(selection))).cumsum()]
     y = np.r_[0.0, selection.gains.cumsum()]
@@ -250,7 +274,7 @@ def _curve(selection: Selection) -> str:
         )
     label_x = min(max(float(cx) + 10, left), right - 110)
     drawing = (
-        f'<svg role="img" viewBox="0 0 400 250" style="max-width:560px"><title>Gain curve</title><desc>{_safe(said)}</desc>'
+        f'<svg role="img" viewBox="0 0 400 250" style="max-width:560px"><title>Gain curve</title><desc>{safe(said)}</desc>'
         f'<line x1="{left}" x2="{right}" y1="{low}" y2="{low}" stroke="#222"/>'
         f'<line x1="{left}" x2="{left}" y1="{high}" y2="{low}" stroke="#222"/>{bound}'
         f'<polyline fill="none" stroke="#0072B2" stroke-width="3" points="{" ".join(at(x[k], y[k]) for k in keep)}"/>'
@@ -261,62 +285,14 @@ def _curve(selection: Selection) -> str:
         f'<text x="{left}" y="{low + 20}">0</text><text x="{right}" y="{low + 20}" text-anchor="end">{x[-1]:,.0f}</text>'
         f'<text x="{(left + right) / 2}" y="{low + 38}" text-anchor="middle">{unit}; upwards: nats</text></svg>'
     )
-    return _section("Gain curve", f"<p>{said}</p>", drawing)
-
-
-def _picks(selection, features, texts, pool, reasons) -> str:
-    shown = selection.indices[:_TOP].astype(int)
-    like = {} if features is None else _most_like(features, shown)
-    items = []
-    for k, i in enumerate(shown.tolist()):
-        why = f"gain {selection.gains[k]:.2f} nats, {selection.gains[k] / max(selection.costs[k], 1):.3f} per unit of cost"
-        why += f"; {pool.lengths[i]:,.0f} {pool.unit}"
-        if k in like:
-            why += f"; most like pick {like[k][0] + 1} (cosine {like[k][1]:.2f})"
-        why += _source(selection, k)
-        if reasons is not None:
-            one = reasons.chosen[k]
-            why += f"; number {one['rank']:,} of the pool by first gain, of which earlier picks took {one['taken']:.0%}"
-        cut = texts[i] if len(texts[i]) <= _CUT else texts[i][:_CUT] + " …"
-        items.append(f'<li><p class="why">Row {i:,}: {why}.</p><blockquote dir="auto">{_safe(cut)}</blockquote></li>')
-    if not items:
-        return ""
-    note = f"The first {len(items):,} of {len(selection):,}, in the order of the picks. "
-    if features is not None:
-        note += "Likeness: cosine of the mean token vectors, centred on the pool's, with the picks before."
-    return _section("First picks, and why", f"<p>{note}</p><ol>{''.join(items)}</ol>")
-
-
-def _most_like(features: TokenFeatures, picks: np.ndarray) -> dict[int, tuple[int, float]]:
-    """For each pick but the first: the earlier one with the largest cosine of mean features, and the cosine."""
-    sums = [part.sum(0, dtype=torch.float64) for part in features.values.split(2**16)]  # never all of it in float64
-    centre = torch.stack(sums).sum(0).numpy() / max(len(features.values), 1) if sums else np.zeros(features.dim)
-    lengths = features.lengths.numpy()
-    means = np.array([features[int(i)].double().mean(0).numpy() - centre if lengths[i] else 0 * centre for i in picks])
-    norms = np.linalg.norm(means, axis=1)
-    units = means / np.where(norms > 0, norms, 1.0)[:, None]
-    known = [k for k in range(len(picks)) if norms[k] > 0]
-    found = {}
-    for k in known:
-        if earlier := [j for j in known if j < k]:
-            cosines = units[earlier] @ units[k]
-            found[k] = earlier[int(cosines.argmax())], float(cosines.max())
-    return found
-
-
-def _source(selection: Selection, k: int) -> str:
-    if selection.provenance is None:
-        return ""
-    of = selection.provenance[k]
-    where = [f"{Path(str(of['file'])).name} line {of['line']}"] if of.get("file") else []
-    return "".join(f"; <bdi>{_safe(one)}</bdi>" for one in [*where, *([f"id {of['id']}"] if of.get("id") else [])])
+    return as_section("Gain curve", f"<p>{said}</p>", drawing)
 
 
 def _left_out(reasons: Reasons) -> str:
     counted = {code: sum(row["reason"] == code for row in reasons.rejected) for code in CODES}
-    table = [(words, f"{counted[code]:,}", _percent(counted[code], len(reasons.rejected))) for code, words in CODES.items()]
-    return _section(
-        "Why the others were not chosen", _table(("reason", "rows", "share"), [row for row in table if row[1] != "0"])
+    table = [(words, f"{counted[code]:,}", percent(counted[code], len(reasons.rejected))) for code, words in CODES.items()]
+    return as_section(
+        "Why the others were not chosen", as_table(("reason", "rows", "share"), [row for row in table if row[1] != "0"])
     )
 
 
@@ -332,85 +308,4 @@ def _cost_and_limits(selection: Selection, pool: _Pool) -> str:
         "The certificate is about information within the budget, not about the trained model.",
     )
     items = "".join(f"<li>{line}</li>" for line in limits)
-    return _section("Cost", _table(("", ""), table, numbers=False)) + _section("Limits", f"<ul>{items}</ul>")
-
-
-# --- HTML --------------------------------------------------------------------------------------------------------------
-
-
-def _stored(rows: Dataset | Sequence[dict]) -> Dataset:
-    return as_stored(rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows)))
-
-
-def _text_of(row: dict, number: int) -> str:
-    """The text of a row: its turns, its prompt and response, or its text."""
-    if row.get("messages") is not None:
-        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])
-    parts = [row.get(name) for name in ("system", "prompt", "response", "text")]
-    if not any(part is not None for part in parts):
-        raise ValueError(
-            f"row {number}: expected messages, prompt and response, or text, got {sorted(row)}: rename your columns"
-        )
-    return "\n".join(part for part in parts if part)
-
-
-def _safe(text: Any) -> str:
-    """Text for HTML: what came with the rows can end no tag and begin no script."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)), quote=True)
-
-
-def _section(head: str, *parts: str) -> str:
-    name = head.split(",")[0].lower().replace(" ", "-")
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{head}</h2>{"".join(parts)}</section>'
-
-
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", numbers: bool = True, safe: bool = False
-) -> str:
-    """A table whose first column names its rows; `safe`: the cells are HTML already."""
-    clean = str if safe else _safe
-    top = "".join(f'<th scope="col">{_safe(name)}</th>' for name in head) if any(head) else ""
-    kind = ' class="number"' if numbers else ""
-    body = "".join(
-        f'<tr><th scope="row"><bdi>{clean(name)}</bdi></th>{"".join(f"<td{kind}>{clean(cell)}</td>" for cell in cells)}</tr>'
-        for name, *cells in rows
-    )
-    named = f"<caption>{_safe(caption)}</caption>" if caption else ""
-    head_row = f"<thead><tr>{top}</tr></thead>" if top else ""
-    return f'<div class="wide" tabindex="0"><table>{named}{head_row}<tbody>{body}</tbody></table></div>'
-
-
-def _bar(share: float) -> str:
-    return f'{_of_hundred(share)}<span class="bar" style="width:{100 * min(share, 1.0):.1f}%"></span>'
-
-
-def _of_hundred(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _percent(part: float | int | np.integer, whole: float | int) -> str:
-    return _of_hundred(part / whole) if whole else "–"
-
-
-_STYLE = """
-:root{color-scheme:light}
-body{margin:0 auto;max-width:60rem;padding:1rem;background:#fff;color:#1a1a1a;font:1rem/1.5 system-ui,sans-serif}
-h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-top:1px solid #ccc;padding-top:1rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:.5rem 0 1rem}
-caption{text-align:left;font-weight:600;padding:.3rem 0}
-th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
-tbody th{font-weight:400;overflow-wrap:anywhere;min-width:5rem}li{overflow-wrap:anywhere}
-td.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-.bar{display:block;height:.4rem;background:#0072b2;min-width:1px;margin:.2rem 0 0}
-svg{width:100%;height:auto;font:14px system-ui,sans-serif}
-ol{padding-left:1.6rem}blockquote{margin:.2rem 0 1rem;padding:.4rem .8rem;border-left:4px solid #bbb;background:#f6f6f6;
-white-space:pre-wrap;overflow-wrap:anywhere}.why{margin:0;color:#444}footer{margin-top:2rem;color:#555}
-@media(max-width:30rem){th,td{padding:.3rem .25rem;font-size:.85rem}}
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main><h1>{title}</h1>
-{body}
-</main><footer>fisherlib {version}</footer></body></html>
-"""
+    return as_section("Cost", as_table(("", ""), table, numbers=False)) + as_section("Limits", f"<ul>{items}</ul>")
