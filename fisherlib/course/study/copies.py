@@ -14,11 +14,12 @@ from jaxtyping import Int
 from fisherlib import selectors
 
 _PERMUTATIONS, _SHINGLE = 128, 5
+_PARTS = ("system", "prompt", "response", "text")
 
 
 def first_of_group(rows: Dataset, threshold: float, seed: int) -> Int[np.ndarray, " N"]:
     """What `selectors.near_duplicates` says, but of pairs just at the threshold one in eight is missed."""
-    documents = ["\n".join(filter(None, (row.get(part) for part in ("system", "prompt", "response")))) for row in rows]
+    documents = ["\n".join(filter(None, map(row.get, _PARTS))) for row in rows]
     index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(min(threshold, 0.9)))
     groups = np.arange(len(documents))
     for i, document in enumerate(documents):
