@@ -137,6 +137,7 @@ KINDS = {
     "pairs": Kind("[]", "{}"),
     "groups": GROUPS,
     "then": METHOD,
+    "copies": Kind("None"),
     "opening": MAYBE_TEXT,
     "progress": FLAG,
     "seed": SEED,
@@ -321,7 +322,7 @@ def ways_to_choose() -> dict[str, Call]:
     made |= {
         "ask_llm_scores": Call(selectors.ask_llm_scores, run | {"tokens_per_batch": 256, "padding_side": "right"}),
         "cluster_labels": Call(
-            selectors.cluster_labels, {"features": features, "n_clusters": 2, "among": None} | seed, {"n_clusters": COUNT}
+            selectors.cluster_labels, {"features": features, "n_clusters": 2} | seed, {"n_clusters": COUNT}
         ),
         "density_scores": Call(selectors.density_scores, {"features": features, "bandwidth": None} | seed),
         "fit_plateau": Call(
@@ -387,7 +388,7 @@ def arguments(group: str, calls: Callable[[], dict[str, Call]], share: int) -> I
                 kind = ANY_ROWS
             drawn = random.Random(f"{name} {argument}").sample(list(values()), share)
             for value in values():
-                if argument in ("like", "then") and value in ("a function", "a model", "a tokenizer"):
+                if argument in ("like", "then", "copies") and value in ("a function", "a model", "a tokenizer"):
                     continue  # what can be called is the caller's own, and so is what it raises
                 if value in drawn or value in names(kind.right):
                     changed = given | {argument: values()[value]}
