@@ -125,11 +125,11 @@ from benchmarks.memory import Peak, status
 features = fl.TokenFeatures.load(sys.argv[1])
 rows = Dataset.from_dict({"text": [f"{i} {i * i} {i + 7} {i * 31}" for i in range(len(features))]})
 small = features.subset(range(20))
-fl.recipe(rows.select(range(20)), small, tokens=400), fl.select(small, tokens=400)  # libraries load on first use
+fl.recipe(rows.select(range(20)), small, examples=2), fl.select(small, examples=1)  # libraries load on first use
 before, peak = status("RssAnon"), Peak()
 peak.start()
 fl.recipe(rows, features, tokens=4000)
-fl.select(features, tokens=1000, memory=0.06)
+fl.select(features, examples=1, memory=0.03)
 peak.done.set()
 peak.join(timeout=5)
 print(peak.highest - before)
@@ -139,8 +139,8 @@ print(peak.highest - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_recipe_and_select_hold_a_part_of_a_mapped_file(tmp_path):
     draw = torch.Generator().manual_seed(0)
-    values = torch.randn(800 * 200, 1024, generator=draw, dtype=torch.bfloat16)
-    fl.TokenFeatures(values, torch.arange(801) * 200).save(tmp_path / "features")
+    values = torch.randn(3000 * 128, 256, generator=draw, dtype=torch.bfloat16)
+    fl.TokenFeatures(values, torch.arange(3001) * 128).save(tmp_path / "features")
     command = [sys.executable, "-c", PEAK, str(tmp_path / "features")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
