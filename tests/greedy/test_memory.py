@@ -136,6 +136,7 @@ print(peak.highest - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_recipe_and_select_hold_a_part_of_a_mapped_file(tmp_path):
     draw = torch.Generator().manual_seed(0)
