@@ -5,6 +5,7 @@ or a quota was not met, 10 no row can be used, 11 it does not fit, 12 files of a
 """
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,34 @@ from typing import Annotated, Any
 import typer
 
 from fisherlib._version import __version__
+from fisherlib.cli.options import (
+    Columns,
+    Data,
+    Debug,
+    Device,
+    Dtype,
+    End,
+    For,
+    Format,
+    GroupBy,
+    Manifest,
+    MayData,
+    MayTokens,
+    Memory,
+    Method,
+    Model,
+    Out,
+    Overwrite,
+    Quota,
+    Reasons,
+    Seed,
+    Seen,
+    Shape,
+    Tokens,
+    TooLong,
+    Turns,
+    Work,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,40 +54,7 @@ app = typer.Typer(
     "10 no row can be used, 11 it does not fit, 12 files of another run, 130 interrupted (the same command goes on).",
 )
 
-_OF_QUOTA = (
-    "What a group gets of the budget: code=0.2 (a share), code=0.1:0.5 (at least, at most), code=0.1: or code=:0.5 "
-    "(only one of them), code=4000 (above 1: tokens). May be repeated. Or pool: each group as the data have it."
-)
 _INTERRUPTED = "fisherlib: interrupted; the same command goes on from what is kept"
-Data = Annotated[list[str], typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")]
-MayData = Annotated[
-    list[str] | None, typer.Argument(help="Files of examples, a folder of them, or a dataset id.", metavar="DATA")
-]
-Model = Annotated[str, typer.Option("--model", "-m", help="A model's id or folder.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
-Tokens = Annotated[list[float], typer.Option("--tokens", "-t", help="Response tokens; several for several subsets.")]
-Method = Annotated[str, typer.Option(help="recipe, fisher or uniform.")]
-Shape = Annotated[str | None, typer.Option(help="The shape of the rows, if it is not seen: alpaca, sharegpt, ...")]
-Columns = Annotated[str | None, typer.Option(help="Which columns are ours: prompt=question,response=answer.")]
-Turns = Annotated[str, typer.Option(help="Answers that count: all, or the last.")]
-TooLong = Annotated[str, typer.Option(help="Rows beyond the model's context: error, drop or truncate.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="Of the model's weights: auto, float32, bfloat16 or float16.")]
-Memory = Annotated[float | None, typer.Option(help="Gigabytes to select with.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
-Seen = Annotated[str | None, typer.Option(help="Rows that were trained on already: they count as known.")]
-GroupBy = Annotated[str | None, typer.Option(help="The column that says which group a row is of.")]
-Quota = Annotated[list[str] | None, typer.Option(help=_OF_QUOTA, metavar="GROUP=SHARE")]
-End = Annotated[float | None, typer.Option("--stop", help="End when a pick gains less than this share of the first.")]
-Work = Annotated[Path | None, typer.Option(help="Where features and half-done work are kept (default: beside --out).")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an --out that no run of ours wrote.")]
-Reasons = Annotated[bool, typer.Option(help="Write why each row was chosen or not: another pass over the pool.")]
-For = Annotated[
-    list[str] | None, typer.Option("--for", help="Files for a trainer too: trl, llama-factory or axolotl. May be repeated.")
-]
-Format = Annotated[str, typer.Option(help="auto, human, json (a line each) or quiet.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Manifest = Annotated[Path, typer.Argument(help="subset.manifest.json", metavar="MANIFEST")]
 
 
 def _version(wanted: bool) -> None:
@@ -72,13 +68,13 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
+class _Ended(Exception):
+    """The end of a verb, with its code, when all is said."""
+
+
 def _do(file: str, work: str, given: dict[str, Any]) -> None:
     """Do the work of a verb in a session, and end with its code."""
-    try:
-        from fisherlib.cli.session import FORMATS, Session, run
-    except KeyboardInterrupt:  # which typer would end with 130, and without a word
-        print(_INTERRUPTED, file=sys.stderr)
-        raise typer.Exit(130) from None
+    from fisherlib.cli.session import FORMATS, Session, run
 
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     how = {name: given.pop(name) for name in ("format", "debug")}
@@ -88,7 +84,7 @@ def _do(file: str, work: str, given: dict[str, Any]) -> None:
     def begin(session: Session) -> None:
         getattr(importlib.import_module(f"fisherlib.cli.{file}"), work)(session, given)
 
-    raise typer.Exit(run(Session(work.removesuffix("_command"), given, **how), begin))
+    raise _Ended(run(Session(work.removesuffix("_command"), given, **how), begin))
 
 
 @app.command(epilog="Example: fisherlib select my.jsonl --model my-model --tokens 20000 --out subset.jsonl")
@@ -96,9 +92,7 @@ def select(
     context: typer.Context,
     data: MayData = None,
     model: Model = "smollm2-135m",
-    tokens: Annotated[
-        list[float] | None, typer.Option("--tokens", "-t", help="Response tokens; several for several subsets.")
-    ] = None,
+    tokens: MayTokens = None,
     out: Out = Path("subset.jsonl"),
     method: Method = "recipe",
     shape: Shape = None,
@@ -211,7 +205,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Say why a row was chosen: what it adds, and what stands nearest to it among the earlier picks."""
-    _do("back", "explain_command", _given(locals()))
+    _do("why", "explain_command", _given(locals()))
 
 
 @app.command(epilog="Example: fisherlib report subset.manifest.json --out subset.html")
@@ -303,8 +297,13 @@ def main(arguments: list[str] | None = None) -> None:
     """The door of the command. Ends the process with the code of what was done. SIGTERM ends it as Ctrl-C does."""
     if threading.current_thread() is threading.main_thread():  # before all that takes time: PyTorch is not imported yet
         signal.signal(signal.SIGTERM, _terminated)
+    os.environ.setdefault("TQDM_LEAVE", "")  # read when tqdm is imported: a bar that is full makes room for the results
     try:
         code = app(arguments, standalone_mode=False, prog_name="fisherlib")
+        if code == 130:  # typer's own, for an interruption before a verb began its work: without a word
+            raise KeyboardInterrupt
+    except _Ended as ended:
+        (code,) = ended.args
     except typer.TyperException as error:  # wrong usage
         getattr(error, "show", lambda: print(f"fisherlib: {error.format_message()}", file=sys.stderr))()
         code = 2

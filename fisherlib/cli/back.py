@@ -1,26 +1,24 @@
-"""Verbs that look at a run that was: `status`, `explain`, `report` and `replay`."""
+"""Verbs that look at a run that was: `status`, `report` and `replay`."""
 
 import hashlib
 import itertools
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fisherlib._files import explained, first_line
-from fisherlib.assets import AssetError
+from fisherlib._files import explained
 from fisherlib.cli.choose import seen, work_folder
 from fisherlib.cli.look import read_json
 from fisherlib.cli.methods import beside, groups_of, selected
-from fisherlib.cli.pool import candidates, extracted, model_words, opened, parsed_columns
-from fisherlib.cli.session import FAILED, USAGE, Session, Stop
+from fisherlib.cli.pool import candidates, extracted, model_words, opened
+from fisherlib.cli.session import FAILED, USAGE, Session, Stop, alive
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Reasons, Selection
 from fisherlib.model import load_tokenizer
-from fisherlib.text import check_same_rows, encode, heat, load_pool
+from fisherlib.text import check_same_rows
 
 _CLOSE = 1e-9  # relative: gains of one selection on one machine, in another order of summation
 
@@ -33,7 +31,7 @@ def loaded(path: Path) -> tuple[Selection, dict]:
     return selection, selection.settings["run"]
 
 
-def _stem(manifest: Path, ending: str) -> Path:
+def of_run(manifest: Path, ending: str) -> Path:
     """Another file of the same run."""
     return manifest.with_name(f"{manifest.name.removesuffix('.manifest.json')}.{ending}")
 
@@ -62,7 +60,7 @@ def status_command(session: Session, given: dict[str, Any]) -> None:
     if not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         raise Stop(FAILED, f"expected the record of a run, got something else in {record}: check the path")
     state, steps = run["state"], run["steps"]
-    if state == "running" and not _alive(run["pid"]):
+    if state == "running" and not alive(run["pid"]):
         state = "killed: the same command goes on from what is kept"
     session.result(f"state: {state}" + (f": {run['error']}" if run.get("error") else ""))
     for step in steps:
@@ -87,96 +85,10 @@ def _record_of(out: Path) -> Path:
 
 
 def _features_of(run: dict) -> Path | None:
+    then = Path(run.get("folder", "."))
     if run["command"] == "select":
-        return work_folder(run["arguments"]) / "features"
-    return Path(run["arguments"]["out"]) if run["command"] == "extract" else None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-# --- explain -----------------------------------------------------------------------------------------------------------
-
-
-def explain_command(session: Session, given: dict[str, Any]) -> None:
-    """Why one row was chosen, and which of its tokens carried the gain."""
-    manifest = Path(given["manifest"])
-    selection, run = loaded(manifest)
-    if not 1 <= given["pick"] <= len(selection):
-        raise Stop(FAILED, f"expected --pick from 1 to {len(selection)}, got {given['pick']}: change it")
-    subset = _stem(manifest, Path(run["command"]["out"]).suffix.removeprefix("."))
-    reasons = _stem(manifest, "reasons.jsonl")
-    if not reasons.exists():
-        raise Stop(FAILED, f"expected {reasons}, which --no-reasons leaves out: run the command again without it")
-    lines = reasons_in(reasons, selection, len(selection))
-    if subset.exists() and hashlib.sha256(subset.read_bytes()).hexdigest() != run["subset"]["sha256"]:
-        raise Stop(FAILED, f"expected {subset} as it was written, got another: run the command again")
-    why = lines[given["pick"] - 1]
-    earlier = {one["index"]: one for one in lines[: given["pick"] - 1]}
-    session.result(f"pick {why['pick']} of {len(selection)}: {_place(why)}")
-    session.result(
-        f"gain: {why['gain']:.3f} nats, {why['gain_per_token']:.4f} a token; first of all it would have added "
-        f"{why['first_gain']:.3f} (rank {why['rank']:,} of {selection.pool_size:,}); earlier picks took {why['taken']:.0%}"
-    )
-    if why.get("nearest") in earlier:
-        near = earlier[why["nearest"]]
-        session.result(f"nearest earlier pick: {near['pick']}: {_place(near)}, cosine {why['cosine']:.2f}")
-    try:
-        spans = _heat(session, run, manifest, subset, why)
-    except (ValueError, OSError, AssetError) as error:
-        spans = [(f"token {k + 1}", gain) for k, gain in enumerate(why["tokens"])]
-        session.hint(f"without the text of the tokens, by number: {first_line(error)}")
-    else:
-        session.result(f"tokens: {marked(spans)}")
-        gains = [gain for _, gain in spans if gain is not None]
-        session.hint(
-            f"marked: ⟦the highest quarter⟧ and [the next] of what a token added, given those before it: "
-            f"{min(gains, default=0):.2f} to {max(gains, default=0):.2f} nats; together the gain"
-        )
-    top = sorted(((gain, text) for text, gain in spans if gain is not None), key=lambda pair: -pair[0])[:5]
-    session.result("most: " + ", ".join(f"{text!r} {gain:.2f}" for gain, text in top))
-    session.event("summary", **why, texts=[text for text, gain in spans if gain is not None])
-
-
-def _heat(session: Session, run: dict, manifest: Path, subset: Path, why: dict) -> list[tuple[str, float | None]]:
-    """The text of a pick, with what each part added. Raises if the subset or the tokenizer is not at hand."""
-    command = _as_then(run, manifest, data=False)
-    tokenizer, most = load_tokenizer(command["model"])
-    columns = parsed_columns(command["columns"])
-    rows = load_pool(subset, test_fraction=0, shape=command["shape"], columns=columns).train
-    (example,) = encode(
-        rows.select([why["pick"] - 1]), tokenizer, turns=command["turns"], too_long="truncate", max_tokens=most
-    )
-    return heat(example, tokenizer, why["tokens"])
-
-
-def marked(spans: list[tuple[str, float | None]]) -> str:
-    """The answers in one line: ⟦what brought the most⟧, [what brought more], the rest. What stands between them is cut out.
-
-    The marks divide the way from the least to the most in four: in features of many dimensions every token brings a lot.
-    """
-    gains = [gain for _, gain in spans if gain is not None]
-    low, high = min(gains, default=0.0), max(gains, default=0.0)
-    said, before = "", None
-    for text, gain in spans:
-        if gain is not None:
-            part = (gain - low) / (high - low) if high > low else 0.0
-            left, right = ("⟦", "⟧") if part > 0.75 else ("[", "]") if part > 0.5 else ("", "")
-            said += (" … " if said and before is None else "") + f"{left}{text}{right}"
-        before = gain
-    return said.replace("\r", "").replace("\n", "⏎")
-
-
-def _place(one: dict) -> str:
-    known = f", id {one['id']}" if one.get("id") else ""
-    return f"{Path(one['file']).name} line {one['line']}{known}" if one.get("file") else f"row {one['index']}{known}"
+        return then / work_folder(run["arguments"]) / "features"
+    return then / run["arguments"]["out"] if run["command"] == "extract" else None
 
 
 # --- report ------------------------------------------------------------------------------------------------------------
@@ -187,11 +99,11 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     from fisherlib.report import report
 
     manifest = Path(given["manifest"])
-    out = Path(given["out"] or _stem(manifest, "html"))
+    out = Path(given["out"] or of_run(manifest, "html"))
     if out.suffix.lower() not in (".html", ".htm"):
         raise Stop(USAGE, f"expected --out to be a .html file, got {str(out)!r}: rename it")
     selection, run = loaded(manifest)
-    command = _as_then(run, manifest)
+    command = as_then(run, manifest)
     tokenizer, most = load_tokenizer(command["model"])
     found = candidates(session, command, tokenizer, most, keep=False)
     more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
@@ -200,7 +112,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
         check_same_rows(found.rows, more["features"].provenance)
     else:
         session.hint(f"without features, which were in {folder}: lengths are in letters")
-    if (file := _stem(manifest, "reasons.jsonl")).exists():
+    if (file := of_run(manifest, "reasons.jsonl")).exists():
         lines = reasons_in(file, selection)
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
         more |= {"tokenizer": tokenizer, "turns": command["turns"], "max_tokens": most}
@@ -219,7 +131,7 @@ def replay_command(session: Session, given: dict[str, Any]) -> None:
     """Do a run again and compare. Raises `Stop` with what differs."""
     manifest = Path(given["manifest"])
     selection, run = loaded(manifest)
-    command = _as_then(run, manifest) | {"overwrite": True}
+    command = as_then(run, manifest) | {"overwrite": True}
     with tempfile.TemporaryDirectory(prefix="fisherlib-replay-") as scratch:
         work = Path(given["work"]) if given["work"] else Path(scratch) / "work"
         tokenizer, most = load_tokenizer(command["model"])
@@ -271,14 +183,17 @@ def _changed(run: dict, session: Session) -> list[tuple[str, str]]:
     return [(name, then) for name, then in run["versions"].items() if session.said["versions"].get(name) != then]
 
 
-def _as_then(run: dict, manifest: Path, *, data: bool = True) -> dict[str, Any]:
+def as_then(run: dict, manifest: Path, *, data: bool = True) -> dict[str, Any]:
     """The arguments of a run, with paths that hold here: it may have been run in another folder, or been moved since."""
-    command = run["command"] | {"out": str(_stem(manifest, Path(run["command"]["out"]).suffix.removeprefix(".")))}
-    work = work_folder(run["command"])
-    for name, said in (("work", str(work)), ("model", command["model"]), ("seen", command["seen"])):
+    command = run["command"] | {"out": str(of_run(manifest, Path(run["command"]["out"]).suffix.removeprefix(".")))}
+    work, then = work_folder(run["command"]), Path(run.get("folder", "."))
+    for name, said, places in (
+        ("work", work, (manifest.parent / work.name, then / work)),
+        ("model", command["model"], (then / command["model"], manifest.parent / command["model"])),
+        ("seen", command["seen"], (then / (command["seen"] or ""), manifest.parent / (command["seen"] or ""))),
+    ):
         if said is not None:
-            beside_it, then = manifest.parent / Path(said).name, Path(run.get("folder", "."), said)
-            command[name] = str(next((path for path in (beside_it, then) if path.exists()), said))
+            command[name] = str(next((path for path in places if path.exists()), said))
     return command | ({"data": _found_again(run, manifest)} if data else {})
 
 

@@ -24,7 +24,7 @@ from fisherlib.cli.pool import (
 )
 from fisherlib.cli.quotas import POOL, by_group, of_groups, quotas_of
 from fisherlib.cli.quotas import words as asked_words
-from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop
+from fisherlib.cli.session import FAILED, FOREIGN, USAGE, Session, Stop, sweep
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection, explain, quota_price, quota_prices, with_seen
 from fisherlib.model import context_length, load_tokenizer
@@ -77,6 +77,7 @@ def select_command(session: Session, given: dict[str, Any]) -> None:
     check(given)
     out, work = Path(given["out"]), work_folder(given)
     session.keep_in(beside(out, "run.json"))
+    sweep(work, ".picks-")
     session.result(f"method: {given['method']}: {WHY[given['method']]}")
     session.hint(f"model: {given['model']}, whose tokens, template and features are used (--model for another)")
     with session.step("load the tokenizer"):

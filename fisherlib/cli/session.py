@@ -1,11 +1,13 @@
 """One call of the command: what it says and where, the record that it leaves, and the code that it ends with."""
 
 import contextlib
+import glob
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 import threading
 import time
@@ -56,6 +58,7 @@ class Session:
             "exit_code": None,
             "arguments": arguments,
             "versions": {"fisherlib": __version__, "python": platform.python_version()},
+            "folder": os.getcwd(),
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "steps": [],
@@ -154,6 +157,7 @@ class Session:
                 ) from None
             self._before = record.read_bytes() if record.is_file() else None
         self.record, self._lock = record, lock
+        sweep(record.parent, f".{record.name.removesuffix('run.json')}")
         for package in _PACKAGES:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 self.said["versions"][package] = importlib.metadata.version(package)
@@ -174,6 +178,25 @@ class Session:
         finally:
             if self._lock is not None:
                 self._lock.release()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine still runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def sweep(folder: Path, begin: str) -> None:
+    """Remove what killed runs left half-written: files of this beginning, with the number of a process that is gone."""
+    for path in folder.glob(f"{glob.escape(begin)}*") if folder.is_dir() else ():
+        found = re.fullmatch(r".*\.(\d+)-\d+", path.name)
+        if found and not alive(int(found[1])):
+            path.unlink(missing_ok=True)
 
 
 def digest_of(said: dict[str, Any]) -> str:

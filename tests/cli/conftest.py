@@ -54,6 +54,8 @@ def command(here, capsys, monkeypatch):
     """Run the command; returns its code, and what it wrote on stdout and stderr."""
     from fisherlib.cli import main
 
+    monkeypatch.setenv("TQDM_LEAVE", "")  # as the command sets it, and gone after the test
+
     def run(text, *more):
         before = signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as ended:

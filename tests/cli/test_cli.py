@@ -483,6 +483,7 @@ def test_a_run_is_found_from_another_folder_and_by_any_of_its_files(command, her
     assert "state: done" in command("status runs/subset.jsonl")[1]
     assert command("status runs/nothing.300.jsonl")[0] == 1
     monkeypatch.chdir(here / "elsewhere")
+    assert "features: 40 of 40 rows" in command("status ../runs/subset.300.jsonl")[1]
     code, out, err = command("report ../runs/subset.200.manifest.json")
     assert (code, err) == (0, "")  # with its features, model and data
     page = (here / "runs" / "subset.200.html").read_text()
@@ -492,6 +493,20 @@ def test_a_run_is_found_from_another_folder_and_by_any_of_its_files(command, her
     os.rename(here / "my-model", here / "gone")
     code, out, err = command("explain ../runs/subset.300.manifest.json --pick 2")
     assert code == 0 and "without the text of the tokens, by number: " in err and "most: 'token " in out
+
+
+def test_what_a_killed_run_left_half_written_is_swept_and_nothing_else(command, here):
+    (here / "subset.work").mkdir()
+    gone = [
+        here / ".subset.run.json.4194305-1",
+        here / ".subset.jsonl.4194305-1",
+        here / "subset.work/.picks-a.json.4194305-1",
+    ]
+    kept = [here / f".subset.html.{os.getpid()}-1", here / ".other.run.json.4194305-1", here / ".subset.txt"]
+    for path in gone + kept:
+        path.write_text("half")
+    assert command(SELECT)[0] == 0
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
 
 
 def test_the_command_is_a_module_too():

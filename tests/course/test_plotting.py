@@ -77,6 +77,10 @@ FIGURES = {
         "a title",
     ),
     "moved": lambda: fl.plotting.moved(what_moved(), "a title"),
+    "payoff": lambda: fl.plotting.payoff(
+        {pool: pd.DataFrame({arm: vars(d) | {"verdict": d.verdict} for arm, d in found.items()}).T
+         for pool, found in reversed(BESIDE_CHANCE.items())}, "a title", ["MinHash + uniform", "FisherSFT"]
+    ),
 }  # fmt: skip
 
 
@@ -116,6 +120,7 @@ def test_a_tie_is_hollow_in_each_of_them():
     assert dots_of(axes["wins"][0]) == [(0.6, False)] and dots_of(axes["wins"][1]) == [(1.0, True)]
     assert dots_of(axes["ratios"][0]) == [(0.5, True), (1.0, False)]
     assert dots_of(axes["moved"][0]) == [(-0.2, True)] and dots_of(axes["moved"][1]) == [(0.1, False)]
+    assert [dots_of(axis) for axis in axes["payoff"]] == [[(0.0, False), (0.1, True)], [(-0.2, True), (-0.1, False)]]
     for name, make in FIGURES.items():
         assert "hollow: a tie" in " ".join(text.get_text() for text in make().findobj(Text)), name
 
@@ -123,10 +128,14 @@ def test_a_tie_is_hollow_in_each_of_them():
 @pytest.mark.parametrize("near", [False, True])
 def test_names_in_the_roofline_touch_neither_dots_nor_each_other(near):
     """Also where three steps and three roofs are nearly as high; each roof has a dotted line at its corner."""
-    peaks = {"float64": 26, "float32": 29 if near else 54, "bfloat16": 24 if near else 13}
-    points = {f"64 in {name}": (100 * 2**k, 24 if near else 0.9 * peaks[name], name) for k, name in enumerate(peaks)}
-    points |= {"one gain": (5.4, 21, "float64"), "root's update": (4.4, 19, "float64"), "definition": (9.6, 15, "float64")}
-    figure = fl.plotting.roofline(peaks, 6, points, "a title")
+    peaks = {"float64": 26.0, "float32": 29.0 if near else 54.0, "bfloat16": 24.0 if near else 13.0}
+    points = {f"64 in {name}": (100.0 * 2**k, 24.0 if near else 0.9 * peaks[name], name) for k, name in enumerate(peaks)}
+    points |= {
+        "one gain": (5.4, 21.0, "float64"),
+        "root's update": (4.4, 19.0, "float64"),
+        "definition": (9.6, 15.0, "float64"),
+    }
+    figure = fl.plotting.roofline(peaks, 6.0, points, "a title")
     figure.canvas.draw()
     (axis,) = figure.axes
     assert sorted(line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":") == sorted(
@@ -256,3 +265,16 @@ def test_a_notebook_gets_one_output_that_is_sharp_light_and_the_size_of_the_figu
     alt = bundle["text/plain"]
     assert bundle["text/html"].startswith(f'<img alt="{escape(alt)}" width="{size["width"]}" ')
     assert bundle["text/html"].endswith(f'src="data:image/png;base64,{bundle["image/png"]}">')
+
+
+def test_the_table_of_verdicts_names_each_arm_once_below_the_notebook_that_tells_of_it():
+    arms, ends = ["ifd", "fisher_per_token", "prior_1e3"], {"mean": -0.1, "low": -0.2, "high": 0.0, "verdict": "better"}
+    results = {"clean": pd.DataFrame([ends] * 3, index=arms)}
+    uniform = pd.DataFrame({"pool": ["clean", "redundant"], "nll": [4.0, 5.0]})
+    lines = fl.plotting.verdict_table(results, uniform).splitlines()
+    said = [line.strip("| ").split(" | ")[0] for line in lines[2:]]
+    heads = [f"*notebook {number}*" for number in ("05", "05b", "07")]
+    assert said == ["**clean**: uniform", heads[0], "FisherSFT", heads[1], "prior times 1,000", heads[2], "IFD"]
+    assert "has 4.000" in lines[2] and lines[4] == "| FisherSFT | **better** | -0.100 [-0.200, +0.000] |"
+    followed = fl.plotting.verdict_table(results, uniform, ["dedup_uniform", "fisher_per_token"]).splitlines()
+    assert followed[3:] == ["| MinHash + uniform | not run | – |", lines[4]]

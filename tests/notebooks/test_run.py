@@ -315,11 +315,6 @@ def executed(name, folder, **parameters):
     return recorded
 
 
-@pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL if path != QUICKSTART])
-def test_runs_and_its_claims_hold(tmp_path, name):
-    CLAIMS[name](executed(name, tmp_path))
-
-
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory, real):
     """A folder with a random model of two layers and the shipped tokenizer: trained in a tenth of a second."""
@@ -331,6 +326,13 @@ def small_model(tmp_path_factory, real):
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL if path != QUICKSTART])
+def test_runs_and_its_claims_hold(tmp_path, small_model, name):
+    """The arms of notebook 06 are tuned from the small model, for time; its judge is the shipped one."""
+    tuned = {"model": small_model} if name == "06_judging_text.ipynb" else {}
+    CLAIMS[name](executed(name, tmp_path, **tuned))
 
 
 def test_the_quickstart_keeps_its_claims_leaves_what_it_promises_and_says_the_same_twice(tmp_path, small_model):
@@ -347,7 +349,7 @@ def test_the_quickstart_keeps_its_claims_leaves_what_it_promises_and_says_the_sa
     CLAIMS[QUICKSTART.name](first)  # last: it takes the record apart
 
 
-def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monkeypatch):
+def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monkeypatch, small_model):
     """A judge of the environment takes the place of the local one; its key goes into requests and nowhere else."""
     secret = "sk-sentinel-51c2aa07"
 
@@ -358,7 +360,7 @@ def test_the_key_of_a_judge_is_in_no_file_that_notebook_06_wrote(tmp_path, monke
         monkeypatch.setenv("FISHERLIB_JUDGE_MODEL", judge.model)
         monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", secret)
-        small = {"arms": "uniform"}
+        small = {"arms": "uniform", "model": small_model}
         out = tmp_path / "out.ipynb"
         recorded = run(NOTEBOOKS / "06_judging_text.ipynb", out, profile="smoke", parameters=small, cwd=tmp_path)
     assert recorded["judge"] == "from-outside" and recorded["asked_about_arms"] and "says a letter" in recorded["wins"]

@@ -16,7 +16,7 @@ def fit_mle(
     classes: int,
     weights: Float[np.ndarray, " M"] | None = None,
     ridge: float = 1e-3,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-5,
     steps: int = 5000,
 ) -> Float[Tensor, "L d"]:
     """The head [L, d] that minimises the summed negative log-likelihood of `features.labels` + ridge / 2 * ||Theta||^2.
@@ -48,7 +48,7 @@ def fit_mle(
         loss, gradient = loss_and_gradient(flat.reshape(classes, -1) @ inverse, X, y, w, ridge)
         return loss, (gradient @ inverse.T).ravel()
 
-    options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": tolerance, "ftol": 0.0}
+    options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": tolerance, "ftol": 0.0, "maxcor": 20}
     found = minimize(whitened, np.zeros(classes * X.shape[1]), jac=True, method="L-BFGS-B", options=options)
     if not np.abs(found.jac).max() <= tolerance:
         raise RuntimeError(
