@@ -19,7 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import fisherlib as fl
-from benchmarks import peers, report, vectors
+from benchmarks import chat, copies, peers, report, vectors
 
 CACHE = report.FOLDER / "cache"
 OURS = {"fl.select": {}, 'fl.select, dtype="float32"': {"dtype": "float32"}}  # the first one is the yardstick
@@ -337,6 +337,7 @@ def _measure(folder: Path, picks: int, threads: int, *more: str) -> dict:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 RUNNERS = {"tokens": tokens, "vectors": one_vector, "scaling": scaling, "roofline": roofline, "memory": memory}
+RUNNERS |= {"copies": copies.section, "chat": chat.section}
 
 
 def main() -> None:
@@ -351,6 +352,15 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="at most; no further one after a minute")
     parser.add_argument("--limit", type=float, default=120, help="seconds to spend on each extrapolated method")
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the mapped feature file")
+    parser.add_argument("--rows", type=int, default=10_000, help="chat rows in the section on near-duplicates")
+    parser.add_argument(
+        "--chat",
+        type=lambda text: text.split("x"),
+        nargs="+",
+        default=[["50000", "64", "recipe"], ["50000", "64", "fisher"], ["5000", "576", "recipe"]],
+        help="rows x width x method of each run of the command, such as 50000x64xrecipe (or 50000x64xrecipexforecast)",
+    )
+    parser.add_argument("--budget", type=int, default=20_000, help="response tokens in the section on the command")
     parser.add_argument("--scratch", type=Path, help="where to write that file; by default the system's")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module=r"(?!fisherlib|benchmarks)")  # peers warn about their own dependencies

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 PACKAGES = (
     "numpy", "torch", "scipy", "scikit-learn", "botorch", "gpytorch", "linear-operator", "submodlib-py", "skmatter",
-    "apricot-select",
+    "apricot-select", "datasketch", "rensa", "semhash",
 )  # fmt: skip
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")  # which arithmetic the processor has, bfloat16 above all
 SECTIONS = {  # name -> title of its table, the columns of a row that it shows
@@ -26,6 +26,14 @@ SECTIONS = {  # name -> title of its table, the columns of a row that it shows
     "memory": (
         "Selection from a memory-mapped file",
         ["features", "gigabytes", "seconds", "anonymous_gb", "resident_gb", "picks"],
+    ),
+    "copies": (
+        "Near-duplicates",
+        ["method", "rows", "cpu_seconds", "ratio", "anonymous_gb", "kept", "wrongly_out", "wrongly_in"],
+    ),
+    "chat": (
+        "The command on chat rows",
+        ["rows", "d", "method", "step", "forecast", "measured", "unit", "ratio"],
     ),
     "gpu": ("On a GPU", ["what", "value", "unit"]),
 }

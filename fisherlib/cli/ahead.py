@@ -19,11 +19,12 @@ from fisherlib.cli.methods import outputs
 from fisherlib.cli.pool import Candidates, apart, bytes_of, candidates, counts, opened, summed_up
 from fisherlib.cli.session import Session, digest_of
 from fisherlib.features import TokenFeatures, extract_features
-from fisherlib.greedy import explain, select
+from fisherlib.greedy import explain, grown
 from fisherlib.model import context_length
 
 _SECONDS = 6.0  # of extraction, about, that the rate is measured on
 _ROWS = 512  # at most
+_FLAT, _SHARD = 20, 2**27  # bytes: of a token's id, mask and label in one piece with all others, and of a shard
 
 
 def forecast_command(session: Session, given: dict[str, Any]) -> None:
@@ -48,8 +49,7 @@ def forecast_command(session: Session, given: dict[str, Any]) -> None:
         seconds = choosing(found, sample, asked, responses)
     disk = bytes_of(responses, model)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if asked["method"] == "recipe":  # it copies what is left without near-copies into memory
-        peak += disk
+    peak += _FLAT * inputs + _SHARD  # what the extraction of all rows takes beside what is here: their ids are
     free = shutil.disk_usage(_there(work_folder(asked))).free
     total = loading + reading + inputs / rate + seconds
     numbers = {
@@ -99,42 +99,58 @@ def _there(folder: Path) -> Path:
 def measured(
     model: Any, tokenizer: Any, given: dict[str, Any], found: Candidates, inputs: int
 ) -> tuple[tuple[list[int], TokenFeatures], float]:
-    """The features of a random sample of the candidates, and how many tokens went through the model in a second."""
+    """The features of a random sample of the candidates, and how many tokens go through the model in a second.
+
+    Of two samples, so that what is done once, however many rows there are, is not counted for each.
+    """
     order = np.random.default_rng(given["seed"]).permutation(len(found.rows))[:_ROWS].tolist()
-    options = {"turns": given["turns"], "too_long": given["too_long"], "progress": False}
-    size, spent = min(8, len(order)), 0.0
+    options: dict[str, Any] = {"turns": given["turns"], "too_long": given["too_long"], "progress": False}
+    usable = found.audit.usable
+
+    def extract(part: list[int]) -> TokenFeatures:
+        encoded = [found.audit.encoded[i] for i in part]
+        return extract_features(model, tokenizer, found.rows.select(part), encoded=encoded, **options)
+
+    extract(order[:1])  # libraries load on first use
+    size, spent, tokens, before = min(8, len(order)), 0.0, 0, []
     while True:
-        began = time.perf_counter()
+        before.append((spent, tokens))
         part = sorted(order[:size])
-        features = extract_features(model, tokenizer, found.rows.select(part), **options)
+        began = time.perf_counter()
+        features = extract(part)
         spent = time.perf_counter() - began
-        if size == len(order) or spent > _SECONDS / 3:
+        tokens = sum(found.audit.lengths[usable[i]] for i in part)
+        if size == len(order) or (spent > _SECONDS / 3 and len(before) > 1):
             break
         size = min(len(order), max(2 * size, int(size * _SECONDS / 2 / max(spent, 0.01))))
-    usable = found.audit.usable
-    tokens = sum(found.audit.lengths[usable[i]] for i in part)
-    return (part, features), tokens / max(spent, 1e-6)
+    less, fewer = before[-1]
+    once = less - fewer * (spent - less) / max(tokens - fewer, 1)  # a line through both
+    return (part, features), tokens / max(spent - min(max(once, 0.0), 0.9 * spent), 1e-6)
 
 
 def choosing(found: Candidates, sample: tuple[list[int], TokenFeatures], given: dict[str, Any], responses: int) -> float:
-    """Seconds that the selection will take: those of the sample, and of half of it, grown to all rows as a power law."""
+    """Seconds that the selection will take, continued from the sample to all rows."""
     part, features = sample
-    features, times = replace(features, provenance=None), []
-    sizes = sorted({max(len(part) // 2, 1), len(part)})
-    for size in sizes:
-        few, rows = features.subset(range(size)), found.rows.select(part[:size])
-        budget = outputs(given)[0][0] * float(few.lengths.sum()) / max(responses, 1)
-        budget = max(budget, float(few.lengths.max()))
+    features, rows = replace(features, provenance=None), found.rows.select(part)
+    budget, times = outputs(given)[0][0], len(found.rows) / len(part)
+    share = max(budget * float(features.lengths.sum()) / max(responses, 1), float(features.lengths.max()))
+    if given["method"] == "fisher":
+        _, seconds = grown(
+            features, len(found.rows), responses, {"tokens": budget}, rule="best", device=given["device"], progress=False
+        )
+    else:  # of linear time, beside what is done once
+        choose = {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]]
+        few, took = max(len(part) // 2, 1), []
+        for size in (few, few, len(part)):  # libraries load on first use
+            some, budget = features.subset(range(size)), share * size / len(part)
+            began = time.perf_counter()
+            choose(rows.select(range(size)), some, tokens=max(budget, float(some.lengths.max())))
+            took.append(time.perf_counter() - began)
+        slope = max(took[2] - took[1], 0.0) / max(len(part) - few, 1)
+        seconds = took[2] + slope * (len(found.rows) - len(part))
+    if given["reasons"]:
+        chosen = selectors.uniform(rows, features, tokens=share)
         began = time.perf_counter()
-        if given["method"] == "fisher":
-            chosen = select(few, tokens=budget, rule="best", device=given["device"], progress=False)
-        else:
-            chosen = {"recipe": selectors.recipe, "uniform": selectors.uniform}[given["method"]](rows, few, tokens=budget)
-        if given["reasons"]:
-            explain(few, chosen, device=given["device"])
-        times.append(time.perf_counter() - began)
-    if len(sizes) == 1:
-        return times[0]
-    most = 2.0 if given["method"] == "fisher" else 1.0  # naive greedy at most; the others are linear
-    exponent = float(np.clip(np.log(times[1] / times[0]) / np.log(sizes[1] / sizes[0]), 1.0, most))
-    return times[1] * (len(found.rows) / sizes[1]) ** exponent
+        explain(features, chosen, device=given["device"])
+        seconds += (time.perf_counter() - began) * times
+    return seconds

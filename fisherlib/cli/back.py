@@ -105,7 +105,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
     selection, run = loaded(manifest)
     command = as_then(run, manifest)
     tokenizer, most = load_tokenizer(command["model"])
-    found = candidates(session, command, tokenizer, most)
+    found = candidates(session, command, tokenizer, most, keep=False)
     more: dict[str, Any] = {"groups": groups_of(command, found.rows)}
     if (folder := work_folder(command) / "features").is_dir():
         more["features"] = TokenFeatures.load(folder)
@@ -117,7 +117,7 @@ def report_command(session: Session, given: dict[str, Any]) -> None:
         more["reasons"] = Reasons(lines[: len(selection)], lines[len(selection) :])
         more |= {"tokenizer": tokenizer, "turns": command["turns"], "max_tokens": most}
     if command["seen"]:
-        more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most).rows
+        more["seen"] = candidates(session, command | {"data": [command["seen"]]}, tokenizer, most, keep=False).rows
     with session.step("report"), explained(out):
         report(selection, found.rows, out=out, **more)
     session.result(f"report: {out}")

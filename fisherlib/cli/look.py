@@ -16,7 +16,7 @@ def audit_command(session: Session, given: dict[str, Any]) -> None:
         apart(given, Path(given["out"]))
     with session.step("load the tokenizer"):
         tokenizer, most = load_tokenizer(given["model"])
-    found = candidates(session, given, tokenizer, most, strict=False)
+    found = candidates(session, given, tokenizer, most, strict=False, keep=False)
     if given["show"] > 0:
         shown = MaskAudit(found.rows.select(range(min(given["show"], len(found.rows)))), tokenizer, show=given["show"])
         for text in repr(shown).split("\n\n")[:-1]:

@@ -78,9 +78,9 @@ def fingerprint(sources: list[str], rows: Dataset) -> dict:
 
 
 def candidates(
-    session: Session, given: dict[str, Any], tokenizer: Any, most: int | None, *, strict: bool = True
+    session: Session, given: dict[str, Any], tokenizer: Any, most: int | None, *, strict: bool = True, keep: bool = True
 ) -> Candidates:
-    """Read all rows, and leave out those that cannot be trained on, each with its reason.
+    """Read all rows, and leave out those that cannot be trained on, each with its reason. `keep`: for their features.
 
     Raises `Stop` if none is left, or, if `strict`, one that is too long while nobody said what to do with it.
     """
@@ -109,6 +109,7 @@ def candidates(
             max_tokens=most,
             turns=given["turns"],
             too_long=given["too_long"],
+            keep=keep,
             progress=session.progress,
         )
     unread = [{"row": None, **one, "code": "not usable"} for one in pool.skipped]
@@ -200,15 +201,18 @@ def extracted(
 
     with session.step("features", so_far):
         try:
-            return extract_features(
+            features = extract_features(
                 model,
                 tokenizer,
                 found.rows,
                 out_dir=folder,
                 turns=given["turns"],
                 too_long=given["too_long"],
+                encoded=found.audit.encoded or None,
                 progress=session.progress,
             )
+            found.audit.encoded.clear()  # what chooses needs the memory
+            return features
         except ValueError as error:
             if "was begun with" in str(error) or "another process" in str(error) or "expected a new out_dir" in str(error):
                 raise Stop(FOREIGN, foreign(str(error), folder)) from error

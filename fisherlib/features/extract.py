@@ -61,6 +61,7 @@ def extract_features(
     dtype: torch.dtype | None = None,
     turns: str = "all",
     too_long: str = "error",
+    encoded: Sequence[Encoded] | None = None,
     progress: bool | None = None,
 ) -> TokenFeatures:
     """The pre-logit vector at the position that predicts each response token, for every row.
@@ -81,7 +82,8 @@ def extract_features(
     if it does: float16 for weights of float16, else bfloat16. A token takes d numbers of 4 bytes, or of 2 in half precision,
     and 16 bytes for its weight, loss and label: a million tokens of d = 2,048 are 8.2 GB, or 4.1.
     `turns` and `too_long`: which answers count, and what becomes of rows that are longer than the model's context, as
-    `fl.encode` has them; `info["cut"]` lists such rows, each with the tokens that it had.
+    `fl.encode` has them; `info["cut"]` lists such rows, each with the tokens that it had. `encoded`: what `fl.encode` made
+    of these rows, with the same options, if that was done before.
     `out_dir`: a folder to write the features to, a shard of examples at a time, for a pool that does not fit into memory
     or a run that may be interrupted (Ctrl-C, SIGTERM, a kill). Called again with the same arguments it goes on after the
     last whole shard, or just opens what is complete. What is there is read once and compared with the checksums of what was
@@ -101,7 +103,10 @@ def extract_features(
         raise ValueError(
             f"expected features of one of the dtypes bfloat16, float16, float32, float64, got {dtype}: change dtype="
         )
-    encoded = encode(rows, tokenizer, max_tokens=context_length(model), turns=turns, too_long=too_long)
+    if encoded is None:
+        encoded = encode(rows, tokenizer, max_tokens=context_length(model), turns=turns, too_long=too_long)
+    if len(encoded) != len(rows):
+        raise ValueError(f"expected encoded= to be of the {len(rows):,} rows, got {len(encoded):,}: encode the same rows")
     if isinstance(tokens_per_batch, str) and tokens_per_batch != "auto":
         raise ValueError(f"expected tokens_per_batch of at least 1, or 'auto', got {tokens_per_batch!r}: change it")
     tokens = 1 if isinstance(tokens_per_batch, str) else tokens_per_batch

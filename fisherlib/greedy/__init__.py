@@ -3,7 +3,7 @@
 from fisherlib.greedy.budget import Budget
 from fisherlib.greedy.certificate import certify
 from fisherlib.greedy.checks import check_budget
-from fisherlib.greedy.forecast import Forecast, forecast
+from fisherlib.greedy.forecast import Forecast, forecast, grown
 from fisherlib.greedy.groups import Labels, plain_labels, share_of
 from fisherlib.greedy.nested import nested
 from fisherlib.greedy.price import quota_price, quota_prices
@@ -26,6 +26,7 @@ __all__ = [
     "check_budget",
     "explain",
     "forecast",
+    "grown",
     "nested",
     "plain_labels",
     "quota_price",

@@ -13,6 +13,9 @@ from fisherlib.greedy.checks import check_budget, check_memory
 from fisherlib.greedy.memory import plan_memory
 from fisherlib.greedy.select import select
 
+_PICKS = 4  # of a sample's share of the budget, below which it says little about a selection of many
+_FEW = 0.1  # of the smaller sample's tokens or examples: what is chosen from both then
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -40,9 +43,10 @@ def forecast(
 ) -> Forecast:
     """Evaluations, seconds and memory that `select` with these arguments will need, to within a factor of two or so.
 
-    Selects the same share of two random samples of the pool, of `sample` and of half as many examples, and continues the
-    growth between them as a power law; a pool that is no larger than `sample` is simply selected from. Of rule="best" the
-    exchanges do not grow with the pool: there are at most so many. `options` are those of `select`, but `costs`, `start`,
+    Selects from two random samples of the pool, of `sample` and of half as many examples, and continues the growth between
+    them as a power law; a pool that is no larger than `sample` is simply selected from. Both have the whole budget's share,
+    or, where that is a few picks only, one budget that shows what the whole one takes. Of rule="best" the exchanges do not
+    grow with the pool: there are at most so many. `options` are those of `select`, but `costs`, `start`,
     `groups` and `checkpoint`, which belong to the whole pool. Raises `ValueError` for these, and for what `select` would
     refuse: a bad budget, or too little memory.
     """
@@ -58,26 +62,48 @@ def forecast(
     whole_budget = Budget(costs, examples, tokens)
     room = None if memory is None else int(memory * 1e9)
     gigabytes = plan_memory(features, options.get("weighting", "none"), device, room).total / 1e9
-    rule = options.pop("rule", "gain")
-    rng = np.random.default_rng(seed)
-    sizes = [min(sample, n)] if n <= sample else [sample // 2, sample]
-    rules = (rule,) if rule != "best" or len(sizes) == 1 else ("gain", "gain_per_token", "best")
-    found = []
-    for size in sizes:
-        part = features.subset(np.sort(rng.choice(n, size, replace=False)))
-        share = len(part.values) / max(len(features.values), 1)
-        if whole_budget.unit == "examples":
-            budget: dict[str, Any] = {"examples": max(round(whole_budget.amount * size / n), 1)}
-        else:  # an example at least
-            budget = {"tokens": max(whole_budget.amount * share, float(part.lengths.max()))}
-        made = [select(part, **budget, rule=by, device=device, memory=memory, **options) for by in rules]
-        found.append([(selection.evaluations, selection.seconds) for selection in made])
-    if len(sizes) == 1:
-        return Forecast(*found[0][0], gigabytes)
-    small, large = np.array(found)
-    exponent = np.log(large / small) / np.log(sizes[1] / sizes[0])
-    exponent = exponent.clip(1, 2)  # a pass over the pool at least, naive at most
-    grown = large * (n / sizes[1]) ** exponent
-    exchanges = (large[2:] - large[:2].sum(0)).clip(min=0).sum(0)
-    evaluations, seconds = grown[:2].sum(0) + exchanges
+    drawn = np.random.default_rng(seed).choice(n, min(sample, n), replace=False)
+    part = features if n <= sample else features.subset(drawn)
+    more = {"device": device, "memory": memory} | options
+    evaluations, seconds = grown(part, n, len(features.values), whole_budget.asked, **more)
     return Forecast(int(evaluations), float(seconds), gigabytes)
+
+
+def grown(
+    sample: TokenFeatures, examples: int, tokens: int, budget: dict[str, Any], rule: str = "gain", **options
+) -> tuple[float, float]:
+    """Evaluations and seconds of a selection from a pool of so many examples and tokens, of which `sample` is a random part.
+
+    The sample and its half are selected from. Their budgets are the whole one's share, if that is some picks; else one
+    budget for both and half of it show how the work grows with the pool, and how with the budget. Growth is a power law.
+    """
+    n, ((unit, amount),) = len(sample), budget.items()
+    rules = (rule,) if rule != "best" or n == examples else ("gain", "gain_per_token", "best")
+
+    def took(part: TokenFeatures, of: float) -> list[tuple[float, float]]:
+        least = 1 if unit == "examples" else float(part.lengths.max())
+        asked: dict[str, Any] = {unit: max(round(of), 1) if unit == "examples" else max(of, least)}
+        made = [select(part, **asked, rule=by, **options) for by in rules]
+        return [(selection.evaluations, selection.seconds) for selection in made]
+
+    if n == examples:
+        return took(sample, amount)[0]
+    half = sample.subset(range(n // 2))
+    held = {"examples": (n // 2, n, examples), "tokens": (len(half.values), len(sample.values), tokens)}[unit]
+    share = amount / max(held[2], 1)
+    if share * (n // 2) >= _PICKS:
+        small, large = np.array([took(half, share * held[0]), took(sample, share * held[1])])
+        growth = _power(large / small, n / (n // 2), 1, 2, examples / n)  # a pass over the pool at least, naive at most
+    else:
+        few = min(amount, _FEW * held[0])
+        small, large, less = np.array([took(part, of) for part, of in ((half, few), (sample, few), (sample, few / 2))])
+        growth = _power(large / small, n / (n // 2), 0.5, 1, examples / n)
+        growth *= _power(large / less, 2, 0, 1, max(amount / few, 1))
+    exchanges = (large[2:] - large[:2].sum(0)).clip(min=0).sum(0)
+    evaluations, seconds = (large * growth)[:2].sum(0) + exchanges
+    return float(evaluations), float(seconds)
+
+
+def _power(ratio: np.ndarray, over: float, least: float, most: float, times: float) -> np.ndarray:
+    """What becomes of a quantity that grew by `ratio` while its cause grew `over` times, once that grows `times` more."""
+    return times ** (np.log(ratio) / np.log(over)).clip(least, most)

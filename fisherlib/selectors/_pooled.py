@@ -51,9 +51,19 @@ def pooled(
     return ids, X, lengths[ids]
 
 
-def centred(features: TokenFeatures) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]:
-    """The examples that have tokens, and the mean of each one's tokens less the mean of all these means."""
+def centred(
+    features: TokenFeatures, among: Int[np.ndarray, " m"] | None = None
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]:
+    """The examples that have tokens, and the mean of each one's tokens less the mean of all these means.
+
+    `among`: only of these examples, as if there were no others; their features are not copied.
+    """
     ids, X, _ = pooled(features)
+    if among is not None:
+        inside = np.isin(ids, among)
+        ids, X = ids[inside], X[inside]
+        if not len(ids):
+            raise ValueError(f"expected an example with tokens, got none in {len(among)} examples: check the features")
     X -= X.mean(axis=0)
     return ids, X
 

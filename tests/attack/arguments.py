@@ -137,6 +137,7 @@ KINDS = {
     "pairs": Kind("[]", "{}"),
     "groups": GROUPS,
     "then": METHOD,
+    "copies": Kind("None"),
     "opening": MAYBE_TEXT,
     "progress": FLAG,
     "seed": SEED,
@@ -283,7 +284,7 @@ def ways_to_choose() -> dict[str, Call]:
         "adaicl": {"discounted": False, "neighbours": 3, "hard": 0.5},
         "ask_llm": {"scores": scores},
         "clustered": {"n_clusters": 2, "z": 2, "scale": None, "losses": None},
-        "deduplicated": {"then": selectors.uniform, "threshold": 0.8, "refill": False},
+        "deduplicated": {"then": selectors.uniform, "threshold": 0.8, "refill": False, "copies": None},
         "density": {"bandwidth": None},
         "facility_location": {},
         "farthest_point": {"start": "centre"},
@@ -296,7 +297,7 @@ def ways_to_choose() -> dict[str, Call]:
         "longest": {},
         "nearest_to_centre": {"n_clusters": 2},
         "quotas": {"groups": None, "shares": None},
-        "recipe": {"mix": "keep", "groups": None},
+        "recipe": {"mix": "keep", "groups": None, "copies": None},
         "semhash": {"threshold": 0.9},
         "sentence_optimal": {"pooling": "mean", "rule": "gain", "prior": 1.0},
         "slearn": {"scores": scores},
@@ -387,7 +388,7 @@ def arguments(group: str, calls: Callable[[], dict[str, Call]], share: int) -> I
                 kind = ANY_ROWS
             drawn = random.Random(f"{name} {argument}").sample(list(values()), share)
             for value in values():
-                if argument in ("like", "then") and value in ("a function", "a model", "a tokenizer"):
+                if argument in ("like", "then", "copies") and value in ("a function", "a model", "a tokenizer"):
                     continue  # what can be called is the caller's own, and so is what it raises
                 if value in drawn or value in names(kind.right):
                     changed = given | {argument: values()[value]}

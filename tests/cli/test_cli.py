@@ -359,6 +359,15 @@ def test_what_was_seen_is_known_and_a_stop_ends_early(command, here):
     assert code == 1 and "the rows that were seen are others" in err
 
 
+def test_each_row_is_encoded_once(command, monkeypatch):
+    seen = []
+    for module in (importlib.import_module(f"fisherlib.text.{name}") for name in ("audit", "masks")):
+        encode_row = module.encode_row
+        monkeypatch.setattr(module, "encode_row", lambda *call, of=encode_row: seen.append(call[1]) or of(*call))
+    assert command(SELECT)[0] == 0
+    assert sorted(seen) == list(range(40))
+
+
 # --- forecast, status, explain, replay ---------------------------------------------------------------------------------
 
 

@@ -48,6 +48,14 @@ def test_features_are_the_last_hidden_state_before_each_label(tiny, ids):
         torch.testing.assert_close(features.trace_weights[span], 1 - log_p.exp().square().sum(1), atol=1e-5, rtol=1e-4)
 
 
+def test_what_was_encoded_before_is_taken(tiny, ids):
+    encoded = fl.encode(ids, None)
+    given = fl.extract_features(tiny, None, ids, encoded=encoded, **EXACT)
+    assert torch.equal(given.values, fl.extract_features(tiny, None, ids, **EXACT).values)
+    with pytest.raises(ValueError, match="encoded= to be of the 8 rows, got 7: encode the same rows"):
+        fl.extract_features(tiny, None, ids, encoded=encoded[1:], **EXACT)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("tokens_per_batch", [1, 20, 10_000])
 def test_batch_and_padding_change_nothing(tiny, ids, side, tokens_per_batch):

@@ -431,6 +431,18 @@ def test_features_are_extracted_there_and_come_to_the_cpu(tiny, twin, ids, tmp_p
             assert torch.allclose(column, getattr(here, name), rtol=1e-4, atol=1e-4)
 
 
+def test_from_a_model_there_to_picks_by_a_file_in_half_precision(twin, tmp_path):
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(1, 97, length).tolist() for length in rng.integers(5, 30, 30)]
+    features = fl.extract_features(twin, None, ids, out_dir=tmp_path / "features", dtype=torch.bfloat16, **FLOAT32)
+    assert features.maps and features.values.dtype == torch.bfloat16
+    tight = (100 * 16**2 + 128 * 30 + 4 * 32 * 32 * 16 + features.values.nbytes) / 1e9  # no room for all of the file
+    for rule in ("gain", "gain_per_token", "best"):
+        here = fl.select(features, tokens=100, rule=rule, device="cpu")
+        for room in (1.0, tight):
+            assert_equal(fl.select(features, tokens=100, rule=rule, device=DEVICE, memory=room), here)
+
+
 def test_held_out_text_is_read_there(tiny, twin, ids):
     here, there = (fl.held_out_nll(model, None, ids, **FLOAT32) for model in (tiny, twin))
     assert np.allclose(there.nll_sums, here.nll_sums, rtol=1e-4) and np.array_equal(there.tokens, here.tokens)

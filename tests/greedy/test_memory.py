@@ -1,8 +1,11 @@
 """The memory plan says what a selection holds, line by line, and asks for no copy of the pool to say so."""
 
 import mmap
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fisherlib as fl
+from fisherlib.assets import ROOT
 from fisherlib.greedy.information import Information
 from fisherlib.greedy.memory import plan_memory
 from fisherlib.greedy.race import Race
@@ -111,6 +115,37 @@ def test_every_array_of_the_engine_has_its_line(dtype, weighting, mapped):
         assert size <= getattr(plan, line), line
     assert sizes["cache"] == plan.cache and sizes["examples"] > 0.3 * plan.examples
     assert sizes["narrow"] == (plan.narrow if dtype == "bfloat16" else 0)
+
+
+PEAK = """
+import sys, torch
+from datasets import Dataset
+import fisherlib as fl
+from benchmarks.memory import Peak, status
+features = fl.TokenFeatures.load(sys.argv[1])
+rows = Dataset.from_dict({"text": [f"{i} {i * i} {i + 7} {i * 31}" for i in range(len(features))]})
+small = features.subset(range(20))
+fl.recipe(rows.select(range(20)), small, examples=2), fl.select(small, examples=1)  # libraries load on first use
+before, peak = status("RssAnon"), Peak()
+peak.start()
+fl.recipe(rows, features, tokens=4000)
+fl.select(features, examples=1, memory=0.03)
+peak.done.set()
+peak.join(timeout=5)
+print(peak.highest - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_recipe_and_select_hold_a_part_of_a_mapped_file(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(3000 * 128, 256, generator=draw, dtype=torch.bfloat16)
+    fl.TokenFeatures(values, torch.arange(3001) * 128).save(tmp_path / "features")
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "features")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < values.nbytes / 1e9 / 2
 
 
 def test_a_forecast_reads_the_plan_and_copies_no_pool():

@@ -430,6 +430,26 @@ def test_every_member_of_a_group_resembles_its_first(seed, threshold):
         assert groups[texts.index(texts[i])] == first  # exact copies are together
 
 
+def test_near_duplicates_are_those_of_comparing_all_pairs():
+    rng = np.random.default_rng(0)
+    words = VERSE.split() + OTHER.split()
+    texts = []
+    for _ in range(300):
+        copied = texts and rng.random() < 0.5
+        said = texts[rng.integers(len(texts))].split() if copied else rng.choice(words, rng.integers(1, 60)).tolist()
+        for place in rng.choice(len(said), rng.integers(1 + len(said) // 3), replace=False):
+            said[place] = f"w{rng.integers(1000)}"
+        texts.append(" ".join(said))
+    shingles = [{t[k : k + 5] for k in range(max(len(t) - 4, 1))} for t in texts]
+    for threshold in (0.5, 0.8):
+        groups = np.arange(300)
+        for i, own in enumerate(shingles):
+            near = [j for j in range(i) if groups[j] == j and len(own & shingles[j]) >= threshold * len(own | shingles[j])]
+            groups[i] = near[0] if near else i
+        assert (near_duplicates(rows_of(*texts), threshold) != groups).sum() <= 1  # one in a thousand just at the threshold
+        assert 50 < (groups == np.arange(300)).sum() < 290
+
+
 def test_any_selector_follows_deduplication_fisher_sft_too():
     rows = rows_of(VERSE, VERSE, OTHER, "ab", "cd", VERSE)
     features = fl.TokenFeatures.from_list([torch.randn(n, 3) for n in (4, 4, 2, 1, 1, 4)], nll=torch.ones(16))

@@ -173,8 +173,32 @@ def cost(table: pd.DataFrame) -> str:
         f"{extracted:.0f} s for the features, {ours:.0f} s for {of['picks']:,} picks with their certificate.\n"
         f"- Features take *response tokens* x *width* x 4 bytes: {small:.1f} GB there, {large:.0f} GB for 50,000 answers of "
         "200 tokens at a width of 4,096. `dtype=torch.bfloat16` halves that, `fl.compress` narrows it, `out_dir=` keeps it "
-        "on disk. A GPU is not measured yet."
+        "on disk. A GPU is not measured yet." + _chat_rows()
     )
+
+
+def _chat_rows() -> str:
+    """What the command takes for chat rows, as a table: measured, or forecast by `fisherlib forecast`."""
+    file = ROOT / "benchmarks" / "results" / "chat.json"
+    if not file.exists():
+        return ""
+    bench = json.loads(file.read_text())
+    lines = [
+        "\n\n`fisherlib select` on synthetic chat rows, with a random model of one layer, for a budget of "
+        f"{bench['settings']['budget']:,} tokens ({bench['machine']['processor']}, {bench['settings']['threads']} thread, "
+        "shared with other work):\n",
+        "| rows x response tokens x width | method | GB on disk | peak memory, GB | seconds | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (rows, d, method), part in pd.DataFrame(bench["rows"]).groupby(["rows", "d", "method"], sort=False):
+        step = part.set_index("step")
+        which = "forecast" if np.isnan(step.loc["all", "measured"]) else "measured"
+        disk, memory, seconds = step.loc[["disk", "memory", "all"], which]
+        length = step["response_tokens"].iloc[0] / rows
+        ahead = f", forecast {step.loc['all', 'forecast']:,.0f} s" if which == "measured" else ""
+        size = f"{rows:,} x {length:.0f} x {d}"
+        lines.append(f"| {size} | {method} | {disk:.2f} | {memory:.1f} | {seconds:,.0f} | {which}{ahead} |")
+    return "\n".join(lines)
 
 
 def limits(table: pd.DataFrame, said: Said) -> str:

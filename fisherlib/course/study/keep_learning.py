@@ -22,12 +22,12 @@ from fisherlib import assets
 from fisherlib._files import replacing
 from fisherlib._signals import interruptible
 from fisherlib._types import Model
+from fisherlib.course.study.copies import first_of_group
 from fisherlib.course.study.origin import origin
 from fisherlib.evaluation import held_out_nll
 from fisherlib.features import extract_features
 from fisherlib.greedy import select
 from fisherlib.mixtures import replayed
-from fisherlib.selectors import near_duplicates
 from fisherlib.text.project_files import FILES, UNSEEN
 from fisherlib.text.shakespeare import TEST_PLAYS, parse_play
 from fisherlib.training import FineTuned, fine_tune
@@ -161,7 +161,7 @@ def chooser(model: Model, old: Rows, new: Rows, how: str, seed: int) -> Callable
         return None
     if how == "MinHash":
         texts = Dataset.from_list([{"text": bytes(row).decode("latin-1")} for row in old])
-        kept = np.unique(near_duplicates(texts, threshold=0.5))
+        kept = np.unique(first_of_group(texts, threshold=0.5, seed=0))
         order = np.random.default_rng(seed).permutation(kept)
         return lambda tokens: order[: tokens // (len(old[0]) - 1)]
     features = extract_features(model, None, old, precision="float32", progress=False)

@@ -11,7 +11,7 @@ from functools import partial
 from datasets import Dataset
 
 from fisherlib import selectors
-from fisherlib.course.study import quotas, related, variants
+from fisherlib.course.study import copies, quotas, related, variants
 from fisherlib.course.study.arms import ALL, EARLIER, NONE, REFERENCE, everything, fisher, fisher_per_token, fisher_weighted
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection
@@ -39,7 +39,7 @@ class Method:
 
 # Two words in ten may differ: low enough to find nearly every variant of the redundant pool, and next to nothing in
 # the others.
-_dedup = partial(selectors.deduplicated, threshold=0.5)
+_dedup = partial(copies.deduplicated, threshold=0.5)
 _clusters, _inside = selectors.in_clusters, variants.inside
 _asked, _helped = ("answers", related.asked), ("ifd", related.helped)
 
@@ -86,7 +86,7 @@ METHODS = (
            "deduplicated, uniform in clusters"),
     Method("dedup_half_fisher", partial(_dedup, then=variants.half_uniform), "recipes",
            "deduplicated, half uniform, half FisherSFT"),
-    Method("recipe", partial(selectors.recipe, mix="fisher"), "recipe"),
+    Method("recipe", partial(copies.recipe, mix="fisher"), "recipe"),
     # of related papers
     Method("ifd", selectors.ifd, "related", scores=_helped),
     Method("ifd_then_fisher", related.ifd_then_fisher, "related", "IFD, then FisherSFT", _helped),

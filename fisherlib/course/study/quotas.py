@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 
 from fisherlib import selectors
 from fisherlib.course.study.arms import fisher_per_token, fisher_weighted
+from fisherlib.course.study.copies import first_of_group
 from fisherlib.features import TokenFeatures
 from fisherlib.greedy import Selection
-from fisherlib.selectors import cluster_labels, length_matched, near_duplicates
+from fisherlib.selectors import cluster_labels, length_matched
 
 Groups = Int[np.ndarray, " N"]  # of each example, -1: none
 Shares = Float[np.ndarray, " k"]  # of the budget, one for each group; they need not sum to 1
@@ -40,7 +41,7 @@ def minhash(
     taken.
     """
     began = time.perf_counter()
-    kept = np.flatnonzero(near_duplicates(rows, threshold=_THRESHOLD, seed=seed) == np.arange(len(features)))
+    kept = np.flatnonzero(first_of_group(rows, threshold=_THRESHOLD, seed=seed) == np.arange(len(features)))
     groups, share = np.zeros(len(kept), dtype=int), np.ones(1)
     if shares is not None:
         groups, share = shares(rows.select(kept), features.subset(kept), seed, tokens)
