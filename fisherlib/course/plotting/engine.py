@@ -103,7 +103,7 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
         label = axis.annotate(name, (x, rate), color=colour(precision), fontsize=10, va="center", **beside)
         for up, (across, side) in product((0, -9, 9, -18, 18, -30, 30), ((9, "left"), (-9, "right"), (0, "center"))):
             label.set(position=(across, up), ha=side)
-            box = label.get_window_extent().padded(3)
+            box = label.get_window_extent().padded(6)  # letters are wider in the file than on the screen
             if not box.count_overlaps(boxes) and frame.x0 < box.x0 and box.x1 < frame.x1:
                 break
         boxes.append(label.get_window_extent())
