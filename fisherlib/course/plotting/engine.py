@@ -32,9 +32,9 @@ def batch_sizes(sizes: Sequence[int], curves: Mapping[str, Sequence[float]], tit
 
 
 def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], title: str):
-    """True errors against their estimates, a panel for each precision. Returns the figure.
+    """True errors against their margins, a panel for each precision. Returns the figure.
 
-    `clouds[precision][stage]`: the estimates and the errors of a stage of the selection, whose name stands below its cloud.
+    `clouds[precision][stage]`: the margins and the errors of a stage of the selection, whose name stands below its cloud.
     """
     import matplotlib.pyplot as plt
 
@@ -46,7 +46,7 @@ def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarr
     ends, low = np.array([every[0].min() / 4, every[0].max() * 4]), every[1].min() / 200
     for axis, (precision, stages) in zip(axes[:, 0], clouds.items(), strict=True):
         foot = min(np.quantile(y, 0.02) for _, y in stages.values())
-        last = np.zeros(len(stages))  # the estimate at which each row of names ends
+        last = np.zeros(len(stages))  # the margin at which each row of names ends
         for stage, (x, y) in sorted(stages.items(), key=lambda item: np.median(item[1][0])):
             axis.loglog(x, y, ".", color=colour(precision), ms=5, alpha=0.35, rasterized=True)
             row = int(np.argmax(np.median(x) > 20 * last))  # as near as this, names would touch: the next stands lower
@@ -55,10 +55,10 @@ def error_estimates(clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarr
             axis.annotate(stage, (last[row], foot), va="top", color=_INK, fontsize=10, **down)
         axis.plot(ends, ends, color=_INK, lw=1.5)
         axis.fill_between(ends, ends, 3 * ends[1], color=_PALE, zorder=0)
-        axis.text(1.3 * ends[0], ends[1], "an error above its estimate", va="top", color=_INK)
+        axis.text(1.3 * ends[0], ends[1], "an error above its margin", va="top", color=_INK)
         axis.set_title(precision, color=colour(precision), weight="bold")
         axis.set(ylabel="true error (nats)", xlim=ends, ylim=(low, 3 * ends[1]))
-    axes[-1, 0].set_xlabel("estimate (nats)")
+    axes[-1, 0].set_xlabel("margin (nats)")
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
@@ -103,10 +103,10 @@ def roofline(peaks: Mapping[str, float], bandwidth: float, points: Mapping[str, 
         label = axis.annotate(name, (x, rate), color=colour(precision), fontsize=10, va="center", **beside)
         for up, (across, side) in product((0, -9, 9, -18, 18, -30, 30), ((9, "left"), (-9, "right"), (0, "center"))):
             label.set(position=(across, up), ha=side)
-            box = label.get_window_extent().padded(6)  # letters are wider in the file than on the screen
+            box = label.get_window_extent().padded(3)
             if not box.count_overlaps(boxes) and frame.x0 < box.x0 and box.x1 < frame.x1:
                 break
-        boxes.append(label.get_window_extent())
+        boxes.append(label.get_window_extent().padded(6))  # letters are wider in the file than here
     return figure
 
 
