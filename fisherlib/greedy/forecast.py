@@ -80,7 +80,7 @@ def grown(
     n, ((unit, amount),) = len(sample), budget.items()
     rules = (rule,) if rule != "best" or n == examples else ("gain", "gain_per_token", "best")
 
-    def took(part: TokenFeatures, of: float) -> list[tuple[float, float]]:
+    def took(part: TokenFeatures, of: float | int) -> list[tuple[int, float]]:
         least = 1 if unit == "examples" else float(part.lengths.max())
         asked: dict[str, Any] = {unit: max(round(of), 1) if unit == "examples" else max(of, least)}
         made = [select(part, **asked, rule=by, **options) for by in rules]
@@ -104,6 +104,6 @@ def grown(
     return float(evaluations), float(seconds)
 
 
-def _power(ratio: np.ndarray, over: float, least: float, most: float, times: float) -> np.ndarray:
+def _power(ratio: np.ndarray, over: float | int, least: float | int, most: float | int, times: float | int) -> np.ndarray:
     """What becomes of a quantity that grew by `ratio` while its cause grew `over` times, once that grows `times` more."""
     return times ** (np.log(ratio) / np.log(over)).clip(least, most)

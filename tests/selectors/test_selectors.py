@@ -68,6 +68,8 @@ def is_one(method):
 
 
 SELECTORS = {method.name: for_tests(method) for method in METHODS if is_one(method)} | {
+    "dedup_uniform": partial(selectors.deduplicated, threshold=0.5),  # those of the study find copies as they did then
+    "recipe": partial(selectors.recipe, mix="fisher"),
     "llmaaa_least_confidence": with_scores(selectors.llmaaa, acquisition="least confidence"),
     "sentence_optimal, sum": partial(selectors.sentence_optimal, pooling="sum", rule="gain_per_token"),
     "i_optimal, by gain": selectors.i_optimal,
