@@ -87,7 +87,8 @@ def grown(
         return [(selection.evaluations, selection.seconds) for selection in made]
 
     if n == examples:
-        return took(sample, amount)[0]
+        evaluations, seconds = took(sample, amount)[0]
+        return float(evaluations), seconds
     half = sample.subset(range(n // 2))
     held = {"examples": (n // 2, n, examples), "tokens": (len(half.values), len(sample.values), tokens)}[unit]
     share = amount / max(held[2], 1)
