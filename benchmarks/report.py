@@ -191,7 +191,9 @@ def figure(timed: dict[str, list[dict]], path: Path) -> None:
     plotting.style()
     shown = {name: [row for row in rows if row.get("seconds", 0) > 1e-3] for name, rows in timed.items()}
     heights = [len(rows) + 2 for rows in shown.values()]
-    drawn, axes = plt.subplots(len(shown), 1, figsize=(7.6, 0.32 * sum(heights)), squeeze=False, height_ratios=heights)
+    drawn, axes = plt.subplots(
+        len(shown), 1, figsize=(plotting.PAGE, 0.32 * sum(heights)), squeeze=False, height_ratios=heights
+    )
     for axis, (name, rows) in zip(axes[:, 0], shown.items(), strict=True):
         rows = sorted(rows, key=lambda row: row["seconds"])
         for y, row in enumerate(rows):
