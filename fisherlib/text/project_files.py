@@ -3,8 +3,10 @@
 The files are Django's (BSD-3-Clause). They are read as text; nothing in them is run or imported.
 """
 
+import ast
 import itertools
 import re
+import textwrap
 
 from fisherlib import assets
 
@@ -78,3 +80,38 @@ def split(text: str, *, shortest: int = 90, longest: int = 240) -> list[str]:
             found.append("\n".join(lines))
             lines = []
     return [chunk for chunk in found if len(chunk) <= longest]
+
+
+def docstrings(*, longest: int = 900) -> tuple[list[dict], list[dict]]:
+    """Training and test examples: a function as the prompt, the first line of its docstring as the response.
+
+    Of the Python files of both lists, by whole file as in `FILES` and `UNSEEN`; parsed, never run or imported. The docstring
+    is taken out of the prompt. Functions of more than `longest` characters are left out, and of equal answers all but one.
+    Raises `AssetError` if the files cannot be fetched.
+    """
+    folder = assets.fetch("django")
+    seen: set[str] = set()
+    sides: dict[str, list[dict]] = {"test": [], "train": []}  # so that what both have is dropped from training
+    for side, rows in sides.items():
+        for name in (*FILES["python"][side], *UNSEEN["code"][side]):
+            for function, line in _documented((folder / name).read_text(encoding="utf-8")):
+                if len(function) > longest or line.lower() in seen:
+                    continue
+                seen.add(line.lower())
+                prompt = f"Say in one line what this function does.\n\n{function}"
+                rows.append({"system": "Document the code.", "prompt": prompt, "response": line, "document": name})
+    return sides["train"], sides["test"]
+
+
+def _documented(text: str) -> list[tuple[str, str]]:
+    """Each function with a docstring: its source without that, and the first line."""
+    lines, found = text.splitlines(), []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or len(node.body) < 2:
+            continue
+        line = (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ").strip()
+        if line and node.end_lineno is not None:
+            head = lines[node.lineno - 1 : node.body[0].lineno - 1]
+            rest = lines[node.body[1].lineno - 1 : node.end_lineno]
+            found.append((textwrap.dedent("\n".join([*head, *rest])), line))
+    return found
