@@ -33,7 +33,10 @@ def utilimax(
         or not U.shape[1]
         or not (np.isfinite(U).all() and U.min() >= 0 and U.max() <= 1)
     ):
-        raise ValueError(f"expected utilities [{len(held)}, tasks] between 0 and 1, got {U.shape} from {U.min(initial=9):g}")
+        raise ValueError(
+            f"expected utilities [{len(held)}, tasks] between 0 and 1, got {U.shape}, "
+            f"{U.min(initial=9):g} to {U.max(initial=-9):g}"
+        )
     if not 0 <= risk < np.inf:
         raise ValueError(f"expected a risk of at least 0, got {risk}")
     caps = caps_of(held, tokens, epochs)

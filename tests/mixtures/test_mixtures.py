@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -247,4 +246,4 @@ def test_a_mixture_shows_its_shares():
     assert repr(unimax({"plays": 100, "code": 10}, tokens=80)) == (
         "Mixture({'plays': 0.5, 'code': 0.5}, 80 tokens, at most 4 epochs)"
     )
-    assert isinstance(unimax([3], tokens=3), Mixture) and torch.is_tensor(torch.tensor(unimax([3], tokens=3).weights))
+    assert isinstance(unimax([3], tokens=3), Mixture)

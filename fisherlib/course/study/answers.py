@@ -185,8 +185,8 @@ def _chat_rows() -> str:
     bench = json.loads(file.read_text())
     lines = [
         "\n\n`fisherlib select` on synthetic chat rows, with a random model of one layer, for a budget of "
-        f"{bench['settings']['budget']:,} tokens ({bench['machine']['processor']}, {bench['settings']['threads']} threads, "
-        "shared with other work):\n",
+        f"{bench['settings']['budget']:,} tokens ({bench['machine']['processor']}, "
+        f"{bench['settings']['threads']} threads):\n",
         "| rows x response tokens x width | method | GB on disk | peak memory, GB | seconds | |",
         "|---|---|---|---|---|---|",
     ]

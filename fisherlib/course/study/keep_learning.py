@@ -1,7 +1,7 @@
 """Continual pre-training in small: a byte-level model really learns text A, goes on with text B, and is asked about both.
 
 One arm is a schedule of the learning rate and a share of A that is replayed. All sizes are our choice; the questions are
-those of arXiv 2403.08763. `python -m fisherlib.course.study.keep_learning --help` runs all of it; notebook 09 teaches it.
+those of arXiv 2403.08763. `python -m fisherlib.course.study.keep_learning --help` runs all of it.
 """
 
 import argparse
