@@ -177,7 +177,9 @@ def answers(table: pd.DataFrame) -> dict[str, str]:
         "Q5": "; ".join(f"{row['shift']}: {_written(row)}, {_word(row)}" for row in _rows(found["Q5"])),
     }  # fmt: skip
     if said["Q5"]:
-        before = [table.loc[table["arm"] == arm, "old_before"].mean() for arm in (INFINITE, REWARM)]
+        seeds = table.loc[table["arm"] == INFINITE, "seed"]
+        same = table[table["seed"].isin(seeds)].groupby("arm")["old_before"].mean()
+        before = [same[INFINITE], same[REWARM]]
         said["Q5"] += f". Before B its loss on A is {before[0]:.3f}, that of the annealed model {before[1]:.3f}"
     return {name: (text or "not run yet") + "." for name, text in said.items()}
 
