@@ -172,7 +172,7 @@ def answers(table: pd.DataFrame) -> dict[str, str]:
         "Q1": "; ".join(_signs(part, str(shift)) for shift, part in _by_shift(found["Q1"])),
         "Q2": "".join(f"5 % replay saves {_written(row)} more of A under the strong shift than under the weak: "
                       f"{'above 0' if row['appears'] else 'not surely above 0'}" for row in _rows(found["Q2"])),
-        "Q3": "; ".join(_choice(part, str(shift)) for shift, part in _by_shift(found["Q3"])),
+        "Q3": "; ".join(_choice(part, str(shift), best_shares(table, str(shift))) for shift, part in _by_shift(found["Q3"])),
         "Q4": "; ".join(filter(None, (_share(best_shares(table, shift), shift) for shift in SHIFTS))),
         "Q5": "; ".join(f"{row['shift']}: {_written(row)}, {_word(row)}" for row in _rows(found["Q5"])),
     }  # fmt: skip
@@ -224,16 +224,20 @@ def _signs(part: pd.DataFrame, shift: str) -> str:
     return f"{shift}: {', '.join(words)}"
 
 
-def _choice(part: pd.DataFrame, shift: str) -> str:
-    """The primary contrast of Q3, its price, and whether both are the same within the margin."""
+def _choice(part: pd.DataFrame, shift: str, shares: pd.DataFrame) -> str:
+    """The primary contrast of Q3, its price, what it is worth in shares, and whether both are the same within the margin."""
     main = part[part["arm"] == f"{SHARES[0.05]} by {CHOSEN[0]}"].set_index("side")
     if not {"A", "B"} <= set(main.index):
         return f"{shift}: not run yet"
     old, new = (main.loc[side].to_dict() for side in "AB")
+    worth = ""
+    if len(shares):
+        more = shares.loc[0.05, "A"] - shares.loc[0.2, "A"]
+        worth = f"; as a part of what 20 % by chance brings: {-old['mean'] / more:.0%}"
     same = "equivalent" if old["margin"] < EQUIVALENT else "not shown to be equivalent"
     return (
         f"{shift}: FisherSFT given B minus chance at 5 %: A {_written(old)}, {_word(old)}; B {_written(new)}, {_word(new)}; "
-        f"on A {same} within {EQUIVALENT:.3f}"
+        f"on A {same} within {EQUIVALENT:.3f}{worth}"
     )
 
 
