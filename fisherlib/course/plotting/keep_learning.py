@@ -11,7 +11,7 @@ from fisherlib.course.plotting.intervals import TITLE, wrapped
 
 _COLUMN = 5.6  # inches: to be read on a phone
 _SHADES = list(COLOURS.values())  # at most four lines are followed
-Way = Float[np.ndarray, "2 moments"]  # losses on A and B, the first before B was learned
+Way = Float[np.ndarray, "2 _"]  # losses on A and B, the first before B was learned
 
 
 def forgetting_plane(panels: Mapping[str, Mapping[str, Way]], followed: Sequence[str], title: str):

@@ -146,7 +146,7 @@ def curve(table: pd.DataFrame, shift: str, arm: str) -> Float[np.ndarray, "2 mom
     return np.array([np.mean(rows[side].tolist(), axis=0) for side in ("old_curve", "new_curve")])
 
 
-def ways(table: pd.DataFrame, shift: str) -> dict[str, Float[np.ndarray, "2 moments"]]:
+def ways(table: pd.DataFrame, shift: str) -> dict[str, Float[np.ndarray, "2 _"]]:
     """`curve` of every arm of a shift; of the model from scratch only the end, since before B it knew nothing."""
     found = {arm: curve(table, shift, arm) for arm in arms(table, shift).index}
     return {arm: of[:, -1:] if arm == SCRATCH else of for arm, of in found.items()}
@@ -211,16 +211,25 @@ def _word(row: dict) -> str:
     return "a tie" if row["verdict"] == "tie" else row["verdict"]
 
 
+_PARTS = {
+    "a": "re-warming is better on B than the lowest rate, and worse on A",
+    "b": "it is better on B than the highest rate",
+    "c": "5 % replay keeps more of A",
+    "d": "no warm-up minus re-warming",
+    "e": "50 % replay minus both from scratch",
+}
+
+
 def _signs(part: pd.DataFrame, shift: str) -> str:
     """Which of the paper's signs appear, the price, and the two contrasts that only ask."""
     words = []
     for name, of in part.groupby("part", sort=False):
         expected = of[of["sign"] != 0]["appears"]
         if len(expected):
-            words.append(f"({name}) {'appears' if expected.all() else 'does not appear'}")
+            words.append(f"({name}) {_PARTS[str(name)]}: {'appears' if expected.all() else 'does not appear'}")
         open_ = ", ".join(f"{row['side']} {row['mean']:+.3f} {_word(row)}" for row in _rows(of[of["sign"] == 0]))
         if open_:
-            words.append(f"({name}) {open_}" if not len(expected) else f"at a price of {open_}")
+            words.append(f"({name}) {_PARTS[str(name)]}: {open_}" if not len(expected) else f"at a price of {open_}")
     return f"{shift}: {', '.join(words)}"
 
 
