@@ -67,6 +67,7 @@ WORDS = {
     "nll_people": "the loss on people's lines",
     "surprise": "surprise under a character model",
 }
+SHORT = {"tau": "tau", "teacher_score": "the teacher's score", "nll_people": "the loss", "surprise": "surprise"}
 _SAID = {"better": "surely better", "worse": "surely worse", "tie": "a tie"}
 
 

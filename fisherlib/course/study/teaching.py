@@ -73,9 +73,15 @@ class Material:
     expected: CharacterModel
 
 
+def functions(*, longest: int) -> tuple[Dataset, Dataset]:
+    """Functions to learn from and of other files, as prompts, with the first line of their docstring as the response."""
+    train, test = docstrings(longest=longest)
+    return Dataset.from_list(train), Dataset.from_list(test)
+
+
 def material(model: Model, tokenizer: Tokenizer, plan: Plan, seed: int) -> Material:
     """Draw the functions, let the teacher write and rank, and warm two students up."""
-    train, test = (Dataset.from_list(rows) for rows in docstrings(longest=plan.longest))
+    train, test = functions(longest=plan.longest)
     order = np.random.default_rng(seed).permutation(len(train))
     people = train.select(order[: plan.functions])
     examples = train.select(order[plan.functions : plan.functions + plan.demonstrations])
@@ -130,6 +136,19 @@ def trained(model: Model, tokenizer: Tokenizer, own: Material, arm: str, plan: P
     return tuned.model, tuned.all_tokens
 
 
+def agreement(mine: Sequence[Any], theirs: Sequence[Any]) -> float:
+    """Kendall's tau between two scorings of each question's answers, the mean over questions; the target does not count.
+
+    A question whose answers all tie for either has no tau, and is left out; NaN if all are.
+    """
+    found = [
+        float(kendalltau(a[1:], b[1:]).statistic)
+        for a, b in zip(mine, theirs, strict=True)
+        if len(set(a[1:])) > 1 and len(set(b[1:])) > 1
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
 def run(model: Model, tokenizer: Tokenizer, own: Material, arm: str, plan: Plan, seed: int) -> dict:
     """One row: an arm's numbers on functions of other files."""
     began = time.perf_counter()
@@ -141,16 +160,11 @@ def run(model: Model, tokenizer: Tokenizer, own: Material, arm: str, plan: Plan,
     answered = own.tests.add_column(ALTERNATIVES, [[one] for one in ids])
     of_teacher = teacher.rank(model, tokenizer, answered, examples=own.examples, **_EXACT)
     of_student = teacher.rank(student, tokenizer, own.test_pairs, **_EXACT)
-    agreement = [
-        float(kendalltau(mine[1:], theirs[1:]).statistic)
-        for mine, theirs in zip(of_student.scores, own.test_ranked.scores, strict=True)
-        if len(set(theirs[1:])) > 1 and len(set(mine[1:])) > 1
-    ]
     surprise = [own.expected.nats(text) for text in texts if text]
     return {
         "arm": arm,
         "seed": seed,
-        "tau": float(np.mean(agreement)),
+        "tau": agreement(of_student.scores, own.test_ranked.scores),
         "teacher_score": float(np.mean([one[1] for one in of_teacher.scores])),
         "nll_people": held_out_nll(student, tokenizer, own.tests, **_EXACT).nll,
         "surprise": float(np.mean(surprise)) if surprise else None,
