@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float
 
@@ -220,11 +219,6 @@ def write(done: Sequence[Path], results: Path, about: dict) -> None:
     for file, text in (("rows.json", f"[\n{lines}\n]\n"), ("about.json", json.dumps(about, indent=1) + "\n")):
         with replacing(results / file, alone=True) as scratch:
             scratch.write_text(text)
-
-
-def read(folder: Path) -> pd.DataFrame:
-    """The table that `run_all` wrote."""
-    return pd.DataFrame(json.loads((folder / "rows.json").read_text()))
 
 
 if __name__ == "__main__":
