@@ -1,13 +1,15 @@
 """What the rows of `objectives` and of `self_play` say: numbers, differences paired by seed, verdicts."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fisherlib.evaluation import equivalence_margin, holm, paired_t
+from fisherlib.assets import ROOT
+from fisherlib.evaluation import Interval, equivalence_margin, holm, paired_t
 
 # The questions of the protocol, each a family for Holm: pairs of an arm and what it is compared with; numbers.
 PAIRED: dict[str, tuple[Sequence[tuple[str, str]], Sequence[str]]] = {
@@ -28,17 +30,20 @@ PAIRED: dict[str, tuple[Sequence[tuple[str, str]], Sequence[str]]] = {
 }
 
 
-def read(folder: str | Path) -> tuple[pd.DataFrame, dict]:
-    """The table of a study and where it comes from. Raises `ValueError` if there is none."""
-    folder = Path(folder)
-    if not (folder / "rows.json").is_file():
-        raise ValueError(f"expected rows.json in {folder}, got none: run the study, or name the folder of its results")
-    return pd.DataFrame(json.loads((folder / "rows.json").read_text())), json.loads((folder / "about.json").read_text())
+def read(name: str, folder: str | Path = "") -> tuple[pd.DataFrame, dict]:
+    """The table of a study and where it comes from: the committed one, or that of `folder`.
+
+    Raises `ValueError` if there is none.
+    """
+    place = (Path(folder) if folder else ROOT / "notebooks" / "results") / name
+    if not (place / "rows.json").is_file():
+        raise ValueError(f"expected rows.json in {place}, got none: run the study, or name the folder of its results")
+    return pd.DataFrame(json.loads((place / "rows.json").read_text())), json.loads((place / "about.json").read_text())
 
 
 def numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each arm and seed: the test's `loss` (nats a token), pair `margin` (nats) and its `share` above 0, and the
-    change of log p of an answer (nats): `good learned`, `bad learned`, `good` and `bad`, of rows learned from and of the test.
+    """Of each arm and seed: the test's `loss` (nats a token), pair `margin` (nats) and its `share` above 0, and the change
+    of log p of an answer (nats): `good learned`, `bad learned`, `good` and `bad`, of rows learned from and of the test.
 
     The arm "before training" has the numbers of the start.
     """
@@ -95,9 +100,10 @@ def contrasts(differences: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """One question: of each contrast `mean`, `low`, `high` (Student, 95 %), `p`, `p_holm` over them, `verdict` ("higher",
     "lower", or "tie" unless `p_holm` < 0.05), `margin` (TOST: equivalent within it, at 5 %) and `seeds`.
 
-    Raises `ValueError` for fewer than two seeds.
+    One seed has no interval, and is a tie. Raises `ValueError` for none.
     """
-    tests = {name: paired_t(d) for name, d in differences.items()}
+    alone = {name: Interval(float(d[0]), math.nan, math.nan, 1.0, 1) for name, d in differences.items() if len(d) == 1}
+    tests = {name: alone.get(name) or paired_t(d) for name, d in differences.items()}
     adjusted = holm([float(one.p or 0.0) for one in tests.values()])
     rows = {
         name: {
@@ -113,6 +119,46 @@ def contrasts(differences: Mapping[str, np.ndarray]) -> pd.DataFrame:
         for (name, one), p in zip(tests.items(), adjusted, strict=True)
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def against(values: pd.DataFrame, metric: str, reference: str) -> dict[str, tuple[float, float, float, bool]]:
+    """Every arm minus the reference: mean, low, high, and whether it is sure after Holm over the arms. For `forest`."""
+    arms = [arm for arm in values.index.unique("arm") if arm not in ("before training", reference)]
+    found = contrasts({arm: minus(values, arm, reference, metric) for arm in arms})
+    return {str(arm): (one["mean"], one["low"], one["high"], one["verdict"] != "tie") for arm, one in found.iterrows()}
+
+
+def in_words(questions: Mapping[str, pd.DataFrame]) -> str:
+    """Each question with its contrasts, a line each."""
+    lines = []
+    for question, table in questions.items():
+        lines.append(question)
+        for name, one in table.iterrows():
+            verdict = "a tie" if one["verdict"] == "tie" else f"surely {one['verdict']}"
+            interval = f"{one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+            lines.append(f"  {name} {interval}: {verdict}, {one['seeds']} seeds")
+    return "\n".join(lines)
+
+
+def self_play_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each arm, the mean over seeds: tokens of human and of own answers that it learned from, and seconds of the CPU."""
+    sums = pd.DataFrame(
+        {
+            "arm": table["arm"],
+            "human tokens": table["data_tokens"].map(sum),
+            "own tokens": table["own_tokens"].map(sum),
+            "CPU seconds": table["cpu_seconds"],
+        }
+    )
+    return sums.groupby("arm", sort=False).mean()
+
+
+def own_answers(table: pd.DataFrame) -> pd.DataFrame:
+    """Of SPIN's rounds, the share of own answers that ended by themselves, and their mean tokens."""
+    spin = table[table["arm"] == "SPIN"]
+    ended = np.mean(spin["ended"].tolist(), axis=0)
+    lengths = np.mean([[np.mean(one) for one in row] for row in spin["own_lengths"]], axis=0)
+    return pd.DataFrame({"ended": ended, "tokens": lengths}, index=pd.RangeIndex(1, len(ended) + 1, name="round"))
 
 
 def objective_questions(values: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -137,4 +183,29 @@ def self_play_questions(values: pd.DataFrame) -> dict[str, pd.DataFrame]:
             {f"{arm}: {of}": minus(both, arm, "start", of) for arm in ("SPIN", equal) for of in ("human", "own")}
         ),
         "told apart": contrasts({"share": minus(both, "SPIN", equal, "share")}),
+    }
+
+
+def moves(played: pd.DataFrame) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """For `curves`: the change of log p of human and of own answers by round, of each arm an array [seeds, rounds]."""
+    wide = played.query("round >= 0")[["human", "own"]].unstack("round")
+    return {
+        panel: {
+            str(arm): (wide[column].columns.to_numpy(), wide[column].loc[arm].to_numpy()) for arm in wide.index.unique("arm")
+        }
+        for panel, column in {"human answers": "human", "the start's own": "own"}.items()
+    }
+
+
+def summary(rows: Mapping[str, pd.Series]) -> str:
+    """A Markdown table of contrasts."""
+    line = "| {} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | {verdict} |"
+    head = "| difference, nats | mean | 95 % | verdict |\n|---|---|---|---|\n"
+    return head + "\n".join(line.format(name, **of) for name, of in rows.items())
+
+
+def as_record(questions: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """All contrasts as plain numbers, for `record`; what is not a number is None."""
+    return {
+        question: table.astype(object).where(table.notna(), None).to_dict("index") for question, table in questions.items()
     }

@@ -7,13 +7,14 @@ arXiv 2408.16751. `python -m fisherlib.course.study.objectives --help` runs all 
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float
 
@@ -24,6 +25,7 @@ from fisherlib.course.study.origin import origin
 from fisherlib.model import load_model
 from fisherlib.text import encode, load_pool
 from fisherlib.training import Objective, fine_tune
+from fisherlib.training.groups import grouped
 from fisherlib.training.objectives import MATE, MLE, ExMATE, Preference, Sum, Unlikelihood, log_likelihoods
 
 MODEL = "smollm2-135m"
@@ -159,6 +161,19 @@ def run(arm: str, seed: int, plan: Plan, start: "Start | None" = None) -> dict:
 
 def lengths(rows: Dataset, tokenizer: Tokenizer) -> list[int]:
     return [sum(one.is_response) for one in encode(rows.remove_columns("alternatives"), tokenizer)]
+
+
+def likelihood_of(
+    model: Model, tokenizer: Tokenizer, rows: Dataset, bad: Mapping[str, Sequence[str | list[int]]]
+) -> pd.Series:
+    """The mean loss of a token, CE in nats: of the `good` answers of the rows, and of each kind of bad ones, one a row."""
+    found = {}
+    for kind, answers in bad.items():
+        pairs = rows.add_column("alternatives", [[one] for one in answers])
+        groups = grouped(pairs, encode(rows, tokenizer), tokenizer, None)
+        lengths = [[sum(member.is_response) for member in group.members] for group in groups]
+        found["good"], found[kind] = (-scores(model, tokenizer, pairs) / np.array(lengths)).mean(0)
+    return pd.Series({kind: found[kind] for kind in ("good", *bad)})
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from datasets import Dataset
 from jaxtyping import Float
+from torch import Tensor
 
 from fisherlib._types import Model, Tokenizer
 from fisherlib.course.study import objectives
 from fisherlib.course.study.origin import origin
 from fisherlib.model import continuation_ids, load_model
+from fisherlib.text import encode
 from fisherlib.training import FineTuned, fine_tune
 from fisherlib.training.self_play import play
 
@@ -100,6 +104,38 @@ def run_seed(plan: Plan, seed: int, start: Start) -> list[dict]:
         found.append(_row(arm, start, tuned, time.process_time() - began) | {"epochs": epochs})
         epochs = max(1, round(seconds / found[-1]["cpu_seconds"]))
     return found
+
+
+def gradients(
+    model: Model, tokenizer: Tokenizer, rows: Dataset, drawn: Sequence[Sequence[list[int]]]
+) -> tuple[Float[Tensor, " n"], list[Float[Tensor, " n"]]]:
+    """The gradient of the summed log p of the responses, and of each draw of own answers, by the weights of the last block.
+
+    `drawn[k][row]`: token ids as they were sampled. Only the last block, so that a vector is small and a pass is cheap;
+    the identities hold for any weights. The model is left as it was. Cost: a forward pass of each answer.
+    """
+    encoded = encode(rows, tokenizer)
+    block = list(model.model.layers[-1].parameters())
+    needed = {weight: weight.requires_grad for weight in model.parameters()}
+    model.requires_grad_(False)
+    for weight in block:
+        weight.requires_grad_(True)
+
+    def slope(answers: Sequence[list[int]] | None) -> Float[Tensor, " n"]:
+        total = torch.zeros(())
+        for number, one in enumerate(encoded):
+            start = one.is_response.index(True)
+            answer = one.input_ids[start : start + sum(one.is_response)] if answers is None else answers[number]
+            ids = torch.tensor([one.input_ids[:start] + answer])
+            log_p = model(input_ids=ids).logits[0, start - 1 : -1].float().log_softmax(1)
+            total = total + log_p.gather(1, ids[0, start:, None]).sum()
+        return torch.cat([of.flatten() for of in torch.autograd.grad(total, block)])
+
+    try:
+        return slope(None), [slope(answers) for answers in drawn]
+    finally:
+        for weight, wanted in needed.items():
+            weight.requires_grad_(wanted)
 
 
 def _row(arm: str, start: Start, tuned: Sequence[FineTuned], seconds: float) -> dict:
