@@ -121,11 +121,15 @@ def contrasts(differences: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def against(values: pd.DataFrame, metric: str, reference: str) -> dict[str, tuple[float, float, float, bool]]:
-    """Every arm minus the reference: mean, low, high, and whether it is sure after Holm over the arms. For `forest`."""
-    arms = [arm for arm in values.index.unique("arm") if arm not in ("before training", reference)]
-    found = contrasts({arm: minus(values, arm, reference, metric) for arm in arms})
-    return {str(arm): (one["mean"], one["low"], one["high"], one["verdict"] != "tie") for arm, one in found.iterrows()}
+def against(values: pd.DataFrame, metric: str, reference: str) -> dict[str, tuple[float, float, float, bool | None]]:
+    """Every arm minus the reference: mean, low, high, and whether it is sure after Holm over the arms. For `forest`.
+
+    The reference itself is 0, and neither sure nor not (None).
+    """
+    arms = [arm for arm in values.index.unique("arm") if arm != "before training"]
+    found = contrasts({arm: minus(values, arm, reference, metric) for arm in arms if arm != reference})
+    rows = {str(arm): (one["mean"], one["low"], one["high"], one["verdict"] != "tie") for arm, one in found.iterrows()}
+    return {arm: rows.get(arm, (0.0, 0.0, 0.0, None)) for arm in arms}
 
 
 def in_words(questions: Mapping[str, pd.DataFrame]) -> str:
@@ -191,7 +195,8 @@ def moves(played: pd.DataFrame) -> dict[str, dict[str, tuple[np.ndarray, np.ndar
     wide = played.query("round >= 0")[["human", "own"]].unstack("round")
     return {
         panel: {
-            str(arm): (wide[column].columns.to_numpy(), wide[column].loc[arm].to_numpy()) for arm in wide.index.unique("arm")
+            str(arm): (wide[column].columns.to_numpy(), wide[column].loc[arm].to_numpy())
+            for arm in played.index.unique("arm")
         }
         for panel, column in {"human answers": "human", "the start's own": "own"}.items()
     }
