@@ -514,8 +514,8 @@ def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
             "c exp(-CE) in row A",
         ),
         (  # the opponent's half is left out of the margin: no more log 2, nor half of SFT's gradient
-            "whole = objectives.Preference.__call__\n"
-            "objectives.Preference.__call__ = lambda self, row, log_p: whole(self, row, [log_p[0], 0 * log_p[1]])",
+            "untouched = objectives.Preference.__call__\n"
+            "objectives.Preference.__call__ = lambda self, row, log_p: untouched(self, row, [log_p[0], 0 * log_p[1]])",
             "beta = 0.1: loss log 2",
         ),
     ],

@@ -53,10 +53,11 @@ def odds_ratio(my_orpo) -> None:
         parts = [torch.log(torch.rand(k, dtype=torch.float64)).requires_grad_() for k in (4, 7)]
         log_p = [part.mean() for part in parts]
         odds = [one - torch.log1p(-one.exp()) for one in log_p]
-        expected = -log_p[0] - 0.1 * torch.nn.functional.logsigmoid(odds[0] - odds[1])
+        expected = float((-log_p[0] - 0.1 * torch.nn.functional.logsigmoid(odds[0] - odds[1])).detach())
         mine = my_orpo(0, parts)
         if not isinstance(mine, torch.Tensor) or not mine.requires_grad:
             raise AssertionError(f"{claim}: expected a tensor with a gradient, got {mine!r:.60}: stay in torch")
-        if abs(float(mine) - float(expected)) > 1e-6:
-            raise AssertionError(f"{claim}: expected {float(expected):.6f}, got {float(mine):.6f}: means, then the odds")
+        got = float(mine.detach())
+        if not abs(got - expected) <= 1e-6:  # also catches NaN
+            raise AssertionError(f"{claim}: expected {expected:.6f}, got {got:.6f}: means, then the odds")
     attempt(claim, True, True)
