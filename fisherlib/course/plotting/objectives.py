@@ -17,7 +17,6 @@ def curves(
     xlabel: str,
     ylabels: Sequence[str],
     *,
-    log_x: bool = False,
     zero: bool = False,
     whole: bool = False,
 ):
@@ -40,8 +39,6 @@ def curves(
             if len(values) > 1:
                 axis.fill_between(x, values.min(0), values.max(0), color=shade, alpha=0.15, lw=0)
             axis.plot(x, values.mean(0), _LINES[k % 4] + marker, color=shade, label=name)
-        if log_x:
-            axis.set_xscale("log")
         if whole:
             axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set(xlabel=xlabel, ylabel=ylabel)
