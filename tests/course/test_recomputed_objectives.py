@@ -120,3 +120,9 @@ def test_rows_are_of_the_plan():
         table, about = rows(name), json.loads((HERE / "results" / name / "about.json").read_text())
         assert about["rows"] == len(table) and len({(row["arm"], row["seed"]) for row in table}) == len(table)
         assert len({row["arm"] for row in table}) == arms
+
+
+def test_the_first_gradient_of_self_play_nears_that_of_fine_tuning_as_own_answers_grow_in_number(printed):
+    """Of the committed run; two own answers of the smoke profile may say anything."""
+    cosine, noise = (printed["live"][name] for name in ("cosine", "noise"))
+    assert len(cosine) >= 4 and cosine[-1] > max(cosine[0], 0.8) and noise[-1] < noise[0]
