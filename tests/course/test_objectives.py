@@ -179,6 +179,15 @@ def test_one_seed_has_no_interval_and_is_a_tie():
         answers.contrasts({"nothing": np.array([])})
 
 
+def test_a_seed_that_lacks_an_arm_is_left_out(tmp_path):
+    (tmp_path / "study").mkdir()
+    table = made_up(seeds=3).iloc[:-1]
+    (tmp_path / "study" / "rows.json").write_text(json.dumps(table.to_dict("records")))
+    (tmp_path / "study" / "about.json").write_text('{"wanted": 55}')
+    kept, about = answers.read("study", tmp_path)
+    assert set(kept["seed"]) == {0, 1} and len(kept) == 2 * len(objectives.ARMS) and about == {"wanted": 55}
+
+
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(ValueError, match="run the study"):
         answers.read("10_objectives", tmp_path)

@@ -33,12 +33,15 @@ PAIRED: dict[str, tuple[Sequence[tuple[str, str]], Sequence[str]]] = {
 def read(name: str, folder: str | Path = "") -> tuple[pd.DataFrame, dict]:
     """The table of a study and where it comes from: the committed one, or that of `folder`.
 
-    Raises `ValueError` if there is none.
+    A seed that is not done with all arms is left out, so that means are over the same seeds. Raises `ValueError` if there is none.
     """
     place = (Path(folder) if folder else ROOT / "notebooks" / "results") / name
     if not (place / "rows.json").is_file():
         raise ValueError(f"expected rows.json in {place}, got none: run the study, or name the folder of its results")
-    return pd.DataFrame(json.loads((place / "rows.json").read_text())), json.loads((place / "about.json").read_text())
+    table, about = (json.loads((place / name).read_text()) for name in ("rows.json", "about.json"))
+    rows = pd.DataFrame(table)
+    arms = rows.groupby("seed")["arm"].transform("nunique")
+    return rows[arms == arms.max()].reset_index(drop=True), about
 
 
 def numbers(table: pd.DataFrame) -> pd.DataFrame:
