@@ -33,7 +33,8 @@ PAIRED: dict[str, tuple[Sequence[tuple[str, str]], Sequence[str]]] = {
 def read(name: str, folder: str | Path = "") -> tuple[pd.DataFrame, dict]:
     """The table of a study and where it comes from: the committed one, or that of `folder`.
 
-    A seed that is not done with all arms is left out, so that means are over the same seeds. Raises `ValueError` if there is none.
+    A seed that is not done with all arms is left out, so that means are over the same seeds.
+    Raises `ValueError` if there is none.
     """
     place = (Path(folder) if folder else ROOT / "notebooks" / "results") / name
     if not (place / "rows.json").is_file():
