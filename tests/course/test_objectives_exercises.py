@@ -65,8 +65,11 @@ def test_orpo_is_known_and_near_misses_are_not(capsys):
 
 def test_lines_are_means_with_a_band_and_each_name_stands_once_in_the_legend():
     panels = {
-        "left": {"SPIN": ([0, 1, 2], np.array([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0]])), "SFT": ([0, 1, 2], [0.0, -1.0, -2.0])},
-        "right": {"SPIN": ([0, 1, 2], [0.0, 0.5, 0.5])},
+        "left": {
+            "SPIN": (np.arange(3), np.array([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0]])),
+            "SFT": (np.arange(3), [0.0, -1.0, -2.0]),
+        },
+        "right": {"SPIN": (np.arange(3), [0.0, 0.5, 0.5])},
     }
     figure = curves(panels, "a title", "round", ["nats", ""], zero=True, whole=True)
     figure.canvas.draw()

@@ -118,7 +118,7 @@ def scores(model: Model, tokenizer: Tokenizer, rows: Dataset) -> Float[np.ndarra
     return np.stack(log_likelihoods(model, tokenizer, rows, precision="float32", progress=False))
 
 
-def run(arm: str, seed: int, plan: Plan, start: "Start | None" = None) -> dict:
+def run(arm: str, seed: int, plan: Plan, start: Start | None = None) -> dict:
     """One row: what an arm does to the log-probabilities of good and bad answers, of those learned from and of others."""
     began = time.perf_counter()
     if start is None:
