@@ -326,9 +326,37 @@ def claims_09_solutions(r):
         assert chosen == sorted(chosen) and chosen[-1] == 0.5  # the more A counts, the more of it; all that was tried
 
 
+def claims_10(r):
+    live = r["live"]
+    assert live["loss"] == pytest.approx(math.log(2), abs=1e-3)  # a round begins there
+    assert all(-1 <= cosine < 1 for cosine in live["cosine"]) and all(size > 0 for size in live["noise"])
+    settles = {2: True, 0.8: True, 0.5: False, 0.4: False}  # beta above a half
+    assert [end < 0.1 for end in live["ends"]] == list(settles.values())
+    assert live["pushed"]["mean"] == pytest.approx(0.1 / 30) and live["pushed"]["sum"] < 1e-25
+    usual = live["strength"]["(4), c = 0.05"]
+    assert 0 < usual["siblings"] < usual["own, greedy"] < 0.05  # a tie at this c is arithmetic
+    # What the text says of the committed rows.
+    arms, asked = r["arms"], r["questions"]
+    assert arms["MLE"]["bad"] > 0 and arms["MLE"]["loss"] < arms["before training"]["loss"]
+    assert arms["before training"]["good learned"] == 0 and 0.5 < arms["before training"]["share"] <= 1
+    assert abs(asked["a better surrogate for MLE?"]["ExMATE: loss"]["mean"]) < 0.02
+    assert all(0 <= share <= 1 for share in r["ended"]) and len(r["ended"]) == 3 and r["cost"] > 1
+    assert set(asked) >= {"displacement", "strength", "equal tokens", "equal seconds", "what moves", "told apart"}
+    for table in asked.values():
+        for one in table.values():
+            assert one["verdict"] in ("higher", "lower", "tie") and (one["verdict"] == "tie") == (one["p_holm"] >= 0.05)
+
+
+def claims_10_solutions(r):
+    assert r["losses"] == pytest.approx([-5, -50, -500], abs=1e-3)
+    assert r["beta"] == pytest.approx(10 / 9) and r["orpo"] > -0.5 * math.log(0.5 * 0.4)
+
+
 CLAIMS = {
     "09_keep_learning.ipynb": claims_09,
     "solutions/09_keep_learning.ipynb": claims_09_solutions,
+    "10_objectives.ipynb": claims_10,
+    "solutions/10_objectives.ipynb": claims_10_solutions,
     "07_related_selectors.ipynb": claims_07,
     "solutions/07_related_selectors.ipynb": claims_07_solutions,
     "06_judging_text.ipynb": claims_06,
@@ -536,3 +564,30 @@ def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
     assert set(recorded["information"]) == {"my data"} and recorded["information"]["my data"]["FisherSFT"] > 0
     subset = (tmp_path / "mine" / "subset.jsonl").read_text().splitlines()
     assert all(json.loads(line) in rows for line in subset)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "claim"),
+    [
+        (  # a bad answer is rewarded
+            "right = objectives.ExMATE.__call__\n"
+            "objectives.ExMATE.__call__ = lambda self, row, log_p: -2 * log_p[0].mean() - right(self, row, log_p)",
+            "c exp(-CE) in row A",
+        ),
+        (  # the opponent's half is left out of the margin: no more log 2, nor half of SFT's gradient
+            "untouched = objectives.Preference.__call__\n"
+            "objectives.Preference.__call__ = lambda self, row, log_p: untouched(self, row, [log_p[0], 0 * log_p[1]])",
+            "beta = 0.1: loss log 2",
+        ),
+    ],
+    ids=["sign of ExMATE's penalty", "half of SPIN's margin"],
+)
+def test_wrong_objectives_stop_notebook_10_at_the_right_check(tmp_path, wrong, claim):
+    node = nbformat.read(NOTEBOOKS / "10_objectives.ipynb", as_version=4)
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(f"from fisherlib.training import objectives\n{wrong}"))
+    live = ("load_model", "likelihood_of", "gradients(", "answers.", "fl.plotting", "learned = ")
+    node.cells = [c for c in node.cells if "notebook.setup" in c.source or not any(word in c.source for word in live)]
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match=re.escape(f"AssertionError: {claim}")):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path)

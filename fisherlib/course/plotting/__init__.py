@@ -29,6 +29,7 @@ from fisherlib.course.plotting.keep_learning import forgetting_plane, rates, rep
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
+from fisherlib.course.plotting.objectives import curves
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
@@ -49,6 +50,7 @@ __all__ = [
     "confirmation",
     "copies",
     "coverage",
+    "curves",
     "designs",
     "draw_by_draw",
     "error_curves",
