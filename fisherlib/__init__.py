@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a function of a file of its own name: mypy sees the file fi
     from fisherlib.model import load_model
     from fisherlib.selectors import recipe  # type: ignore[no-redef]
     from fisherlib.text import MaskAudit, Pool, encode, load_pool
-    from fisherlib.training import fine_tune, fit_heads  # type: ignore[no-redef]
+    from fisherlib.training import fine_tune, fit_heads, merge  # type: ignore[no-redef]
 
 # In the order of the line: text, model, features, selection, training, evaluation; then the mathematics and the course.
 __all__ = [
@@ -48,9 +48,11 @@ __all__ = [
     "objectives",
     "self_play",
     "fit_heads",
+    "merge",
     "held_out_nll",
     "HeldOut",
     "paired_difference",
+    "decisions",
     "judging",
     "fisher",
     "synthetic",
@@ -66,7 +68,7 @@ _NAMES = {
     "features": ("extract_features", "TokenFeatures", "compress"),
     "greedy": ("forecast", "select", "Selection", "score_selection", "certify", "explain"),
     "selectors": ("recipe",),
-    "training": ("fine_tune", "fit_heads"),
+    "training": ("fine_tune", "fit_heads", "merge"),
     "evaluation": ("held_out_nll", "HeldOut", "paired_difference"),
 }
 _WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
@@ -75,6 +77,7 @@ _ROOMS = {
     **{name: name for name in ("fisher", "mixtures", *_NAMES)},
     "objectives": "training.objectives",
     "self_play": "training.self_play",
+    "decisions": "evaluation.decisions",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",

@@ -163,6 +163,9 @@ def _fill(folder: Path, name: str, pin: dict) -> None:
         archive = Path(scratch) / pin["file"]
         _download(pin, archive)
         _verify(pin, archive)
+        if "inside" in pin:  # an archive in the archive: taken out by the same rules, then it is the one to unpack
+            _unpack(archive, [pin["inside"]], Path(scratch))
+            archive = Path(scratch) / PurePosixPath(pin["inside"]).name
         _unpack(archive, pin["members"], folder)
 
 
