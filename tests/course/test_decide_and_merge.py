@@ -101,15 +101,14 @@ def test_all_rows_are_written_once_and_say_what_they_are(words, tmp_path, monkey
     by = {(row["part"], row["seed"]): row for row in rows}
     assert np.shape(by["ratings", 0]["p"]) == (7, 9) and len(by["ratings", 0]["truth"]) == 7
     assert np.shape(by["judge loop", 0]["p"]) == (2, 3, 3)
-    tested = [i for fold in range(2) for i in by["documents", fold]["test"]]
-    assert sorted(tested) == list(range(12))  # each question once
-    for fold in range(2):
-        row = by["documents", fold]
-        assert all(np.allclose(np.sum(p, axis=1), 1, atol=1e-4) for p in row["p"].values())
-        assert all(row["context_right"]["right chunk"]) and not any(row["context_right"]["none"])
+    for stage in documents.STAGES:
+        tested = [i for fold in range(2) for i in by[stage, fold]["test"]]
+        assert sorted(tested) == list(range(12))  # each question once
+        for fold in range(2):
+            assert all(np.allclose(np.sum(p, axis=1), 1, atol=1e-4) for p in by[stage, fold]["p"].values())
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "rows").iterdir()}
     next(iter(sorted(before))).unlink()
-    monkeypatch.setattr(decide_and_merge, "run", lambda *_: by["documents", 0])
+    monkeypatch.setattr(decide_and_merge, "run", lambda *_: by["ratings", 0])
     decide_and_merge.main(["--folder", str(tmp_path / "run"), "--results", str(tmp_path / "results")])
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "rows").iterdir()}
     assert sum(before[path] != time for path, time in after.items()) == 1

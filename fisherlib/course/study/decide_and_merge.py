@@ -34,7 +34,8 @@ def wanted(plan: Plan) -> list[tuple[str, int]]:
     """(part, seed) of each row, in the order in which they are run."""
     rated = [("ratings", seed) for seed in range(plan.seeds)]
     judged = [(f"judge {kind}", 0) for kind in ratings.KINDS]
-    return [*rated, *judged, ("search", 0), *(("documents", fold) for fold in range(plan.reference.folds))]
+    answered = [(stage, fold) for fold in range(plan.reference.folds) for stage in documents.STAGES]
+    return [*rated, *judged, ("search", 0), *answered]
 
 
 def run(part: str, seed: int, plan: Plan, tools: Callable) -> dict:
@@ -61,7 +62,7 @@ def run(part: str, seed: int, plan: Plan, tools: Callable) -> dict:
             "settings": [q.setting for q in known_desk.questions]
         }
     else:
-        found = documents.run(model, tokenizer, tools("desk"), tools("features"), seed, plan.reference)
+        found = documents.run(tools, part, seed, plan.reference)
     return {"part": part, "seed": seed, **found, "seconds": time.perf_counter() - began, **origin("cpu")}
 
 
@@ -101,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _file(folder: Path, part: str, seed: int) -> Path:
-    return folder / "rows" / f"{part.replace(' ', '-')}-{seed}.json"
+    return folder / "rows" / f"{part.replace(',', '').replace(' ', '-')}-{seed}.json"
 
 
 def write(folder: Path, results: Path, plan: Plan) -> None:

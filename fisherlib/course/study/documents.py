@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -20,6 +20,7 @@ from fisherlib.training import fine_tune, merge
 from fisherlib.training.retrieval import ChunkReranker, question_log_p, retrieve
 
 CONTEXTS = ("none", "TF-IDF", "re-ranker", "right chunk")
+STAGES = ("no tuning", "merged", "merged, FisherSFT parts", "all data, as many steps")
 
 
 @dataclass(frozen=True)
@@ -138,49 +139,43 @@ def tuned(model: Model, tokenizer: Tokenizer, known: Desk, part: Int[np.ndarray,
     ).model
 
 
-def run(model: Model, tokenizer: Tokenizer, known: Desk, features: TokenFeatures, fold: int, plan: Plan) -> dict:
-    """One outer fold: the chances that each arm gives the options of its test questions, and what each stage cost."""
-    began = time.perf_counter()
+def run(tools: Callable, stage: str, fold: int, plan: Plan) -> dict:
+    """One stage of one outer fold: the chances that its arms give the options of the fold's test questions, and the seconds.
+
+    `tools(name)` gives the model and its tokenizer, the `Desk`, or the features. Rows of one fold have the same contexts.
+    """
+    model, tokenizer = tools("model")
+    known = tools("desk")
     test = np.arange(fold, plan.questions, plan.folds)
     train = np.setdiff1d(np.arange(plan.questions), test)
     before = contexts(known, train, test)
-    seconds: dict[str, float] = {}
-    found: dict[str, np.ndarray] = {}
-
-    def ask(name: str, arm: Model, context: str = "re-ranker") -> None:
-        found[f"{name} | {context}"] = chances(arm, tokenizer, known, test, before[context], progress=False)
-
-    def train_on(name: str, parts: list, steps: int) -> list[Model]:
-        start = time.perf_counter()
-        models = [tuned(model, tokenizer, known, part, steps, plan, seed=fold) for part in parts]
-        seconds[name] = time.perf_counter() - start
-        return models
-
-    for context in CONTEXTS:
-        ask("no tuning", model, context)
     random_parts = parts_of(train, plan, fold)
-    singles = train_on("parts", random_parts, plan.steps)
-    for k, single in enumerate(singles):
-        ask(f"part {k + 1}", single)
-    merged = merge(singles)
-    for context in CONTEXTS:
-        ask("merged", merged, context)
-    ask("merged, FisherSFT parts", merge(train_on("FisherSFT parts", parts_of(train, plan, fold, features), plan.steps)))
-    whole = [np.concatenate(random_parts)]
-    ask("all data, as many steps", train_on("all data", whole, plan.parts * plan.steps)[0])
+    arms: dict[str, Model] = {}
+    began = time.perf_counter()
+
+    def train_on(parts: Sequence[Int[np.ndarray, " n"]], steps: int) -> list[Model]:
+        return [tuned(model, tokenizer, known, part, steps, plan, seed=fold) for part in parts]
+
+    if stage == "no tuning":
+        arms[stage] = model
+    elif stage == "merged":
+        singles = train_on(random_parts, plan.steps)
+        arms = {f"part {k}": single for k, single in enumerate(singles, start=1)} | {stage: merge(singles)}
+    elif stage == "merged, FisherSFT parts":
+        arms[stage] = merge(train_on(parts_of(train, plan, fold, tools("features")), plan.steps))
+    else:
+        arms[stage] = train_on([np.concatenate(random_parts)], plan.parts * plan.steps)[0]
+    training = time.perf_counter() - began
+    asked = [
+        (name, context) for name in arms for context in (CONTEXTS if name in ("no tuning", "merged") else ["re-ranker"])
+    ]
+    p = {f"{n} | {c}": chances(arms[n], tokenizer, known, test, before[c], progress=False) for n, c in asked}
     return {
-        "part": "documents",
-        "seed": fold,
         "test": test.tolist(),
         "right": known.right[test].tolist(),
-        "p": {name: p.round(6).tolist() for name, p in found.items()},
-        "context_right": {
-            name: [text == known.chunks[known.questions[i].chunk] for i, text in zip(test, texts, strict=True)]
-            for name, texts in before.items()
-        },
         "majority": majority(known, train, test),
-        "stage_seconds": seconds,
-        "seconds": time.perf_counter() - began,
+        "p": {name: found.round(6).tolist() for name, found in p.items()},
+        "training_seconds": training,
     }
 
 
