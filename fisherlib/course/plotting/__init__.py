@@ -1,5 +1,6 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
+from fisherlib.course.plotting.decided import differences, readings
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
 from fisherlib.course.plotting.fine_tuning import (
     called,
@@ -48,6 +49,7 @@ __all__ = [
     "copies",
     "coverage",
     "designs",
+    "differences",
     "draw_by_draw",
     "error_curves",
     "error_estimates",
@@ -77,6 +79,7 @@ __all__ = [
     "properties",
     "race_times",
     "ratios",
+    "readings",
     "roofline",
     "save",
     "seeds_dance",
