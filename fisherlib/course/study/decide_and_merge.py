@@ -74,15 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     plan, folder = Plan(), Path(options.folder)
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     made: dict = {}
+    size = (plan.reference.questions, plan.reference.top)
 
     def tools(name: str):
         if name not in made:
             make = {
                 "model": load_model,
-                "desk": lambda: documents.desk(
-                    *tools("model"), plan.reference.questions, plan.reference.top, progress=False
-                ),
-                "features": lambda: documents.training_features(*tools("model"), tools("desk")),
+                "desk": lambda: documents.desk(*tools("model"), *size, log_p=_searched(folder), progress=False),
+                "features": lambda: documents.training_features(*tools("model"), tools("desk"), folder / "features"),
             }
             made[name] = make[name]()
         return made[name]
@@ -103,6 +102,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _file(folder: Path, part: str, seed: int) -> Path:
     return folder / "rows" / f"{part.replace(',', '').replace(' ', '-')}-{seed}.json"
+
+
+def _searched(folder: Path) -> np.ndarray | None:
+    """What the row of the search found out, so that a run which goes on need not ask the model again."""
+    path = _file(folder, "search", 0)
+    return np.array(json.loads(path.read_text())["log_p"]) if path.exists() else None
 
 
 def write(folder: Path, results: Path, plan: Plan) -> None:

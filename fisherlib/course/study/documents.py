@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
@@ -62,12 +63,14 @@ def asked(count: int) -> tuple[list[str], list[Question], list[Question]]:
     return [chunk.text for chunk in chunks], [questions[i] for i in order], questions
 
 
-def desk(model: Model, tokenizer: Tokenizer, count: int, top: int, **settings) -> Desk:
+def desk(model: Model, tokenizer: Tokenizer, count: int, top: int, log_p: np.ndarray | None = None, **settings) -> Desk:
+    """All that is known of `count` questions before anything is tuned; `log_p` [count, top] is not asked for again."""
     chunks, questions, every = asked(count)
     found, scores = retrieve(chunks, [q.text for q in questions], top=top)
     texts = [chunks[i] for i in found.ravel()]
     again = [q.text for q in questions for _ in range(top)]
-    log_p = question_log_p(model, without_template(tokenizer), texts, again, **settings).reshape(found.shape)
+    if log_p is None:
+        log_p = question_log_p(model, without_template(tokenizer), texts, again, **settings).reshape(found.shape)
     shown = [options(q, every, seed=0) for q in questions]
     right = np.array([one.index(q.answer) for one, q in zip(shown, questions, strict=True)])
     return Desk(chunks, questions, shown, right, found, scores, log_p)
@@ -185,8 +188,8 @@ def majority(known: Desk, train: Int[np.ndarray, " n"], test: Int[np.ndarray, " 
     return [int(np.argmax([answers.count(option) for option in known.options[i]])) for i in test]
 
 
-def training_features(model: Model, tokenizer: Tokenizer, known: Desk) -> TokenFeatures:
-    """Features of all questions with their right chunks: what FisherSFT chooses parts by."""
+def training_features(model: Model, tokenizer: Tokenizer, known: Desk, folder: Path | None = None) -> TokenFeatures:
+    """Features of all questions with their right chunks, kept in a folder: what FisherSFT chooses parts by."""
     texts = [known.chunks[q.chunk] for q in known.questions]
     every = rows(known, range(len(known.questions)), texts)
-    return extract_features(model, without_template(tokenizer), every, progress=False)
+    return extract_features(model, without_template(tokenizer), every, out_dir=folder, progress=False)
