@@ -73,8 +73,8 @@ def rated(rows: list[dict]) -> pd.DataFrame:
 
 
 def _spearman(said: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]) -> float:
-    """NaN if all answers are the same."""
-    return float(scipy.stats.spearmanr(said, y).statistic) if np.ptp(said) else float("nan")
+    """0 if all answers are the same: they order nothing (our choice; by its formula it is 0 / 0)."""
+    return float(scipy.stats.spearmanr(said, y).statistic) if np.ptp(said) else 0.0
 
 
 def rated_contrasts(rows: list[dict]) -> dict[str, Interval]:
@@ -112,7 +112,7 @@ def _correlations(first: Float[np.ndarray, "S N"], second: Float[np.ndarray, "S 
         values.append(
             np.mean([_spearman(a[at], y[at]) - _spearman(b[at], y[at]) for a, b in zip(first, second, strict=True)])
         )
-    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+    low, high = np.quantile(values[1:], [0.025, 0.975])
     return Interval(float(values[0]), float(low), float(high))
 
 
@@ -133,9 +133,10 @@ def judged(rows: Mapping[str, list[dict]]) -> pd.DataFrame:
     return pd.DataFrame(table).T
 
 
-def verdict_of_share(found: Interval) -> str:
-    """Where an interval of scores lies: above one half, below it, or neither."""
-    return "above" if found.low > 0.5 else "below" if found.high < 0.5 else "tie"
+def share_in_words(found: Interval) -> str:
+    """A score with its interval, and whether that lies above one half, below it, or neither."""
+    said = "above" if found.low > 0.5 else "below" if found.high < 0.5 else "tie"
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] {said}"
 
 
 def ranked(row: dict, folds: int = 5) -> pd.DataFrame:
