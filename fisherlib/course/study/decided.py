@@ -155,16 +155,20 @@ def ranked(row: dict, folds: int = 5) -> pd.DataFrame:
     return pd.DataFrame({"TF-IDF": relevant[:, 0], "log p alone": model, "re-ranker": first, "found": relevant.any(1)})
 
 
+def complete(rows: Mapping[str, list[dict]]) -> list[int]:
+    """The test sets of which all stages are there."""
+    folds = [{row["seed"] for row in rows.get(stage, [])} for stage in STAGES]
+    return sorted(set.intersection(*folds))
+
+
 def answered(rows: Mapping[str, list[dict]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row for each question, a column for each arm and context: 1 where the right option won, and its log-loss.
 
     Only of the folds of which all stages are there.
     """
-    by_fold: dict[int, list[dict]] = {}
-    for row in (row for stage in STAGES for row in rows.get(stage, [])):
-        by_fold.setdefault(row["seed"], []).append(row)
     right, loss = [], []
-    for of_fold in (by_fold[fold] for fold in sorted(by_fold) if len(by_fold[fold]) == len(STAGES)):
+    for fold in complete(rows):
+        of_fold = [row for stage in STAGES for row in rows[stage] if row["seed"] == fold]
         at = np.array(of_fold[0]["right"])
         p = {name: np.array(found) for row in of_fold for name, found in row["p"].items()}
         singles = [name for name in p if name.startswith("part ")]
@@ -196,6 +200,41 @@ def answered_contrasts(rows: Mapping[str, list[dict]]) -> pd.DataFrame:
             for name, (a, b) in asked.items()
         }
     ).T
+
+
+def accuracies(rows: Mapping[str, list[dict]]) -> pd.DataFrame:
+    """Mean accuracy and log-loss of each arm with each context."""
+    right, loss = answered(rows)
+    table = pd.DataFrame({"accuracy": right.mean(), "log-loss": loss.mean()})
+    table.index = pd.MultiIndex.from_tuples(
+        [(*str(name).split(" | "), "")[:2] for name in table.index], names=["arm", "context"]
+    )
+    return table
+
+
+def bill(rows: Mapping[str, list[dict]]) -> pd.DataFrame:
+    """What each step gained, in its own unit, and the seconds that it needs beyond the plain way; of what has rows.
+
+    The seconds of a merged model are those of training its parts, for one test set.
+    """
+    found = {name[:2]: gain for name, gain in rated_contrasts(rows["ratings"]).items()}
+    first = rows["ratings"][0]
+    labelling = float(np.mean([row["seconds"] for row in rows["ratings"]])) * first["labelled"] / len(first["p"])
+    lines: list[tuple] = [
+        ("mean instead of mode", "squared error", found["R1"], 0.0),
+        ("median instead of mode", "absolute error", found["R2"], 0.0),
+        ("a line from labels, against the constant", "squared error", found["R5"], labelling),
+    ]
+    for row in rows.get("search", []):
+        ranks = ranked(row)
+        gain = over((ranks["re-ranker"] * 1.0 - ranks["TF-IDF"]).to_numpy())
+        lines.append(("re-ranker instead of TF-IDF", "right chunk first", gain, row["seconds"]))
+    if complete(rows):
+        training = float(np.mean([row["training_seconds"] for row in rows["merged"]]))
+        for name, gain in answered_contrasts(rows)["log-loss"].items():
+            if str(name)[:2] in ("D4", "D5"):
+                lines.append((str(name)[3:], "log-loss", gain, training))
+    return pd.DataFrame(lines, columns=["step", "unit", "gain", "seconds"]).set_index("step")
 
 
 def sign(found: Interval, *, wanted: int) -> str:
