@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fisherlib._door import checked, numbers
 from fisherlib._quiet import progress_bar
@@ -55,7 +55,7 @@ def answer_distribution(
             raise ValueError(f"row {number}: expected two or more different answers, got {one}: remove what is there twice")
     R = len(of_rows[0])
     flat = [_answered(row, answer) for row, own in zip(stored, of_rows, strict=True) for answer in own]
-    encoded = encode(flat, tokenizer, max_tokens=context_length(model))
+    encoded = encode(Dataset.from_list(flat), tokenizer, max_tokens=context_length(model))
     check_run(model, encoded, tokens_per_batch=tokens_per_batch, precision=precision)
     by_row = [encoded[k : k + R] for k in range(0, len(encoded), R)]
     starts = [_first_difference(same) for same in by_row]
@@ -116,7 +116,9 @@ def number_distribution(
 
 @checked
 def decide(
-    p: Float[np.ndarray, "N R"], values: Sequence[float | int] | Float[np.ndarray, " R"], metric: str = "squared"
+    p: Float[np.ndarray, "N R"],
+    values: Sequence[float | int] | Float[np.ndarray, " R"] | Int[np.ndarray, " R"],
+    metric: str = "squared",
 ) -> Float[np.ndarray, " N"]:
     """The number to answer for each row of chances `p`, the one with the least expected loss if they are true.
 

@@ -127,7 +127,7 @@ def test_a_recalibration_keeps_the_order_and_of_equal_answers_makes_the_mean():
         (lambda: recalibrate(np.array([1.0, np.nan]), np.ones(2)), "finite answers and truths"),
     ],
 )
-def test_what_cannot_be_decided_is_refused(call, message):
+def test_what_cannot_be_decided_is_refused(as_a_user, call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

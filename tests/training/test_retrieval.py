@@ -67,6 +67,6 @@ def test_the_model_s_view_is_the_held_out_loss_of_the_question(real):
         (lambda: ChunkReranker.fit(np.full((2, 2), np.nan), np.ones((2, 2)), np.eye(2, dtype=bool)), "finite scores"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(call, message):
+def test_what_cannot_be_searched_is_refused(as_a_user, call, message):
     with pytest.raises(ValueError, match=message):
         call()
