@@ -45,7 +45,8 @@ def answer_distribution(
     `fl.encode` does.
     """
     stored = list(as_stored(rows))
-    of_rows = [list(answers)] * len(stored) if all(isinstance(one, str) for one in answers) else [list(a) for a in answers]
+    shared = [one for one in answers if isinstance(one, str)]
+    of_rows = [shared] * len(stored) if len(shared) == len(answers) else [list(own) for own in answers]
     if len(of_rows) != len(stored) or len({len(one) for one in of_rows}) != 1:
         raise ValueError(
             f"expected answers for all rows or as many for each of {len(stored)}, got {len(of_rows)}: check them"

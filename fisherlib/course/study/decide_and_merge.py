@@ -74,16 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
     plan, folder = Plan(), Path(options.folder)
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     made: dict = {}
-    size = (plan.reference.questions, plan.reference.top)
 
     def tools(name: str):
         if name not in made:
-            make = {
-                "model": load_model,
-                "desk": lambda: documents.desk(*tools("model"), *size, log_p=_searched(folder), progress=False),
-                "features": lambda: documents.training_features(*tools("model"), tools("desk"), folder / "features"),
-            }
-            made[name] = make[name]()
+            made[name] = load_model() if name == "model" else _made(name, folder, plan, tools)
         return made[name]
 
     rows = wanted(plan)
@@ -102,6 +96,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _file(folder: Path, part: str, seed: int) -> Path:
     return folder / "rows" / f"{part.replace(',', '').replace(' ', '-')}-{seed}.json"
+
+
+def _made(name: str, folder: Path, plan: Plan, tools: Callable):
+    """What all rows about documents need: the desk, or features."""
+    model, tokenizer = tools("model")
+    if name == "features":
+        return documents.training_features(model, tokenizer, tools("desk"), folder / "features")
+    count, top = plan.reference.questions, plan.reference.top
+    return documents.desk(model, tokenizer, count, top, log_p=_searched(folder), progress=False)
 
 
 def _searched(folder: Path) -> np.ndarray | None:

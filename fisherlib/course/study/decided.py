@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +122,8 @@ def judged(rows: Mapping[str, list[dict]]) -> pd.DataFrame:
     table = {}
     for kind in KINDS:
         for row in rows.get(f"judge {kind}", []):
-            p, entry = np.array(row["p"]), {}
+            p = np.array(row["p"])
+            entry: dict[str, Any] = {}
             for read in ("letter", "expectation"):
                 score = earned(p, read)
                 entry[read] = over(score)
