@@ -68,7 +68,8 @@ def play(
         answers = [list(one) for one in zip(*drawn, strict=True)]
         before = played[-1].answers if played else [[] for _ in answers]
         pairs = rows.add_column(ALTERNATIVES, [new + old for new, old in zip(answers, before, strict=True)])
-        reference = log_likelihoods(opponent, tokenizer, pairs, progress=progress)
+        precision = training.get("precision", "auto")  # that of training: a round begins at log 2
+        reference = log_likelihoods(opponent, tokenizer, pairs, precision=precision, progress=progress)
         tuned = fine_tune(
             opponent,
             tokenizer,

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import nbformat
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import torch
@@ -304,9 +305,79 @@ def claims_12_solutions(r):
     assert r["k"] == 2 and r["border"] == pytest.approx(1.76 / 1.44) and (r["median"], r["mean"], r["lost"]) == (1, 3, 0)
 
 
+def claims_09(r):
+    live, ends = r["live"], pd.DataFrame(r["live"]["ends"]).T  # a row for each arm
+    assert len(set(live["bytes"])) == 1 and live["weights"] == 492_160
+    assert set(ends.index) == {"lowest", "highest", "re-warm, re-decay", "with replay", "before B"}
+    assert (ends["B"].drop("before B") < ends["B"]["before B"]).all()  # all learn, however short
+    assert ends["B"]["highest"] < ends["B"]["lowest"] and ends["B"]["re-warm, re-decay"] < ends["B"]["lowest"]
+    assert ends["A"]["with replay"] < ends["A"]["re-warm, re-decay"] and len(set(r["picks"])) == 4
+    assert all(a >= b - 1e-9 for a, b in pairwise(r["gains"]))  # gains of a greedy choice never grow
+    assert 100 <= r["rows"] <= 160 and set(r["answers"]) == {"Q1", "Q2", "Q3", "Q4", "Q5"}
+    by = {
+        name: pd.DataFrame(rows).set_index(["shift", "part", "arm", "side"]).sort_index()
+        for name, rows in r["contrasts"].items()
+    }
+    assert {name: len(of) for name, of in by.items()} == {"Q1": 18, "Q2": 1, "Q3": 24, "Q5": 2}
+    for of in by.values():
+        assert (of["low"] <= of["mean"]).all() and (of["mean"] <= of["high"]).all() and (of["seeds"] >= 2).all()
+    # What the text says of the committed rows.
+    rewarm, fifth, mean = "re-warm, re-decay", "re-warm, 20% replay", by["Q1"]["mean"]
+    table = pd.read_json(NOTEBOOKS / "results" / "09_keep_learning" / "rows.json")
+    for shift in ("weak", "strong"):
+        assert by["Q1"]["high"][shift, "a", rewarm, "B"] < 0 < by["Q1"]["low"][shift, "a", rewarm, "A"]
+        little = mean[shift, "c", "re-warm, 5% replay"]
+        assert by["Q1"]["high"][shift, "c", "re-warm, 5% replay", "A"] < 0 and -little["A"] > 5 * abs(little["B"])
+        means = table[table["shift"] == shift].groupby("arm")[["old_before", "old", "new"]].mean()
+        assert means["old_before"]["infinite"] > means["old_before"][rewarm]  # never annealed
+        usual = means.drop(index=["constant, lowest rate", "A and B from scratch", "re-warm, 50% replay"])
+        assert np.ptp(usual["new"]) < 0.4 * np.ptp(usual["old"])  # nearly the same place on B, far apart on A
+        steep = means.loc[[rewarm, "re-warm, 5% replay", fifth, "re-warm, 50% replay"]]
+        assert (steep["old"].diff().iloc[1:] < 0).all() and steep["new"].diff().idxmax() == "re-warm, 50% replay"
+    assert by["Q2"]["mean"].iloc[0] > 0
+
+
+def claims_09_solutions(r):
+    assert r["rate"] == pytest.approx(0.2607, abs=1e-4)
+    assert r["steps"] == pytest.approx([1.0, 1.9 / 1.099**0.5]) and r["longest"] > 4
+    for shares in r["chosen"].values():
+        chosen = [shares[weight] for weight in sorted(shares, key=float)]
+        assert chosen == sorted(chosen) and chosen[-1] == 0.5  # the more A counts, the more of it; all that was tried
+
+
+def claims_10(r):
+    live = r["live"]
+    assert live["loss"] == pytest.approx(math.log(2), abs=1e-3)  # a round begins there
+    assert all(-1 <= cosine < 1 for cosine in live["cosine"]) and all(size > 0 for size in live["noise"])
+    settles = {2: True, 0.8: True, 0.5: False, 0.4: False}  # beta above a half
+    assert [end < 0.1 for end in live["ends"]] == list(settles.values())
+    assert live["pushed"]["mean"] == pytest.approx(0.1 / 30) and live["pushed"]["sum"] < 1e-25
+    usual = live["strength"]["(4), c = 0.05"]
+    assert 0 < usual["siblings"] < usual["own, greedy"] < 0.05  # a tie at this c is arithmetic
+    # What the text says of the committed rows.
+    arms, asked = r["arms"], r["questions"]
+    assert arms["MLE"]["bad"] > 0 and arms["MLE"]["loss"] < arms["before training"]["loss"]
+    assert arms["before training"]["good learned"] == 0 and 0.5 < arms["before training"]["share"] <= 1
+    assert abs(asked["a better surrogate for MLE?"]["ExMATE: loss"]["mean"]) < 0.02
+    assert all(0 <= share <= 1 for share in r["ended"]) and len(r["ended"]) == 3 and r["cost"] > 1
+    assert set(asked) >= {"displacement", "strength", "equal tokens", "equal seconds", "what moves", "told apart"}
+    for table in asked.values():
+        for one in table.values():
+            assert one["verdict"] in ("higher", "lower", "tie") and (one["verdict"] == "tie") == (one["p_holm"] >= 0.05)
+
+
+def claims_10_solutions(r):
+    assert r["losses"] == pytest.approx([-5, -50, -500], abs=1e-3)
+    assert r["beta"] == pytest.approx(10 / 9) and r["orpo"] > -0.5 * math.log(0.5 * 0.4)
+
+
 CLAIMS = {
     "12_decide_and_merge.ipynb": claims_12,
     "solutions/12_decide_and_merge.ipynb": claims_12_solutions,
+    "09_keep_learning.ipynb": claims_09,
+    "solutions/09_keep_learning.ipynb": claims_09_solutions,
+    "10_objectives.ipynb": claims_10,
+    "solutions/10_objectives.ipynb": claims_10_solutions,
     "07_related_selectors.ipynb": claims_07,
     "solutions/07_related_selectors.ipynb": claims_07_solutions,
     "06_judging_text.ipynb": claims_06,
@@ -477,6 +548,24 @@ def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 
+def test_replay_on_top_of_the_new_bytes_stops_notebook_09(tmp_path):
+    """An arm with more bytes than the others must stop where bytes are compared."""
+    node = nbformat.read(NOTEBOOKS / "09_keep_learning.ipynb", as_version=4)
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    wrong = (
+        "from fisherlib import mixtures\n"
+        "right = mixtures.replayed\n"
+        "mixtures.replayed = lambda new, old, *, share, tokens, **call: [\n"
+        "    *right(new, old, share=0.0, tokens=tokens, **call),\n"
+        "    *right(new, old, share=1.0, tokens=round(share * tokens), **call),\n"
+        "]"
+    )
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="all arms learn from the same number of bytes"):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
+
+
 def needs_the_model(cell):
     return cell.cell_type == "code" and ("load_model" in cell.source or "numel" in cell.source)
 
@@ -512,3 +601,30 @@ def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
     assert set(recorded["information"]) == {"my data"} and recorded["information"]["my data"]["FisherSFT"] > 0
     subset = (tmp_path / "mine" / "subset.jsonl").read_text().splitlines()
     assert all(json.loads(line) in rows for line in subset)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "claim"),
+    [
+        (  # a bad answer is rewarded
+            "right = objectives.ExMATE.__call__\n"
+            "objectives.ExMATE.__call__ = lambda self, row, log_p: -2 * log_p[0].mean() - right(self, row, log_p)",
+            "c exp(-CE) in row A",
+        ),
+        (  # the opponent's half is left out of the margin: no more log 2, nor half of SFT's gradient
+            "untouched = objectives.Preference.__call__\n"
+            "objectives.Preference.__call__ = lambda self, row, log_p: untouched(self, row, [log_p[0], 0 * log_p[1]])",
+            "beta = 0.1: loss log 2",
+        ),
+    ],
+    ids=["sign of ExMATE's penalty", "half of SPIN's margin"],
+)
+def test_wrong_objectives_stop_notebook_10_at_the_right_check(tmp_path, wrong, claim):
+    node = nbformat.read(NOTEBOOKS / "10_objectives.ipynb", as_version=4)
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(f"from fisherlib.training import objectives\n{wrong}"))
+    live = ("load_model", "likelihood_of", "gradients(", "answers.", "fl.plotting", "learned = ")
+    node.cells = [c for c in node.cells if "notebook.setup" in c.source or not any(word in c.source for word in live)]
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match=re.escape(f"AssertionError: {claim}")):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path)

@@ -26,9 +26,11 @@ from fisherlib.course.plotting.greedy import (
 )
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import wins
+from fisherlib.course.plotting.keep_learning import forgetting_plane, rates, replay_shares
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.movable import movable
+from fisherlib.course.plotting.objectives import curves
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
@@ -49,6 +51,7 @@ __all__ = [
     "confirmation",
     "copies",
     "coverage",
+    "curves",
     "designs",
     "differences",
     "draw_by_draw",
@@ -57,6 +60,7 @@ __all__ = [
     "evaluation_raster",
     "forest",
     "forest_and_others",
+    "forgetting_plane",
     "gain_fields",
     "gaps",
     "hinges",
@@ -80,8 +84,10 @@ __all__ = [
     "prior_sweep",
     "properties",
     "race_times",
+    "rates",
     "ratios",
     "readings",
+    "replay_shares",
     "roofline",
     "save",
     "seeds_dance",

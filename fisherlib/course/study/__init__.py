@@ -3,10 +3,11 @@
 `pools` draws what there is to choose from, `methods` is the table of who chooses, `heads` and `fisherlib.fine_tune` train,
 `rows` runs one configuration, `runs` many, `profiles` says which, and `plans` those of notebook 05b; `store` keeps
 the results, `statistics` turns them into differences with intervals, `verdicts` reads those of all notebooks together,
-`claims` and `why` make tables of them. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+`claims` and `why` make tables of them; `objectives` and `self_play` are studies of their own, read by
+`objective_answers`. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
-from fisherlib.course.study import claims, statistics, store, verdicts, why
+from fisherlib.course.study import claims, objective_answers, statistics, store, verdicts, why
 from fisherlib.course.study.methods import ARMS, METHODS, RELATED, SCORES, VARIANTS, Method, choose, title
 from fisherlib.course.study.pools import POOLS, Sizes, draw_pool, with_near_copies
 from fisherlib.course.study.profiles import PROFILES, Profile, papermill_command
@@ -34,6 +35,7 @@ __all__ = [
     "draw_pool",
     "heads",
     "neighbours",
+    "objective_answers",
     "papermill_command",
     "run_row",
     "run_rows",

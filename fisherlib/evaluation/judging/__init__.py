@@ -21,7 +21,7 @@ from fisherlib.evaluation.judging.outcomes import (
 )
 from fisherlib.evaluation.judging.pairwise import Pair, all_pairs, judge
 from fisherlib.evaluation.judging.server import local_server, rule_server
-from fisherlib.model import continuations, prompt_ids
+from fisherlib.model import continuation_ids, continuations, prompt_ids
 
 __all__ = [
     "CharacterModel",
@@ -32,6 +32,7 @@ __all__ = [
     "all_pairs",
     "bradley_terry",
     "bradley_terry_scores",
+    "continuation_ids",
     "continuations",
     "counts",
     "judge",
