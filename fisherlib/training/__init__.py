@@ -5,6 +5,7 @@ from fisherlib.training.curriculum import ClusterOrder, ThompsonCurriculum
 from fisherlib.training.fine_tune import FineTuned, fine_tune
 from fisherlib.training.groups import Objective
 from fisherlib.training.heads import Head, HeadFrame, fit_heads, head_frame
+from fisherlib.training.merging import merge
 from fisherlib.training.steps import Order, equal_token_steps
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "fit_heads",
     "head_frame",
     "heads",
+    "merge",
     "objectives",
     "self_play",
     "teacher",

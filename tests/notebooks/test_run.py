@@ -286,6 +286,25 @@ def claims_07_solutions(r):
     assert r["chance"] == pytest.approx(0.898, abs=1e-3)  # Phi(1.2728): tables of the normal distribution
 
 
+def claims_12(r):
+    assert set(r["rmse"]) >= {"mean", "median", "mode", "mean, line", "constant", "raters' noise"}
+    assert r["rmse"]["raters' noise"] < min(value for name, value in r["rmse"].items() if name != "raters' noise")
+    merged, mean, log_z = r["merged"]
+    assert merged == pytest.approx(mean + log_z, abs=1e-9) and log_z < 0  # so it is below the mean of its parts
+    assert set(r["line"]) == {"0.0", "0.5", "1.0"} and all(0 < nll < 20 for nll in r["line"].values())
+    assert list(r["recall"].values()) == sorted(r["recall"].values()) and 0.4 < r["recall"]["1"] < 0.9 < r["recall"]["10"]
+    assert all(low <= mean <= high for mean, low, high in r["intervals"].values())
+    for name, sign in r["signs"].items():  # a sign is what its interval says
+        _, low, high = r["intervals"][name]
+        wanted = low > 0 if name.startswith("R3") else high < 0
+        assert (sign == "appears") == wanted and (sign == "tie") == (low <= 0 <= high), name
+    assert set(r["passed"]) == {"letter", "expectation"} and all(text in r["summary"] for text in ("RAIL", "judge", "RMSE"))
+
+
+def claims_12_solutions(r):
+    assert r["k"] == 2 and r["border"] == pytest.approx(1.76 / 1.44) and (r["median"], r["mean"], r["lost"]) == (1, 3, 0)
+
+
 def claims_09(r):
     live, ends = r["live"], pd.DataFrame(r["live"]["ends"]).T  # a row for each arm
     assert len(set(live["bytes"])) == 1 and live["weights"] == 492_160
@@ -353,6 +372,8 @@ def claims_10_solutions(r):
 
 
 CLAIMS = {
+    "12_decide_and_merge.ipynb": claims_12,
+    "solutions/12_decide_and_merge.ipynb": claims_12_solutions,
     "09_keep_learning.ipynb": claims_09,
     "solutions/09_keep_learning.ipynb": claims_09_solutions,
     "10_objectives.ipynb": claims_10,
@@ -401,8 +422,8 @@ def small_model(tmp_path_factory, real):
 
 @pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL if path != QUICKSTART])
 def test_runs_and_its_claims_hold(tmp_path, small_model, name):
-    """The arms of notebook 06 are tuned from the small model, for time; its judge is the shipped one."""
-    tuned = {"model": small_model} if name == "06_judging_text.ipynb" else {}
+    """The arms of notebook 06 are tuned from the small model, for time; its judge is the shipped one. 12 tunes it too."""
+    tuned = {"model": small_model} if name in ("06_judging_text.ipynb", "12_decide_and_merge.ipynb") else {}
     CLAIMS[name](executed(name, tmp_path, **tuned))
 
 
@@ -469,6 +490,22 @@ def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="the naive and the library's greedy pick the same"):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
+
+
+def test_a_wrong_median_stops_notebook_12_at_the_right_check(tmp_path, small_model):
+    """A library whose median is its mode fails where the naive search of all answers is compared with it."""
+    node = nbformat.read(NOTEBOOKS / "12_decide_and_merge.ipynb", as_version=4)
+    wrong = (
+        "from fisherlib.evaluation import decisions\n"
+        "right = decisions.decide\n"
+        "decisions.decide = lambda p, v, m: right(p, v, 'exact' if m == 'absolute' else m)"
+    )
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    small = {"model": small_model}
+    with pytest.raises(papermill.PapermillExecutionError, match="absolute: the library answers 5"):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", parameters=small, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One style, five colours with a meaning, and the figures, a file for each notebook. Needs the extra `notebooks`."""
 
+from fisherlib.course.plotting.decided import differences, readings
 from fisherlib.course.plotting.engine import batch_sizes, error_estimates, race_times, roofline
 from fisherlib.course.plotting.fine_tuning import (
     called,
@@ -52,6 +53,7 @@ __all__ = [
     "coverage",
     "curves",
     "designs",
+    "differences",
     "draw_by_draw",
     "error_curves",
     "error_estimates",
@@ -84,6 +86,7 @@ __all__ = [
     "race_times",
     "rates",
     "ratios",
+    "readings",
     "replay_shares",
     "roofline",
     "save",

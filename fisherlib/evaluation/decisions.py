@@ -1,0 +1,205 @@
+"""Answer with what the metric wants: the closed forms of RAIL, regression-aware inference (Lukasik et al. 2024).
+
+A language model says with which chance it would write each of some answers. Squared error wants the mean of these, absolute
+error the median, an exact match the mode. Nothing is trained. Source: arXiv 2403.04182; of its table of metrics we know
+these three rows only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float, Int
+
+from fisherlib._door import checked, numbers
+from fisherlib._quiet import progress_bar
+from fisherlib._types import Model, Tokenizer
+from fisherlib.model import after_beginning, check_run, context_length, evaluating, nll
+from fisherlib.text import Encoded, as_stored, encode
+
+METRICS = ("squared", "absolute", "exact")
+
+
+@checked
+def answer_distribution(
+    model: Model,
+    tokenizer: Tokenizer,
+    rows: Dataset,
+    answers: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    tokens_per_batch: int = 1024,
+    precision: str = "auto",
+    progress: bool | None = None,
+) -> Float[np.ndarray, "N R"]:
+    """The chance of each of `answers` as the (last) response of each row: the response that is there is not read.
+
+    `answers`: R texts for all rows, or R of each row's own. What counts are the tokens from the first one in which the
+    answers differ. If one token tells them apart in every row, as with letters and digits, that is one forward pass over the
+    rows, and what follows it is left out. Else (1 and 10) each is scored to the end of its response. What rows or
+    answers have in common at their beginning is computed once. The chances of a row sum to what the model leaves for these
+    answers: less than one. Source: the paper's second estimator; scoring from the first difference on is our choice.
+    Cost: one pass over the rows, and one over all answers where one token is not enough.
+    Raises `ValueError` for less than two answers, for equal ones, for rows with other numbers of them, and for rows as
+    `fl.encode` does.
+    """
+    stored = list(as_stored(rows))
+    shared = [one for one in answers if isinstance(one, str)]
+    of_rows = [shared] * len(stored) if len(shared) == len(answers) else [list(own) for own in answers]
+    if len(of_rows) != len(stored) or len({len(one) for one in of_rows}) != 1:
+        raise ValueError(
+            f"expected answers for all rows or as many for each of {len(stored)}, got {len(of_rows)}: check them"
+        )
+    for number, one in enumerate(of_rows):
+        if len(one) < 2 or len(set(one)) < len(one):
+            raise ValueError(f"row {number}: expected two or more different answers, got {one}: remove what is there twice")
+    R = len(of_rows[0])
+    flat = [_answered(row, answer) for row, own in zip(stored, of_rows, strict=True) for answer in own]
+    encoded = encode(Dataset.from_list(flat), tokenizer, max_tokens=context_length(model))
+    check_run(model, encoded, tokens_per_batch=tokens_per_batch, precision=precision)
+    by_row = [encoded[k : k + R] for k in range(0, len(encoded), R)]
+    starts = [_first_difference(same) for same in by_row]
+    tokens = [[one.input_ids[start] for one in same] for same, start in zip(by_row, starts, strict=True)]
+    settings: dict = {"tokens_per_batch": tokens_per_batch, "precision": precision}
+    found = np.empty((len(stored), R))
+    with evaluating(model), progress_bar(len(stored), progress) as bar:
+        if all(len(set(one)) == R for one in tokens):
+            asked = [_cut(same[0].input_ids[: start + 1], start) for same, start in zip(by_row, starts, strict=True)]
+            for indices, logits, _ in after_beginning(model, asked, **settings):
+                wanted = torch.tensor([tokens[i] for i in indices], device=logits.device)
+                found[indices] = logits.log_softmax(1).gather(1, wanted).exp().cpu().double().numpy()
+                bar.update(len(indices))
+            return found
+        for i, (same, start) in enumerate(zip(by_row, starts, strict=True)):
+            asked = [_cut(one.input_ids[: _end(one)], start) for one in same]
+            for indices, logits, labels in after_beginning(model, asked, **settings):
+                parts = (-nll(logits, labels)).cpu().double().split([sum(asked[j].is_response) for j in indices])
+                found[i, indices] = [float(part.sum().exp()) for part in parts]
+            bar.update(1)
+    return found
+
+
+def _answered(row: dict, answer: str) -> dict:
+    """A row with this as its last response."""
+    row = {key: value for key, value in row.items() if value is not None}
+    if row.get("messages"):
+        return row | {"messages": [*row["messages"][:-1], {**row["messages"][-1], "content": answer}]}
+    return row | {"response": answer}
+
+
+def _first_difference(same_row: Sequence[Encoded]) -> int:
+    """Where the first token stands in which not all encodings of a row agree."""
+    shortest = min(len(one.input_ids) for one in same_row)
+    differs = (at for at in range(shortest) if len({one.input_ids[at] for one in same_row}) > 1)
+    return next(differs, shortest - 1)  # where one is the beginning of another: the end of the shorter
+
+
+def _end(example: Encoded) -> int:
+    """One past the last token that counts."""
+    return len(example.input_ids) - example.is_response[::-1].index(True)
+
+
+def _cut(ids: list[int], start: int) -> Encoded:
+    return Encoded(ids, [at >= start for at in range(len(ids))])
+
+
+@checked
+def number_distribution(
+    model: Model, tokenizer: Tokenizer, rows: Dataset, values: Sequence[float | int], **options
+) -> Float[np.ndarray, "N R"]:
+    """The chance that the model writes each of `values` in place of each row's response; `options` of `answer_distribution`.
+
+    A number is written as Python prints it. Source: arXiv 2403.04182. Errors and cost are those of `answer_distribution`.
+    """
+    return answer_distribution(model, tokenizer, rows, [f"{value:g}" for value in values], **options)
+
+
+@checked
+def decide(
+    p: Float[np.ndarray, "N R"],
+    values: Sequence[float | int] | Float[np.ndarray, " R"] | Int[np.ndarray, " R"],
+    metric: str = "squared",
+) -> Float[np.ndarray, " N"]:
+    """The number to answer for each row of chances `p`, the one with the least expected loss if they are true.
+
+    >>> fl.decisions.decide(np.array([[0.1, 0.1, 0.1, 0.3, 0.4]]), [1, 2, 3, 4, 5])
+    array([3.8])
+
+    `metric`: "squared" error → the mean; "absolute" error → the median, of several the lowest; an "exact" match → the mode,
+    of several the first. A row of `p` need not sum to one: it is divided by its sum. Under "exact", an answer is one of
+    `values`; under "squared" it may lie between. Source: arXiv 2403.04182. Cost: O(N R log R).
+    Raises `ValueError` for another metric, for chances that are negative, not finite or all zero in a row, and for values
+    that are not as many finite numbers as `p` has columns.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"expected a metric out of {METRICS}, got {metric!r}: change metric=")
+    values = numbers(values, "values")
+    if p.ndim != 2 or values.shape != (p.shape[1],) or not np.isfinite(values).all():
+        raise ValueError(
+            f"expected a column of chances for each of some finite values, got {p.shape} and {values}: check both"
+        )
+    p = _shares(p)
+    if metric == "squared":
+        return p @ values
+    if metric == "exact":
+        return values[p.argmax(1)]
+    order = np.argsort(values, kind="stable")
+    below = p[:, order].cumsum(1)
+    return values[order][(below >= 0.5 - 1e-12).argmax(1)]
+
+
+@checked
+def draws(p: Float[np.ndarray, "N R"], samples: int, *, seed: int = 0) -> Float[np.ndarray, "N R"]:
+    """How often each answer comes among `samples` draws from each row of chances: the paper's first estimator.
+
+    `decide(draws(p, k), values, metric)` is what k sampled texts would say, without writing them. A row of `p` is divided by
+    its sum, as if texts that are none of the answers were drawn again (our choice). Shares that sum to one.
+    Raises `ValueError` for less than one sample, and for chances as `decide` does.
+    """
+    if samples < 1:
+        raise ValueError(f"expected at least 1 sample, got {samples}")
+    return np.random.default_rng(seed).multinomial(samples, _shares(p)) / samples
+
+
+def _shares(p: Float[np.ndarray, "N R"]) -> Float[np.ndarray, "N R"]:
+    """Each row divided by its sum. Raises `ValueError` for a row that has none."""
+    bad = ~(np.isfinite(p).all(1) & (p >= 0).all(1) & (p.sum(1) > 0))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"row {row}: expected chances of at least 0, and one above it, got {p[row]}: check what made them")
+    return p / p.sum(1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A recalibration: `intercept` + `slope` times the answer."""
+
+    intercept: float
+    slope: float
+
+    def __call__(self, answers: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+        return self.intercept + self.slope * answers
+
+
+@checked
+def recalibrate(answers: Float[np.ndarray, " n"], truths: Float[np.ndarray, " n"]) -> Line:
+    """The least-squares line from a model's answers to the truths of some labelled rows: to be applied to others.
+
+    >>> fl.decisions.recalibrate(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.5, 3.0]))
+    Line(intercept=1.5, slope=0.5)
+
+    Answers that are all the same get the mean of the truths, the best constant. A line keeps the order of the answers (or
+    turns it), so it changes no rank correlation but the sign. Source: our choice; what the paper does about a biased model
+    we do not know. Raises `ValueError` for lengths that differ, fewer than two rows, or numbers that are not finite.
+    """
+    if answers.shape != truths.shape or answers.ndim != 1 or len(answers) < 2:
+        raise ValueError(
+            f"expected a truth for each of two or more answers, got {answers.shape} and {truths.shape}: check both"
+        )
+    if not (np.isfinite(answers).all() and np.isfinite(truths).all()):
+        raise ValueError("expected finite answers and truths, got NaN or infinity: drop those rows")
+    centred = answers - answers.mean()
+    spread = float(centred @ centred)
+    slope = float(centred @ truths) / spread if spread > 1e-12 * max(1.0, float(answers @ answers)) else 0.0
+    return Line(float(truths.mean() - slope * answers.mean()), slope)
