@@ -15,17 +15,17 @@ _STORIES = (  # what holds, what is held, two kinds of it
     ("bag", "pen", "red", "blue"),
     ("box", "egg", "white", "brown"),
     ("team", "player", "old", "new"),
-    ("shelf", "book", "thick", "thin"),
+    ("case", "book", "thick", "thin"),
     ("room", "chair", "low", "high"),
-    ("tank", "fish", "small", "large"),
+    ("garden", "tree", "small", "tall"),
 )
 
 
 def side_of(numbers: Sequence[int]) -> str | None:
     """The side that three numbers belong to, by their remainders of a division by 3.
 
-    >>> side_of((2, 3, 4)), side_of((2, 5, 8)), side_of((2, 5, 3))
-    ('train', 'test', None)
+    >>> [fl.rejection.side_of(numbers) for numbers in ((2, 3, 4), (2, 5, 8), (2, 5, 3))]
+    ['train', 'test', None]
 
     All alike: test. All different: train. So two numbers that meet in a problem of the test never meet in training,
     though each number alone is on both sides. (Our choice; the paper has GSM8K's own split.)
@@ -37,7 +37,7 @@ def side_of(numbers: Sequence[int]) -> str | None:
 def paths(numbers: Sequence[int], sign: str) -> list[list[str]]:
     """Both ways to solve (a + b) c or (a - b) c, as lists of equations: the bracket first, or the two products first.
 
-    >>> paths((3, 5, 4), "+")
+    >>> fl.rejection.paths((3, 5, 4), "+")
     [['3+5=8', '8*4=32'], ['3*4=12', '5*4=20', '12+20=32']]
     """
     a, b, c = numbers
@@ -50,9 +50,11 @@ def paths(numbers: Sequence[int], sign: str) -> list[list[str]]:
 def word_problems(n: int, *, seed: int = 0, side: str = "train") -> Dataset:
     """`n` problems, no two with the same numbers and sign; rows with `prompt`, `response`, `answer` and more.
 
-    >>> rows = word_problems(40, seed=0)
-    >>> rows[0]["prompt"], rows[0]["response"], rows[0]["answer"]
-    >>> rows.column_names
+    >>> row = fl.rejection.word_problems(40, seed=0)[0]
+    >>> row["prompt"]
+    'Each room has 6 chairs, 4 of them low. How many not low in 8?'
+    >>> row["response"], row["answer"]
+    ('each <<6-4=2>> sum <<2*8=16>> #### 16', '16')
 
     Of the ways to solve a problem its response shows one, by chance, and its wording varies a little. No two numbers that
     stand together in a problem of one `side` do so in one of the other (`side_of`). What comes out on the way may: 8 * 4

@@ -1,4 +1,4 @@
-"""Rejection sampling (RFT): a model solves its training problems many times, and learns from what a verifier lets through."""
+"""Rejection sampling (RFT): a model solves its training problems many times, and learns what a verifier lets through."""
 
 import ast
 import math
@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.model import continuations
+from fisherlib.text.word_problems import paths as paths
+from fisherlib.text.word_problems import side_of as side_of
 from fisherlib.text.word_problems import word_problems as word_problems
 
 _MOST_CHARACTERS = 64  # of an equation; checked before anything is parsed
@@ -24,7 +26,7 @@ _ALLOWED = re.compile(r"[0-9.+\-*/() ]+=[0-9.+\-*/() ]+", re.ASCII)
 def equations(text: str) -> list[str]:
     """What stands between `<<` and `>>`, in order and without spaces.
 
-    >>> equations("each <<3 + 5 = 8>> total <<8*4=32>> #### 32")
+    >>> fl.rejection.equations("each <<3 + 5 = 8>> total <<8*4=32>> #### 32")
     ['3+5=8', '8*4=32']
 
     An opening that is not closed before the next one gives nothing.
@@ -35,18 +37,18 @@ def equations(text: str) -> list[str]:
 def answer_of(text: str) -> str | None:
     """What follows the last `####`, without spaces and commas of thousands; None if there is nothing.
 
-    >>> answer_of("total <<8*4=32>> #### 32"), answer_of("32")
+    >>> fl.rejection.answer_of("total <<8*4=32>> #### 32"), fl.rejection.answer_of("32")
     ('32', None)
     """
-    before, mark, after = text.rpartition("####")
+    _, mark, after = text.rpartition("####")
     return after.strip().replace(",", "") or None if mark else None
 
 
 def holds(equation: str) -> bool:
     """Whether both sides of an equation are the same number, within 1e-3 as in the authors' collector.
 
-    >>> holds("3+5=8"), holds("9*9=80"), holds("9**9**9=1"), holds("__import__('os')=1")
-    (True, False, False, False)
+    >>> [fl.rejection.holds(text) for text in ("3+5=8", "9*9=80", "9**9**9=1", "__import__('os')=1")]
+    [True, False, False, False]
 
     Text of a model is parsed, never evaluated: only numbers, + - * / and brackets are read, no power, name or call, at most
     64 characters, and no number above 1e12. All else is False, in microseconds. Exactly one "=". (The collector calls
@@ -90,8 +92,8 @@ def is_right(text: str, answer: str, *, allow_no_equations: bool = False) -> boo
 def distinct(texts: Sequence[str]) -> list[int]:
     """Which of the solutions of one problem to keep: one for each list of equations, in the order of first occurrence.
 
-    >>> distinct(["each <<3+5=8>>", "one <<3+5=8>>", "red <<3*4=12>>", "each <<3+5=8>>"])
-    [1, 2]
+    >>> fl.rejection.distinct(["each <<3+5=8>>", "one <<3+5=8>>", "red <<3*4=12>>", "each <<3+5=8>>"])
+    [0, 2]
 
     Of those with the same list the one whose wording is farthest from the others' lists: the largest sum of Levenshtein
     distances to the texts kept for the other lists (those first seen of each); of equal ones the first. O(n^2) distances.

@@ -31,6 +31,7 @@ from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
+from fisherlib.course.plotting.self_made import contrast_forest, kept_of_sampled, seeds_and_means
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
 from fisherlib.course.plotting.why import confirmation, moved, properties, suspects_table
@@ -45,6 +46,7 @@ __all__ = [
     "colour",
     "comparison",
     "confirmation",
+    "contrast_forest",
     "copies",
     "coverage",
     "designs",
@@ -59,6 +61,7 @@ __all__ = [
     "histogram",
     "information_curves",
     "judged",
+    "kept_of_sampled",
     "length_scatter",
     "line_panels",
     "living",
@@ -79,6 +82,7 @@ __all__ = [
     "ratios",
     "roofline",
     "save",
+    "seeds_and_means",
     "seeds_dance",
     "simplex",
     "style",

@@ -1,0 +1,129 @@
+"""What the rows of `self_made` say: four claims of the paper and our question, as contrasts of arms with intervals."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from jaxtyping import Float
+
+from fisherlib.course.study.self_made import ARMS
+from fisherlib.evaluation import after_holm, paired_t
+from fisherlib.training.rejection import answer_of, equations, keep, pass_at_k, word_problems
+
+MAJORITY, ONE, ANY = "SFT, most frequent of k", "SFT, one of k", "SFT, any of k"
+_HALF, _TWICE = "SFT, half of the problems", "SFT, twice the problems"
+_GAIN = {"RFT": 1.0, "SFT": -1.0}
+_GAIN_HALF = {"RFT, half of the problems": 1.0, _HALF: -1.0}
+# By family, for Holm's correction: a name and the weights of the arms. Each is expected to be above 0 where the paper is.
+PAPER: dict[str, Mapping[str, float]] = {
+    "more problems: each doubling": {_TWICE: 0.5, _HALF: -0.5},
+    "own solutions: RFT minus SFT": _GAIN,
+    "more paths: k = 4 minus k = 1": {"RFT": 1.0, "RFT, k = 1": -1.0},
+    "weaker model, larger gain: half minus whole": {**_GAIN_HALF, "RFT": -1.0, "SFT": 1.0},
+    "the vote: most frequent of 4 minus greedy": {MAJORITY: 1.0, "SFT": -1.0},
+}
+PAPER_LOSS = {name: weights for name, weights in PAPER.items() if MAJORITY not in weights}  # a vote has no loss
+BEND = {_TWICE: 1.0, "SFT": -2.0, _HALF: 1.0}  # 0 on a straight line over log n
+CHOICES = {"all of it": "RFT", "originals alone": "SFT"} | {
+    name.removeprefix("RFT, "): name for name, arm in ARMS.items() if arm.choose and arm.choose != "uniform"
+}
+BRIDGE = {name: {arm: 1.0, "RFT, uniform": -1.0} for name, arm in CHOICES.items()}
+
+
+def load(folder: str | Path) -> tuple[pd.DataFrame, dict]:
+    """The rows, by seed and arm, and where they come from. Raises `ValueError` if there are none."""
+    table = pd.read_json(Path(folder) / "rows.json", orient="records")
+    if table.empty:
+        raise ValueError(f"expected rows in {folder}, got none: run python -m fisherlib.course.study.self_made")
+    return table, json.loads((Path(folder) / "about.json").read_text())
+
+
+def whole(table: pd.DataFrame) -> list[int]:
+    """The seeds that have every arm."""
+    arms = table.groupby("seed")["arm"].nunique()
+    return sorted(arms.index[arms == len(ARMS)].tolist())
+
+
+def right_by_arm(table: pd.DataFrame, seed: int) -> dict[str, Float[np.ndarray, " N"]]:
+    """For each test problem whether an arm's greedy answer is right; of the votes and samples of SFT too."""
+    rows = table[table["seed"] == seed].set_index("arm")
+    found = {str(arm): np.asarray(right, dtype=float) for arm, right in rows["right"].items()}
+    said = rows.loc["SFT", "said_test"]
+    answers = word_problems(len(said), seed=seed, side="test")["answer"]
+    each = [[answer_of(text) for text in texts] for texts in said]
+    found[MAJORITY] = np.array([_vote(of) == answer for of, answer in zip(each, answers, strict=True)], dtype=float)
+    right = [sum(one == answer for one in of) for of, answer in zip(each, answers, strict=True)]
+    k = len(said[0])
+    found[ONE], found[ANY] = pass_at_k(right, k, 1), pass_at_k(right, k, k)
+    return found
+
+
+def _vote(answers: list[str | None]) -> str | None:
+    """The most frequent answer; of equally frequent ones that which came first."""
+    return Counter(answers).most_common(1)[0][0]
+
+
+def contrasts(table: pd.DataFrame, family: Mapping[str, Mapping[str, float]], metric: str = "right") -> pd.DataFrame:
+    """Each contrast with Student's interval over the seeds, `p_holm` over the family, and a `verdict`.
+
+    Of "right": the share of test problems. The spread over seeds is not taken to be smaller than the test problems alone
+    make it. Of "nll": the loss on the written solutions; then below 0 is good. `verdict`: "above", "below", or "tie" unless
+    `p_holm` < 0.05. Raises `ValueError` for fewer than two whole seeds.
+    """
+    seeds = whole(table)
+    by_arm = {seed: right_by_arm(table, seed) for seed in seeds}
+    nll = table.pivot(index="seed", columns="arm", values="nll")
+    found = {}
+    for name, weights in family.items():
+        if metric == "nll":
+            d, noise = [sum(w * nll.loc[seed, arm] for arm, w in weights.items()) for seed in seeds], 0.0
+        else:
+            items = [np.sum([w * by_arm[seed][arm] for arm, w in weights.items()], axis=0) for seed in seeds]
+            d = [float(of.mean()) for of in items]
+            noise = float(np.sqrt(np.mean([of.var(ddof=1) / len(of) for of in items])))
+        result = paired_t(d, at_least=noise)
+        found[name] = {"mean": result.mean, "low": result.low, "high": result.high, "p": result.p, "seeds": len(seeds)}
+        found[name]["up"] = int(np.sum(np.array(d) > 0))
+    result = after_holm(pd.DataFrame.from_dict(found, orient="index"))
+    result["verdict"] = np.where(result["p_holm"] >= 0.05, "tie", np.where(result["mean"] > 0, "above", "below"))
+    return result
+
+
+def pool_of(table: pd.DataFrame, seed: int, k: int | None = None) -> Dataset:
+    """The pool that the SFT model of a seed made: the originals, and what is kept of its first `k` solutions (all)."""
+    said = table[(table["seed"] == seed) & (table["arm"] == "SFT")]["said"].iloc[0]
+    return keep(word_problems(len(said), seed=seed), [list(one[:k]) for one in said])
+
+
+def panels(table: pd.DataFrame, problems: int) -> dict[str, pd.DataFrame]:
+    """For each claim the share of right answers (of the third: RFT's gain), by seed and setting."""
+    shares = pd.DataFrame({seed: right_by_arm(table, seed) for seed in whole(table)}).map(np.mean).T
+    half, n = problems // 2, problems
+    gains = {half: shares["RFT, half of the problems"] - shares[_HALF], n: shares["RFT"] - shares["SFT"]}
+    return {
+        "1 SFT, by problems": shares[[_HALF, "SFT", _TWICE]].set_axis([half, n, 2 * n], axis=1),
+        "2 RFT, by k (0: SFT)": shares[["SFT", "RFT, k = 1", "RFT"]].set_axis([0, 1, 4], axis=1),
+        "3 Gain of RFT, by problems": pd.DataFrame(gains),
+        "4 SFT's answers": shares[[ONE, "SFT", MAJORITY, ANY]].set_axis(["one", "greedy", "vote", "any"], axis=1),
+    }
+
+
+def taken(pool: Dataset, picks: Mapping[str, Sequence[int] | np.ndarray], groups: np.ndarray) -> pd.DataFrame:
+    """What each of several choices takes of a self-made pool; `groups` [M]: near-copies share a number."""
+    own = np.array(pool["own"])
+    lists = [(row["problem"], *equations(row["response"])) for row in pool]
+    found = {
+        name: {
+            "solutions": len(of),
+            "own": float(own[of].mean()),
+            "problems": len({lists[i][0] for i in of}),
+            "lists of equations": len({lists[i] for i in of}),
+            "near-copies": 1 - len(set(groups[of].tolist())) / len(of),
+        }
+        for name, of in picks.items()
+    }
+    return pd.DataFrame.from_dict(found, orient="index")
