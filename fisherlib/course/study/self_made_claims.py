@@ -11,7 +11,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.course.study.self_made import ARMS
-from fisherlib.evaluation import after_holm, paired_t
+from fisherlib.evaluation import Interval, after_holm, paired_t
 from fisherlib.training.rejection import answer_of, equations, keep, pass_at_k, word_problems
 
 MAJORITY, ONE, ANY = "SFT, most frequent of k", "SFT, one of k", "SFT, any of k"
@@ -72,9 +72,11 @@ def contrasts(table: pd.DataFrame, family: Mapping[str, Mapping[str, float]], me
 
     Of "right": the share of test problems. The spread over seeds is not taken to be smaller than the test problems alone
     make it. Of "nll": the loss on the written solutions; then below 0 is good. `verdict`: "above", "below", or "tie" unless
-    `p_holm` < 0.05. Raises `ValueError` for fewer than two whole seeds.
+    `p_holm` < 0.05. One seed alone is judged by its test problems, as if these were seeds; of a loss it has no interval.
+    Raises `ValueError` without a whole seed.
     """
-    seeds = whole(table)
+    if not (seeds := whole(table)):
+        raise ValueError(f"expected a seed with a row of each of the {len(ARMS)} arms, got none: run more rows")
     by_arm = {seed: right_by_arm(table, seed) for seed in seeds}
     nll = table.pivot(index="seed", columns="arm", values="nll")
     found = {}
@@ -85,9 +87,10 @@ def contrasts(table: pd.DataFrame, family: Mapping[str, Mapping[str, float]], me
             items = [np.sum([w * by_arm[seed][arm] for arm, w in weights.items()], axis=0) for seed in seeds]
             d = [float(of.mean()) for of in items]
             noise = float(np.sqrt(np.mean([of.var(ddof=1) / len(of) for of in items])))
-        result = paired_t(d, at_least=noise)
+            if len(seeds) == 1:
+                d, noise = items[0].tolist(), 0.0
+        result = paired_t(d, at_least=noise) if len(d) > 1 else Interval(d[0], -np.inf, np.inf, 1.0, 1)
         found[name] = {"mean": result.mean, "low": result.low, "high": result.high, "p": result.p, "seeds": len(seeds)}
-        found[name]["up"] = int(np.sum(np.array(d) > 0))
     result = after_holm(pd.DataFrame.from_dict(found, orient="index"))
     result["verdict"] = np.where(result["p_holm"] >= 0.05, "tie", np.where(result["mean"] > 0, "above", "below"))
     return result
