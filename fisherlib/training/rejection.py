@@ -125,15 +125,23 @@ def solutions(
     seed: int = 0,
     progress: bool | None = None,
 ) -> list[list[str]]:
-    """`k` sampled solutions of each row's problem. Those of a smaller k are the first of a larger one.
+    """`k` sampled solutions of each row's problem. For a smaller k take the first of each.
 
-    Cost: k times that of `continuations`. Raises `ValueError` for k below 1, and as `continuations` does.
+    All are drawn at once, which on a CPU takes far less time than k calls. Cost: that of `continuations` of k times as many
+    rows. Raises `ValueError` for k below 1, and as `continuations` does.
     """
     if k < 1:
         raise ValueError(f"expected at least one solution for each problem, got k={k}")
-    options = {"max_new_tokens": max_new_tokens, "temperature": float(temperature), "progress": progress}
-    drawn = [continuations(model, tokenizer, rows, seed=1000 * seed + j, **options) for j in range(k)]
-    return [list(one) for one in zip(*drawn, strict=True)]
+    said = continuations(
+        model,
+        tokenizer,
+        rows.select(np.repeat(np.arange(len(rows)), k)),
+        max_new_tokens=max_new_tokens,
+        temperature=float(temperature),
+        seed=seed,
+        progress=progress,
+    )
+    return [said[i : i + k] for i in range(0, len(said), k)]
 
 
 @checked

@@ -27,7 +27,7 @@ from fisherlib.training.rejection import (
     word_problems,
 )
 
-ALL = {"train": 243, "test": 108}
+ALL = {"train": 162, "test": 81}
 
 
 def met(rows):
@@ -42,16 +42,16 @@ def test_no_two_numbers_meet_on_both_sides_though_each_is_on_both():
     train, test = (word_problems(ALL[side], seed=3, side=side) for side in ALL)
     assert len(met(train)) == 27 and len(met(test)) == 18 and not met(train) & met(test)
     numbers = [set(itertools.chain.from_iterable(rows["numbers"])) for rows in (train, test)]
-    assert numbers[0] == numbers[1] == set(range(2, 11))
+    assert numbers[0] == numbers[1] == set(range(1, 10))
 
 
 @pytest.mark.parametrize("side", ALL)
 def test_every_problem_is_said_once_and_solved_by_one_of_its_paths(side):
     rows = word_problems(ALL[side], seed=0, side=side)
-    assert len({(*row["numbers"], row["sign"]) for row in rows}) == ALL[side]
+    assert len({tuple(row["numbers"]) for row in rows}) == ALL[side]
     shown = []
     for row in rows:
-        both = paths(row["numbers"], row["sign"])
+        both = paths(row["numbers"])
         shown.append(both.index(equations(row["response"])))
         assert all(holds(equation) for path in both for equation in path)
         assert {path[-1].split("=")[1] for path in both} == {row["answer"]} and int(row["answer"]) > 0
@@ -70,8 +70,8 @@ def test_fewer_problems_are_the_first_of_more_and_a_seed_gives_others():
 def test_what_cannot_be_asked_for_is_refused():
     with pytest.raises(ValueError, match="expected a side of"):
         word_problems(3, side="dev")
-    for n in (0, 244):
-        with pytest.raises(ValueError, match="expected 1 to 243 problems"):
+    for n in (0, 163):
+        with pytest.raises(ValueError, match="expected 1 to 162 problems"):
             word_problems(n)
 
 
@@ -168,7 +168,7 @@ def stub(rows, chances, k, rng):
     """A sampler whose paths are known: each by its chance, the rest wrong."""
     said = []
     for row in rows:
-        texts = [f"<<{'>> <<'.join(path)}>> #### {row['answer']}" for path in paths(row["numbers"], row["sign"])]
+        texts = [f"<<{'>> <<'.join(path)}>> #### {row['answer']}" for path in paths(row["numbers"])]
         texts.append("<<1+1=3>> #### 0")
         said.append([texts[j] for j in rng.choice(3, k, p=[*chances, 1 - sum(chances)])])
     return said
@@ -189,11 +189,11 @@ def test_the_originals_are_all_there_and_all_that_is_kept_is_right():
 
 @pytest.mark.parametrize("k", [1, 2, 4, 16])
 def test_the_number_of_distinct_paths_is_what_chance_says(k):
-    chances, rows = (0.45, 0.1), word_problems(200, seed=1)
+    chances, rows = (0.45, 0.1), word_problems(150, seed=1)
     rng = np.random.default_rng(k)
     own = [sum(keep(rows, stub(rows, chances, k, rng))["own"]) / len(rows) for _ in range(5)]
     expected = sum(1 - (1 - p) ** k for p in chances)
-    assert np.mean(own) == pytest.approx(expected, abs=4 * 0.7 / np.sqrt(1000))
+    assert np.mean(own) == pytest.approx(expected, abs=4 * 0.7 / np.sqrt(750))
 
 
 def test_more_samples_never_keep_fewer():
@@ -219,12 +219,12 @@ def talker():
     return LlamaForCausalLM(config).eval(), tokenizer
 
 
-def test_of_a_model_the_samples_are_nested_and_kept_when_they_are_right(talker):
+def test_of_a_model_what_is_right_is_kept_and_a_seed_gives_the_same(talker):
     rows = word_problems(12, seed=0).map(lambda row: {"answer": "8"})
-    many = rejection.solutions(*talker, rows, k=6, temperature=1.0, max_new_tokens=5, seed=1, progress=False)
-    few = rejection.solutions(*talker, rows, k=2, temperature=1.0, max_new_tokens=5, seed=1, progress=False)
-    assert few == [one[:2] for one in many] and len({text for one in many for text in one}) > 20
-    pool = rejection_sample(*talker, rows, k=6, temperature=1.0, max_new_tokens=5, seed=1, progress=False)
+    many = rejection.solutions(*talker, rows, k=60, temperature=1.0, max_new_tokens=5, seed=1, progress=False)
+    assert [len(one) for one in many] == [60] * 12 and len({text for one in many for text in one}) > 100
+    assert many == rejection.solutions(*talker, rows, k=60, temperature=1.0, max_new_tokens=5, seed=1, progress=False)
+    pool = rejection_sample(*talker, rows, k=60, temperature=1.0, max_new_tokens=5, seed=1, progress=False)
     assert pool.to_list() == keep(rows, many).to_list()
     assert sum(pool["own"]) == sum(any(is_right(text, "8") for text in one) for one in many) > 0  # one list of equations
 
