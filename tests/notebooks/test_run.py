@@ -285,7 +285,29 @@ def claims_07_solutions(r):
     assert r["chance"] == pytest.approx(0.898, abs=1e-3)  # Phi(1.2728): tables of the normal distribution
 
 
+def claims_11(r):
+    live = r["live"]
+    assert live["written"] == 8 >= live["answer right"] >= live["equations too"] >= live["one for each list"]
+    assert live["one for each list"] >= live["not the original's list"] >= 0
+    assert all(0 <= share <= 1 for share in live["passed"]) and live["passed"] == sorted(live["passed"])
+    assert r["kept"] == sorted(r["kept"]) and r["kept"] == pytest.approx(r["law"], abs=0.4)
+    from fisherlib.course.study import self_made_claims
+
+    assert set(r["claims"]) == set(self_made_claims.PAPER) and set(r["bridge"]) == set(self_made_claims.BRIDGE)
+    for mean, low, high, p, verdict in [*r["claims"].values(), *r["bridge"].values()]:
+        assert low <= mean <= high and 0 <= p <= 1
+        assert verdict == ("tie" if p >= 0.05 else "above" if mean > 0 else "below")
+    assert ("**appears**" in r["summary"]) == (r["claims"]["own solutions: RFT minus SFT"][-1] == "above")
+    assert r["seeds"] >= 1 and all(count > 0 for count in r["picks"].values())
+
+
+def claims_11_solutions(r):
+    assert r["chance"] == pytest.approx(0.8) and r["number"] == pytest.approx(1.8047) and not r["right"]
+
+
 CLAIMS = {
+    "11_self_made_data.ipynb": claims_11,
+    "solutions/11_self_made_data.ipynb": claims_11_solutions,
     "07_related_selectors.ipynb": claims_07,
     "solutions/07_related_selectors.ipynb": claims_07_solutions,
     "06_judging_text.ipynb": claims_06,
@@ -437,6 +459,17 @@ def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
     with pytest.raises(
         papermill.PapermillExecutionError, match="AssertionError: no gain in bfloat16 lies outside its margin"
     ):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
+
+
+def test_a_verifier_that_looks_at_the_answer_alone_stops_notebook_11(tmp_path):
+    """Right by luck would be learned: the table of section 1 must notice."""
+    node = nbformat.read(NOTEBOOKS / "11_self_made_data.ipynb", as_version=4)
+    wrong = "rft.is_right = lambda text, answer, **_: rft.answer_of(text) == answer"
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="AssertionError: two of four are kept"):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 
