@@ -294,11 +294,14 @@ def claims_11(r):
     from fisherlib.course.study import self_made_claims
 
     assert set(r["claims"]) == set(self_made_claims.PAPER) and set(r["bridge"]) == set(self_made_claims.BRIDGE)
-    for mean, low, high, p, verdict in [*r["claims"].values(), *r["bridge"].values()]:
+    for mean, low, high, p, verdict, seeds in [*r["claims"].values(), *r["bridge"].values()]:
+        assert (verdict == "not run") == (seeds == 0)
+        if verdict == "not run":
+            continue
         assert low <= mean <= high and 0 <= p <= 1
         assert verdict == ("tie" if p >= 0.05 else "above" if mean > 0 else "below")
-    assert ("**appears**" in r["summary"]) == (r["claims"]["own solutions: RFT minus SFT"][-1] == "above")
-    assert r["seeds"] >= 1 and all(count > 0 for count in r["picks"].values())
+    assert ("**appears**" in r["summary"]) == (r["claims"]["own solutions: RFT minus SFT"][4] == "above")
+    assert r["rows"] >= 1 and all(count > 0 for count in r["picks"].values())
 
 
 def claims_11_solutions(r):

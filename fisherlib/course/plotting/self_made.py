@@ -21,7 +21,7 @@ def seeds_and_means(panels: Mapping[str, pd.DataFrame], title: str, ylabels: Map
         for _, of in table.iterrows():
             axis.plot(at, of, color=GREY, alpha=0.45, lw=1, marker="o", ms=3)
         axis.plot(at, table.mean(), color=_STRONG, marker="o", ms=7)
-        for x, y in zip(at, table.mean(), strict=True):
+        for x, y in zip(at[table.notna().any()], table.mean().dropna(), strict=True):
             axis.annotate(f"{y:.2f}", (x, y), (0, 9), textcoords="offset points", ha="center", color=_STRONG, fontsize=11)
         axis.set_xticks(at, [str(name) for name in table], fontsize=11)
         axis.set_xlim(-0.4, len(at) - 0.6)
@@ -41,10 +41,11 @@ def contrast_forest(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str)
         head: {
             str(name): [Mark(row["mean"], row["low"], row["high"], row["verdict"] != "tie", _shade(str(name)))]
             for name, row in table.iterrows()
+            if np.isfinite(row["mean"])
         }
         for head, table in panels.items()
     }
-    return dots_and_intervals(shown, title, nulls=dict.fromkeys(panels, 0.0), xlabel=xlabel)
+    return dots_and_intervals(shown, title, nulls=dict.fromkeys(panels, 0.0), xlabel=xlabel, absent="not run")
 
 
 def _shade(name: str) -> str:

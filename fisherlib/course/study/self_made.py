@@ -35,13 +35,13 @@ from fisherlib.training.rejection import answer_of, is_right, keep, solutions, w
 class Plan:
     """Sizes. Every training has `tokens` response tokens in `steps` steps, however many solutions it draws on."""
 
-    problems: int = 40
-    tokens: int = 2400
-    steps: int = 20
+    problems: int = 32
+    tokens: int = 1600
+    steps: int = 32
     k: int = 4
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     temperature: float = 0.7
-    test_problems: int = 60
+    test_problems: int = 40
     max_new_tokens: int = 44
 
 
@@ -55,16 +55,16 @@ class Arm:
 
 
 ARMS = {
-    "SFT, half of the problems": Arm(0.5),
     "SFT": Arm(),
-    "SFT, twice the problems": Arm(2.0),
-    "RFT, half of the problems": Arm(0.5, k=4),
-    "RFT, k = 1": Arm(k=1),
     "RFT": Arm(k=4),
     "RFT, uniform": Arm(k=4, choose="uniform"),
-    "RFT, MinHash + uniform": Arm(k=4, choose="MinHash + uniform"),
-    "RFT, recipe": Arm(k=4, choose="recipe"),
     "RFT, FisherSFT": Arm(k=4, choose="FisherSFT"),
+    "RFT, k = 1": Arm(k=1),
+    "SFT, half of the problems": Arm(0.5),
+    "SFT, twice the problems": Arm(2.0),
+    "RFT, half of the problems": Arm(0.5, k=4),
+    "RFT, recipe": Arm(k=4, choose="recipe"),
+    "RFT, MinHash + uniform": Arm(k=4, choose="MinHash + uniform"),
 }
 SAMPLERS = ("SFT, half of the problems", "SFT")
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from fisherlib.course.study.self_made import ARMS
-from fisherlib.evaluation import Interval, after_holm, paired_t
+from fisherlib.evaluation import Interval, holm, paired_t
 from fisherlib.training.rejection import answer_of, equations, keep, pass_at_k, word_problems
 
 MAJORITY, ONE, ANY = "SFT, most frequent of k", "SFT, one of k", "SFT, any of k"
@@ -42,23 +42,18 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, dict]:
     return table, json.loads((Path(folder) / "about.json").read_text())
 
 
-def whole(table: pd.DataFrame) -> list[int]:
-    """The seeds that have every arm."""
-    arms = table.groupby("seed")["arm"].nunique()
-    return sorted(arms.index[arms == len(ARMS)].tolist())
-
-
 def right_by_arm(table: pd.DataFrame, seed: int) -> dict[str, Float[np.ndarray, " N"]]:
     """For each test problem whether an arm's greedy answer is right; of the votes and samples of SFT too."""
     rows = table[table["seed"] == seed].set_index("arm")
     found = {str(arm): np.asarray(right, dtype=float) for arm, right in rows["right"].items()}
-    said = rows.loc["SFT", "said_test"]
-    answers = word_problems(len(said), seed=seed, side="test")["answer"]
-    each = [[answer_of(text) for text in texts] for texts in said]
-    found[MAJORITY] = np.array([_vote(of) == answer for of, answer in zip(each, answers, strict=True)], dtype=float)
-    right = [sum(one == answer for one in of) for of, answer in zip(each, answers, strict=True)]
-    k = len(said[0])
-    found[ONE], found[ANY] = pass_at_k(right, k, 1), pass_at_k(right, k, k)
+    if "SFT" in found:
+        said = rows.loc["SFT", "said_test"]
+        answers = word_problems(len(said), seed=seed, side="test")["answer"]
+        each = [[answer_of(text) for text in texts] for texts in said]
+        found[MAJORITY] = np.array([_vote(of) == answer for of, answer in zip(each, answers, strict=True)], dtype=float)
+        right = [sum(one == answer for one in of) for of, answer in zip(each, answers, strict=True)]
+        k = len(said[0])
+        found[ONE], found[ANY] = pass_at_k(right, k, 1), pass_at_k(right, k, k)
     return found
 
 
@@ -68,32 +63,40 @@ def _vote(answers: list[str | None]) -> str | None:
 
 
 def contrasts(table: pd.DataFrame, family: Mapping[str, Mapping[str, float]], metric: str = "right") -> pd.DataFrame:
-    """Each contrast with Student's interval over the seeds, `p_holm` over the family, and a `verdict`.
+    """Each contrast with Student's interval over the `seeds` that have its arms, `p_holm` over the family, a `verdict`.
 
     Of "right": the share of test problems. The spread over seeds is not taken to be smaller than the test problems alone
     make it. Of "nll": the loss on the written solutions; then below 0 is good. `verdict`: "above", "below", or "tie" unless
-    `p_holm` < 0.05. One seed alone is judged by its test problems, as if these were seeds; of a loss it has no interval.
-    Raises `ValueError` without a whole seed.
+    `p_holm` < 0.05; "not run" where no seed has all arms. One seed alone is judged by its test problems, as if these were
+    seeds; of a loss it has no interval.
     """
-    if not (seeds := whole(table)):
-        raise ValueError(f"expected a seed with a row of each of the {len(ARMS)} arms, got none: run more rows")
-    by_arm = {seed: right_by_arm(table, seed) for seed in seeds}
-    nll = table.pivot(index="seed", columns="arm", values="nll")
+    by_arm = {int(seed): right_by_arm(table, seed) for seed in sorted(table["seed"].unique())}
+    loss = {(arm, seed): nll for arm, seed, nll in zip(table["arm"], table["seed"], table["nll"], strict=True)}
     found = {}
     for name, weights in family.items():
+        seeds = [seed for seed, arms in by_arm.items() if set(weights) <= set(arms)]
         if metric == "nll":
-            d, noise = [sum(w * nll.loc[seed, arm] for arm, w in weights.items()) for seed in seeds], 0.0
+            result = _over([sum(w * loss[arm, seed] for arm, w in weights.items()) for seed in seeds])
         else:
             items = [np.sum([w * by_arm[seed][arm] for arm, w in weights.items()], axis=0) for seed in seeds]
-            d = [float(of.mean()) for of in items]
-            noise = float(np.sqrt(np.mean([of.var(ddof=1) / len(of) for of in items])))
-            if len(seeds) == 1:
-                d, noise = items[0].tolist(), 0.0
-        result = paired_t(d, at_least=noise) if len(d) > 1 else Interval(d[0], -np.inf, np.inf, 1.0, 1)
-        found[name] = {"mean": result.mean, "low": result.low, "high": result.high, "p": result.p, "seeds": len(seeds)}
-    result = after_holm(pd.DataFrame.from_dict(found, orient="index"))
+            noise = float(np.sqrt(np.mean([of.var(ddof=1) / len(of) for of in items]))) if items else 0.0
+            result = paired_t(items[0]) if len(items) == 1 else _over([float(of.mean()) for of in items], noise)
+        ends = {"mean": result.mean, "low": result.low, "high": result.high, "p": result.p}
+        found[name] = ends | {"seeds": len(seeds)}
+    result = pd.DataFrame.from_dict(found, orient="index")
+    run = result["seeds"] > 0
+    result["p_holm"] = np.nan
+    result.loc[run, "p_holm"] = holm(result.loc[run, "p"].to_numpy(dtype=float))
     result["verdict"] = np.where(result["p_holm"] >= 0.05, "tie", np.where(result["mean"] > 0, "above", "below"))
+    result.loc[~run, "verdict"] = "not run"
     return result
+
+
+def _over(d: list[float], noise: float = 0.0) -> Interval:
+    """Student over seeds; of one alone no interval, of none no number."""
+    if len(d) > 1:
+        return paired_t(d, at_least=noise)
+    return Interval(d[0], -np.inf, np.inf, 1.0, 1) if d else Interval(np.nan, np.nan, np.nan, np.nan, 0)
 
 
 def pool_of(table: pd.DataFrame, seed: int, k: int | None = None) -> Dataset:
@@ -104,7 +107,8 @@ def pool_of(table: pd.DataFrame, seed: int, k: int | None = None) -> Dataset:
 
 def panels(table: pd.DataFrame, problems: int) -> dict[str, pd.DataFrame]:
     """For each claim the share of right answers (of the third: RFT's gain), by seed and setting."""
-    shares = pd.DataFrame({seed: right_by_arm(table, seed) for seed in whole(table)}).map(np.mean).T
+    shares = pd.DataFrame({seed: right_by_arm(table, seed) for seed in sorted(table["seed"].unique())})
+    shares = shares.map(np.mean).T.reindex(columns=[*ARMS, ONE, MAJORITY, ANY])
     half, n = problems // 2, problems
     gains = {half: shares["RFT, half of the problems"] - shares[_HALF], n: shares["RFT"] - shares["SFT"]}
     return {
