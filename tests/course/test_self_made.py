@@ -73,6 +73,9 @@ def test_a_contrast_takes_the_seeds_that_have_its_arms_and_one_alone_is_judged_b
     assert self_made_claims.contrasts(one, gain, "nll").loc["gain", ["low", "verdict"]].tolist() == [-np.inf, "tie"]
     alone = self_made_claims.contrasts(table[table["arm"] == "SFT"], self_made_claims.PAPER)
     assert (alone["verdict"] == "not run").sum() == 4 and alone["verdict"].iloc[-1] != "not run"  # the vote is SFT's own
+    listed = self_made_claims.listed(alone)
+    json.dumps(listed, allow_nan=False)
+    assert listed["own solutions: RFT minus SFT"] == [None] * 4 + ["not run", 0]
     assert set(self_made_claims.panels(table[table["arm"] == "SFT"], 6)) == set(self_made_claims.panels(table, 6))
 
 
@@ -162,7 +165,7 @@ def test_other_code_finds_the_notebook_s_numbers_and_verdicts_in_the_rows():
             said = told[name][key]
             assert said[:4] == pytest.approx([mean, low, high, least], abs=1e-9)
             assert said[4] == ("tie" if least >= 0.05 else "above" if mean > 0 else "below")
-        assert all(np.isnan(told[name][key][0]) for key in set(family) - set(run))
+        assert all(told[name][key][0] is None for key in set(family) - set(run))
     assert told["rows"] == len(table)
 
 

@@ -92,6 +92,13 @@ def contrasts(table: pd.DataFrame, family: Mapping[str, Mapping[str, float]], me
     return result
 
 
+def listed(table: pd.DataFrame) -> dict[str, list]:
+    """Mean, low, high, `p_holm`, verdict and seeds of each contrast, to be recorded; None where there is no number."""
+    columns = ["mean", "low", "high", "p_holm", "verdict", "seeds"]
+    plain = table[columns].astype(object).replace([np.inf, -np.inf, np.nan], None)
+    return {str(name): list(row) for name, row in zip(plain.index, plain.to_numpy(), strict=True)}
+
+
 def _over(d: list[float], noise: float = 0.0) -> Interval:
     """Student over seeds; of one alone no interval, of none no number."""
     if len(d) > 1:
