@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,16 @@ def train(model: Model, tokenizer: Tokenizer, rows: Dataset, plan: Plan, seed: i
     )
 
 
+# As elsewhere in the course: two words in ten may differ, and a budget that is left over is filled.
+without_copies = partial(deduplicated, threshold=0.5, refill=True)
+
+
 def choose(how: str, rows: Dataset, model: Model, tokenizer: Tokenizer, tokens: int, seed: int) -> Dataset:
     """The part of a self-made pool that a method takes for that many response tokens."""
     features = extract_features(model, tokenizer, rows, precision="float32", progress=False)
     if how == "FisherSFT":
         return rows.select(select(features, tokens=tokens, rule="gain_per_token", progress=False).indices)
-    method = {"uniform": uniform, "MinHash + uniform": deduplicated, "recipe": recipe}[how]
+    method = {"uniform": uniform, "MinHash + uniform": without_copies, "recipe": recipe}[how]
     return rows.select(method(rows, features, tokens=tokens, seed=seed).indices)
 
 
