@@ -38,14 +38,17 @@ def seeds_and_means(panels: Mapping[str, pd.DataFrame], title: str, ylabels: Map
 def contrast_forest(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str):
     """A panel for each table of `study.self_made_claims.contrasts`: dots with intervals, hollow for a tie."""
     shown = {
-        head: {
-            str(name): [Mark(row["mean"], row["low"], row["high"], row["verdict"] != "tie", _shade(str(name)))]
-            for name, row in table.iterrows()
-            if np.isfinite(row["mean"])
-        }
+        head: {str(name): [_mark(str(name), row)] for name, row in table.iterrows() if np.isfinite(row["mean"])}
         for head, table in panels.items()
     }
     return dots_and_intervals(shown, title, nulls=dict.fromkeys(panels, 0.0), xlabel=xlabel, absent="not run")
+
+
+def _mark(name: str, row: pd.Series) -> Mark:
+    """Of one seed a loss has no interval: a square, since nothing is decided."""
+    if not np.isfinite(row["low"]):
+        return Mark(row["mean"], row["mean"], row["mean"], None, _shade(name))
+    return Mark(row["mean"], row["low"], row["high"], row["verdict"] != "tie", _shade(name))
 
 
 def _shade(name: str) -> str:
