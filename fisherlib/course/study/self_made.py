@@ -71,7 +71,7 @@ SAMPLERS = ("SFT, half of the problems", "SFT")
 
 
 def base_model() -> tuple[Model, Tokenizer]:
-    """SmolLM2-135M; only the upper half of its layers learns, which takes about half of the time (our choice)."""
+    """SmolLM2-135M; only the upper half of its layers learns, to save time (our choice)."""
     model, tokenizer = load_model("smollm2-135m")
     layers = model.model.layers
     for part in (model.get_input_embeddings(), *layers[: len(layers) // 2]):
