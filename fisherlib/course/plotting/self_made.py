@@ -41,7 +41,8 @@ def contrast_forest(panels: Mapping[str, pd.DataFrame], title: str, xlabel: str)
         head: {str(name): [_mark(str(name), row)] for name, row in table.iterrows() if np.isfinite(row["mean"])}
         for head, table in panels.items()
     }
-    return dots_and_intervals(shown, title, nulls=dict.fromkeys(panels, 0.0), xlabel=xlabel, absent="not run")
+    order = [str(name) for name in next(iter(panels.values())).index]
+    return dots_and_intervals(shown, title, nulls=dict.fromkeys(panels, 0.0), xlabel=xlabel, absent="not run", order=order)
 
 
 def _mark(name: str, row: pd.Series) -> Mark:
