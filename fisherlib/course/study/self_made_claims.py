@@ -41,6 +41,10 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, dict]:
     return table, json.loads((Path(folder) / "about.json").read_text())
 
 
+def _seeds(table: pd.DataFrame) -> list[int]:
+    return sorted(int(seed) for seed in table["seed"].unique())
+
+
 def right_by_arm(table: pd.DataFrame, seed: int) -> dict[str, Float[np.ndarray, " N"]]:
     """For each test problem whether an arm's greedy answer is right; of the votes and samples of SFT too."""
     rows = table[table["seed"] == seed].set_index("arm")
@@ -69,7 +73,7 @@ def contrasts(table: pd.DataFrame, family: Mapping[str, Mapping[str, float]], me
     `p_holm` < 0.05; "not run" where no seed has all arms. One seed alone is judged by its test problems, as if these were
     seeds; of a loss it has no interval.
     """
-    by_arm = {int(seed): right_by_arm(table, seed) for seed in sorted(table["seed"].unique())}
+    by_arm = {seed: right_by_arm(table, seed) for seed in _seeds(table)}
     loss = {(arm, seed): nll for arm, seed, nll in zip(table["arm"], table["seed"], table["nll"], strict=True)}
     found = {}
     for name, weights in family.items():
@@ -113,7 +117,7 @@ def pool_of(table: pd.DataFrame, seed: int, k: int | None = None) -> Dataset:
 
 def panels(table: pd.DataFrame, problems: int) -> dict[str, pd.DataFrame]:
     """For each claim the share of right answers (of the third: RFT's gain), by seed and setting."""
-    shares = pd.DataFrame({seed: right_by_arm(table, seed) for seed in sorted(table["seed"].unique())})
+    shares = pd.DataFrame({seed: right_by_arm(table, seed) for seed in _seeds(table)})
     shares = shares.map(np.mean).T.reindex(columns=[*ARMS, ONE, MAJORITY, ANY]).astype(float)
     half, n = problems // 2, problems
     gains = {half: shares["RFT, half of the problems"] - shares[_HALF], n: shares["RFT"] - shares["SFT"]}
