@@ -51,7 +51,7 @@ def holds(equation: str) -> bool:
     [True, False, False, False]
 
     Text of a model is parsed, never evaluated: only numbers, + - * / and brackets are read, no power, name or call, at most
-    64 characters, and no number above 1e12. All else is False, in microseconds. Exactly one "=". (The collector calls
+    64 characters, and no number above 1e12. All else is False, at once. Exactly one "=". (The collector calls
     `eval`, and looks only at what stands between the first two "=": both are changed here.)
     """
     if len(equation) > _MOST_CHARACTERS or not _ALLOWED.fullmatch(equation):
