@@ -16,8 +16,7 @@ def hinges(scale: float, distances: Sequence[int], title: str):
     figure, axis = plt.subplots(figsize=(PAGE * 0.75, 3.0))
     most = scale * np.log(2 * max(distances))
     ahead = np.linspace(-most, 1.6 * most, 200)
-    shades = [colour("uniform"), colour("recipe"), colour("FisherSFT")]
-    for distance, shade in zip(distances, shades, strict=False):
+    for distance, shade in zip(distances, ("#222222", "#666666", "#999999"), strict=True):
         margin = scale * np.log(2 * distance)
         axis.plot(ahead, np.maximum(margin - ahead, 0), color=shade, lw=2, label=f"{distance} apart")
         axis.plot(margin, 0, "o", color=shade, ms=7, clip_on=False)
@@ -32,7 +31,7 @@ def taught(found: pd.DataFrame, words: dict[str, str], title: str):
     """One panel for each metric: a dot with its interval for each contrast of `taught.answers`; hollow is a tie."""
     panels: dict[str, dict[str, list[Mark]]] = {}
     for row in found.itertuples():
-        name = f"{row.arm} minus {row.reference}"
+        name = f"{row.arm} minus {row.reference}".replace("teacher's lines and ", "")
         mark = Mark(row.mean, row.low, row.high, row.verdict != "tie", colour("recipe"))
         panels.setdefault(words[row.metric], {})[name] = [mark]
     return dots_and_intervals(panels, title, nulls=dict.fromkeys(panels, 0.0), absent="not asked", across=2)
