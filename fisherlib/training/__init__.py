@@ -1,6 +1,6 @@
 """Stage 5, the fine-tuned model: fine-tuning on equal steps, orders of the data, softmax heads on frozen features."""
 
-from fisherlib.training import heads, objectives, self_play, teacher
+from fisherlib.training import heads, objectives, rejection, self_play, teacher
 from fisherlib.training.curriculum import ClusterOrder, ThompsonCurriculum
 from fisherlib.training.fine_tune import FineTuned, fine_tune
 from fisherlib.training.groups import Objective
@@ -23,6 +23,7 @@ __all__ = [
     "heads",
     "merge",
     "objectives",
+    "rejection",
     "self_play",
     "teacher",
 ]

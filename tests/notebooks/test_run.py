@@ -371,6 +371,30 @@ def claims_10_solutions(r):
     assert r["beta"] == pytest.approx(10 / 9) and r["orpo"] > -0.5 * math.log(0.5 * 0.4)
 
 
+def claims_11(r):
+    live = r["live"]
+    assert live["written"] == 8 >= live["answer right"] >= live["equations too"] >= live["one for each list"]
+    assert live["one for each list"] >= live["not the original's list"] >= 0
+    assert all(0 <= share <= 1 for share in live["passed"]) and live["passed"] == sorted(live["passed"])
+    assert r["kept"] == sorted(r["kept"]) and r["kept"] == pytest.approx(r["law"], abs=0.4)
+    from fisherlib.course.study import self_made_claims
+
+    assert set(r["claims"]) == set(self_made_claims.PAPER) and set(r["bridge"]) == set(self_made_claims.BRIDGE)
+    for mean, low, high, p, verdict, seeds in [*r["claims"].values(), *r["bridge"].values()]:
+        assert (verdict == "not run") == (seeds == 0)
+        if verdict == "not run":
+            continue
+        assert low <= mean <= high and 0 <= p <= 1
+        assert verdict == ("tie" if p >= 0.05 else "above" if mean > 0 else "below")
+    assert ("**appears**" in r["summary"]) == (r["claims"]["own solutions: RFT minus SFT"][4] == "above")
+    committed = json.loads((NOTEBOOKS / "results" / "11_self_made_data" / "rows.json").read_text())
+    assert r["rows"] == len(committed) and all(count > 0 for count in r["picks"].values())
+
+
+def claims_11_solutions(r):
+    assert r["chance"] == pytest.approx(0.8) and r["number"] == pytest.approx(1.8047) and not r["right"]
+
+
 CLAIMS = {
     "12_decide_and_merge.ipynb": claims_12,
     "solutions/12_decide_and_merge.ipynb": claims_12_solutions,
@@ -378,6 +402,8 @@ CLAIMS = {
     "solutions/09_keep_learning.ipynb": claims_09_solutions,
     "10_objectives.ipynb": claims_10,
     "solutions/10_objectives.ipynb": claims_10_solutions,
+    "11_self_made_data.ipynb": claims_11,
+    "solutions/11_self_made_data.ipynb": claims_11_solutions,
     "07_related_selectors.ipynb": claims_07,
     "solutions/07_related_selectors.ipynb": claims_07_solutions,
     "06_judging_text.ipynb": claims_06,
@@ -563,6 +589,14 @@ def test_replay_on_top_of_the_new_bytes_stops_notebook_09(tmp_path):
     node.cells.insert(setup + 1, new_code_cell(wrong))
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="all arms learn from the same number of bytes"):
+def test_a_verifier_that_looks_at_the_answer_alone_stops_notebook_11(tmp_path):
+    """Right by luck would be learned: the table of section 1 must notice."""
+    node = nbformat.read(NOTEBOOKS / "11_self_made_data.ipynb", as_version=4)
+    wrong = "rft.is_right = lambda text, answer, **_: rft.answer_of(text) == answer"
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="AssertionError: two of four are kept"):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 

@@ -34,6 +34,7 @@ from fisherlib.course.plotting.objectives import curves
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
+from fisherlib.course.plotting.self_made import contrast_forest, kept_of_sampled, seeds_and_means
 from fisherlib.course.plotting.teaching import hinges, taught
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
@@ -49,6 +50,7 @@ __all__ = [
     "colour",
     "comparison",
     "confirmation",
+    "contrast_forest",
     "copies",
     "coverage",
     "curves",
@@ -67,6 +69,7 @@ __all__ = [
     "histogram",
     "information_curves",
     "judged",
+    "kept_of_sampled",
     "length_scatter",
     "line_panels",
     "living",
@@ -90,6 +93,7 @@ __all__ = [
     "replay_shares",
     "roofline",
     "save",
+    "seeds_and_means",
     "seeds_dance",
     "simplex",
     "style",
