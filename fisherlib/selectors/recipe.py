@@ -1,6 +1,6 @@
 """Near-copies out, then chance, at the mix of kinds of text that you ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,14 +26,15 @@ def recipe(
     examples: int | None,
     tokens: float | int | None,
     seed: int,
-    mix: str | float | int = "keep",
+    mix: str | float | int | Mapping = "keep",
     groups: str | Labels | None = None,
     copies: Callable[..., np.ndarray] | None = None,
 ) -> Selection:
     """Near-duplicates out, then a random choice, with a share of the budget for each kind of text.
 
     `mix`: "keep", the pool's own shares, counted after near-duplicates are out; "fisher", the shares that FisherSFT spends;
-    or a number between 0 (keep) and 1 (FisherSFT's). `groups`: what the kinds are, a label for each row or the name of a
+    a number between 0 (keep) and 1 (FisherSFT's); or the share of each kind by name, an `fl.mixtures` for one, and then
+    `groups` says which row is of which. `groups`: what the kinds are, a label for each row or the name of a
     column of `rows`; by default the eight k-means clusters of `in_clusters`. `settings["shares"]` says for each kind what it
     has of the pool and what it was to get: the price of a mix that is not kept.
     FisherSFT's shares go to kinds that the rest of the pool does not stand for, and the majority pays: in notebook 05b a
@@ -48,9 +49,12 @@ def recipe(
     Raises `ValueError` for rows without text, another mix, groups that do not fit the rows, and another number of rows than
     the features are of.
     """
-    toward = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else mix
-    if isinstance(toward, str) or not 0 <= toward <= 1:
+    given_shares = dict(mix) if isinstance(mix, Mapping) else None
+    toward = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else 0.0 if given_shares is not None else mix
+    if not isinstance(toward, int | float) or not 0 <= toward <= 1:
         raise ValueError(f"expected mix to be 'keep', 'fisher' or a number from 0 to 1, got {mix!r}: change mix=")
+    if given_shares is not None and groups is None:
+        raise ValueError("expected groups= beside the shares of a mix, got None: name the column or give the labels")
     if mix == "fisher" and groups is None:
         parts = {"threshold": _THRESHOLD, "refill": True, "copies": copies, "then": in_clusters, "like": _informative}
         chosen = deduplicated(rows, features, examples=examples, tokens=tokens, seed=seed, **parts)
