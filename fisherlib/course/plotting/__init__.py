@@ -27,6 +27,7 @@ from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, s
 from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
+from fisherlib.course.plotting.mixtures import agreement, curves, heat
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
@@ -39,6 +40,7 @@ __all__ = [
     "COLOURS",
     "GREY",
     "PAGE",
+    "agreement",
     "batch_sizes",
     "bounds",
     "called",
@@ -47,6 +49,7 @@ __all__ = [
     "confirmation",
     "copies",
     "coverage",
+    "curves",
     "designs",
     "draw_by_draw",
     "error_curves",
@@ -56,6 +59,7 @@ __all__ = [
     "forest_and_others",
     "gain_fields",
     "gaps",
+    "heat",
     "histogram",
     "information_curves",
     "judged",
