@@ -1,7 +1,7 @@
 """What the committed rows of the study of mixtures say: the answers to the protocol's questions."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from fisherlib.assets import ROOT
-from fisherlib.course.study.data_mixtures import ARMS, TIMES, WITHOUT
+from fisherlib.course.study.data_mixtures import ARMS, TIMES, WITHOUT, wanted
 from fisherlib.course.study.sources import POISON, TASKS, Plan, shuffled
+from fisherlib.evaluation.judging import Share, share
 from fisherlib.evaluation.statistics import Interval, after_holm, equivalence_margin, paired_t, student
 
 COMMITTED = ROOT / "notebooks" / "results" / "08_data_mixtures"
@@ -22,22 +23,18 @@ _VERBS = {"better": "beats", "worse": "loses to", "tie": "ties with"}
 
 
 def load(folder: str | Path = COMMITTED) -> pd.DataFrame:
-    """One row for each arm and seed: `balanced` and `pool_mix` losses in nats per token beside those of each task.
-
-    Raises `ValueError` if there are none.
-    """
+    """One row for each arm and seed that is done: `balanced` and `pool_mix` losses in nats per token beside each task's."""
     path = Path(folder) / "rows.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
-    if not rows:
-        raise ValueError(f"expected rows of the study in {path.name}, got none: run data_mixtures first")
-    table = pd.DataFrame(rows)
-    tasks = pd.DataFrame(list(table["nll"]))[list(TASKS)]
+    table = pd.DataFrame(rows, columns=None if rows else ["pool", "arm", "seed", "tokens", "weights", "nll"])
+    tasks = pd.DataFrame(list(table["nll"]), columns=list(TASKS), dtype=float)
     own = np.array([Plan().sources[task] for task in TASKS], dtype=float)
     return table.assign(balanced=tasks.mean(axis=1), pool_mix=tasks @ (own / own.sum()), **tasks)
 
 
-def about(folder: str | Path = COMMITTED) -> dict:
-    return json.loads((Path(folder) / "about.json").read_text())
+def done(folder: str | Path = COMMITTED) -> str:
+    """How many rows of how many there are."""
+    return f"{len(load(folder))} of {len(wanted(5))} rows"
 
 
 def whole_seeds(table: pd.DataFrame, poison: bool, arms: Sequence[str]) -> list[int]:
@@ -50,20 +47,19 @@ def whole_seeds(table: pd.DataFrame, poison: bool, arms: Sequence[str]) -> list[
 def against_unimax(table: pd.DataFrame, *, poison: bool, measure: str = "balanced") -> pd.DataFrame:
     """Every arm minus UniMax, paired by seed: mean, low, high, p, p_holm, verdict, margin of equivalence, seeds.
 
-    Of a single seed only the mean is there, and the verdict is "one seed". Raises `ValueError` if no seed is whole.
+    Of a single whole seed only the mean is there and the verdict is "one seed"; of none, "no seed".
     """
     arms = TRAINED[poison]
     seeds = whole_seeds(table, poison, arms)
-    if not seeds:
-        raise ValueError(f"expected a seed with all {len(arms)} arms, got none: run more of the study")
     some = table[(table["pool"] == ("poison" if poison else "clean")) & table["seed"].isin(seeds)]
     losses = some.pivot(index="seed", columns="arm", values=measure)
     others = [arm for arm in arms if arm != "UniMax"]
-    differences = {arm: (losses[arm] - losses["UniMax"]).to_numpy() for arm in others}
-    if len(seeds) == 1:
-        means = pd.Series({arm: float(d[0]) for arm, d in differences.items()})
+    if len(seeds) < 2:
+        means = losses.sub(losses["UniMax"], axis=0).iloc[0] if seeds else pd.Series(np.nan, others)
         nothing = dict.fromkeys(("low", "high", "p", "margin", "p_holm"), np.nan)
-        return pd.DataFrame({"mean": means}).assign(**nothing, verdict="one seed", seeds=1)
+        verdict = "one seed" if seeds else "no seed"
+        return pd.DataFrame({"mean": means[others]}).assign(**nothing, verdict=verdict, seeds=len(seeds))
+    differences = {arm: (losses[arm] - losses["UniMax"]).to_numpy() for arm in others}
     found = {}
     for arm, difference in differences.items():
         d = paired_t(difference)
@@ -72,9 +68,9 @@ def against_unimax(table: pd.DataFrame, *, poison: bool, measure: str = "balance
 
 
 def weight_of(table: pd.DataFrame, arm: str, source: str = POISON) -> np.ndarray:
-    """The weight of a source in an arm with poison, seed by seed."""
+    """The weight of a source in an arm with poison, seed by seed; NaN if there is no row."""
     some = table[(table["pool"] == "poison") & (table["arm"] == arm)].sort_values("seed")
-    return np.array([weights[source] for weights in some["weights"]])
+    return np.array([weights[source] for weights in some["weights"]] or [np.nan])
 
 
 def tokens_needed(table: pd.DataFrame, arm: str = "UtiliMax, risk 0.1") -> dict[str, float]:
@@ -94,12 +90,15 @@ def tokens_needed(table: pd.DataFrame, arm: str = "UtiliMax, risk 0.1") -> dict[
 
 def readings(folder: str | Path = COMMITTED) -> list[dict]:
     """What was read of the sources for each seed: `known[how]` with `utilities` [K, T] and `seconds`; `examination`."""
-    return json.loads((Path(folder) / "utilities.json").read_text())
+    path = Path(folder) / "utilities.json"
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
-def mean_utilities(read: Sequence[Mapping], how: str) -> np.ndarray:
-    """Of the seeds that have them [K, T]."""
-    return np.mean([one["known"][how]["utilities"] for one in read if how in one["known"]], axis=0)
+def mean_of(read: Sequence[Mapping], how: str, what: str) -> np.ndarray:
+    """`utilities` [K, T] or `seconds` by one way, the mean over the seeds that have them; NaN if none has."""
+    known = [np.array(one["known"][how][what]) for one in read if how in one["known"]]
+    shape = (len(Plan().sources), len(TASKS)) if what == "utilities" else ()
+    return np.mean(known, axis=0) if known else np.full(shape, np.nan)
 
 
 def spearman(first: np.ndarray, second: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -112,7 +111,7 @@ def spearman(first: np.ndarray, second: np.ndarray, *, resamples: int = 2000, se
 
     def rho(rows) -> float:
         x, y = first[rows].ravel(), second[rows].ravel()
-        return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else float("nan")
+        return float(spearmanr(x, y).statistic) if np.ptp(x) > 0 and np.ptp(y) > 0 else float("nan")
 
     drawn = np.array([rho(rng.integers(0, K, K)) for _ in range(resamples)])
     drawn = drawn[np.isfinite(drawn)]
@@ -120,10 +119,10 @@ def spearman(first: np.ndarray, second: np.ndarray, *, resamples: int = 2000, se
     return Interval(rho(np.arange(K)), float(low), float(high))
 
 
-def graded_above(read: Sequence[Mapping], kind: str, share: Callable):
-    """How often a text of the task's own kind has the higher grade: a `Share`, interval by resampling seeds and tasks.
+def graded_above(read: Sequence[Mapping], kind: str) -> Share:
+    """How often a text of the task's own kind has the higher grade; interval by resampling seeds and tasks.
 
-    `kind`: "shuffled" or "elsewhere". `share`: `judging.share`.
+    `kind`: "shuffled" or "elsewhere".
     """
     won, owner = [], []
     for one in read:
@@ -147,10 +146,9 @@ def cheap_ways(read: Sequence[Mapping]) -> tuple[dict[str, pd.DataFrame], pd.Dat
 
     `times`: the seconds of the ablations over those of the way.
     """
-    tables = {how: pd.DataFrame(mean_utilities(read, key), list(Plan().sources), list(TASKS)) for how, key in _WAYS.items()}
-    seconds = {
-        how: np.mean([one["known"][key]["seconds"] for one in read if key in one["known"]]) for how, key in _WAYS.items()
-    }
+    index, columns = list(Plan().sources), list(TASKS)
+    tables = {how: pd.DataFrame(mean_of(read, key, "utilities"), index, columns) for how, key in _WAYS.items()}
+    seconds = {how: float(mean_of(read, key, "seconds")) for how, key in _WAYS.items()}
     first, *others = tables
     found = {}
     for how in others:
@@ -172,9 +170,21 @@ def forest_panels(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, tup
     }
 
 
-def summary(table: pd.DataFrame, passed: bool) -> str:
-    """The answers to the protocol's questions, in a paragraph of computed sentences, from whole seeds."""
+def examined(exam: Mapping) -> str:
+    """What the reader's shares of texts that it grades right say together."""
+    if not all(share.count for share in exam.values()):
+        return "was not examined by the study yet"
+    return "passes" if all(share.verdict == "above" for share in exam.values()) else "does not pass"
+
+
+def summary(table: pd.DataFrame, passed: str) -> str:
+    """The answers to the protocol's questions, in computed sentences, from whole seeds. `passed`: of `examined`."""
     ours, clean = (against_unimax(table, poison=poison).loc[_OURS] for poison in (True, False))
+    if min(ours["seeds"], clean["seeds"]) < 2:
+        return (
+            f"{len(table)} of {len(wanted(5))} rows of the study are there, and {int(ours['seeds'])} whole seeds: "
+            f"it decides nothing yet. The live run is one seed. In the study, the reader {passed}."
+        )
     whole = table[table["seed"].isin(whole_seeds(table, True, TRAINED[True]))]
     weight = {arm: weight_of(whole, arm) for arm in TRAINED[True]}
     by_size = Plan().sources[POISON] / sum(Plan().sources.values())
@@ -193,6 +203,6 @@ def summary(table: pd.DataFrame, passed: bool) -> str:
         f"The information mixture gives it {love} than UniMax: {mean['information']:.2f}; after the filter "
         f"{mean['information, filtered']:.2f}.",
         f"For UtiliMax's loss UniMax needs {cost}.",
-        f"The reader {'passes' if passed else 'does not pass'} its examination.",
+        f"In its examination, the reader {passed}.",
     )
     return " ".join(parts)
