@@ -12,7 +12,7 @@ _LOOKS = {  # of the sources and mixtures that a reader follows
     "shuffled words": "#8A1F66",
     "dialogue": COLOURS["uniform"],
     "documentation": COLOURS["recipe"],
-    "information mixture": COLOURS["FisherSFT"],
+    "FisherSFT": COLOURS["FisherSFT"],
     "proportional": COLOURS["uniform"],
 }
 
@@ -46,7 +46,8 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str,
 
     figure, axis = plt.subplots(figsize=(_WIDTH, 3.2))
     at = np.asarray(x, dtype=float)
-    ends = _apart({name: float(values[-1]) for name, values in lines.items()})
+    every = np.array([*lines.values()], dtype=float)
+    ends = _apart({name: float(values[-1]) for name, values in lines.items()}, np.ptp(every) / 14)
     for name, values in lines.items():
         shade = _LOOKS.get(name, GREY)
         axis.plot(at, values, "o-", color=shade, lw=2 if name in _LOOKS else 1.2)
@@ -59,12 +60,10 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str,
     return figure
 
 
-def _apart(ends: Mapping[str, float]) -> dict[str, float]:
-    """Heights of names at the ends of lines, at least a fifteenth of the range from each other."""
-    names = sorted(ends, key=lambda name: ends[name])
-    step = (max(ends.values()) - min(ends.values())) / 15 or 0.02
+def _apart(ends: Mapping[str, float], step: float) -> dict[str, float]:
+    """Heights of names at the ends of lines, at least a step from each other."""
     placed: dict[str, float] = {}
-    for name in names:
+    for name in sorted(ends, key=lambda name: ends[name]):
         placed[name] = max(ends[name], max(placed.values(), default=-np.inf) + step)
     return placed
 
@@ -83,9 +82,8 @@ def agreement(first: pd.DataFrame, seconds: Mapping[str, pd.DataFrame], titles: 
             inside = shade if source == "shuffled words" else "white"
             axis.plot(first.loc[source], table.loc[source], "o", color=shade, mfc=inside, ms=6)
         axis.set_title(titles[name], loc="center", fontsize=11)
-        axis.set_ylabel(name)
+        axis.set(xlabel="utility by ablation", ylabel=f"utility, {name}")
     axes[0][0].plot([], [], "o", color=_LOOKS["shuffled words"], label="shuffled words")
     figure.legend(loc="outside lower center", fontsize=10)
-    figure.supxlabel("utility by ablation", fontsize=10)
     figure.suptitle(title, x=0.01, ha="left")
     return figure
