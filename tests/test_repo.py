@@ -20,8 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PUBLIC = [  # in the order of the line
     "load_pool", "Pool", "encode", "MaskAudit", "load_model", "AssetError", "extract_features", "TokenFeatures", "compress",
     "forecast", "select", "Selection", "score_selection", "certify", "explain", "selectors", "recipe", "mixtures",
-    "fine_tune", "objectives", "self_play", "fit_heads", "held_out_nll", "HeldOut", "paired_difference", "judging", "fisher",
-    "synthetic", "study", "plotting", "notebook",
+    "fine_tune", "objectives", "self_play", "teacher", "fit_heads", "held_out_nll", "HeldOut",
+    "paired_difference", "judging", "fisher", "synthetic", "study", "plotting", "notebook",
 ]  # fmt: skip
 
 

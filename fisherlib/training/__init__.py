@@ -1,6 +1,6 @@
 """Stage 5, the fine-tuned model: fine-tuning on equal steps, orders of the data, softmax heads on frozen features."""
 
-from fisherlib.training import heads, objectives, self_play
+from fisherlib.training import heads, objectives, self_play, teacher
 from fisherlib.training.curriculum import ClusterOrder, ThompsonCurriculum
 from fisherlib.training.fine_tune import FineTuned, fine_tune
 from fisherlib.training.groups import Objective
@@ -22,4 +22,5 @@ __all__ = [
     "heads",
     "objectives",
     "self_play",
+    "teacher",
 ]

@@ -32,6 +32,7 @@ from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
+from fisherlib.course.plotting.teaching import hinges, taught
 from fisherlib.course.plotting.temperature import living_softmax
 from fisherlib.course.plotting.theory import bounds, designs, line_panels, simplex
 from fisherlib.course.plotting.why import confirmation, moved, properties, suspects_table
@@ -60,6 +61,7 @@ __all__ = [
     "gain_fields",
     "gaps",
     "heat",
+    "hinges",
     "histogram",
     "information_curves",
     "judged",
@@ -87,6 +89,7 @@ __all__ = [
     "simplex",
     "style",
     "suspects_table",
+    "taught",
     "tokens_to_match",
     "uncertainty_ellipses",
     "verdict_map",
