@@ -33,7 +33,7 @@ EXPLAINED = {
     "comes with the bench extra": 3,
     "could not import 'skmatter": 1,
     "could not import 'triton": 1,
-    "needs the history of the repository": 1,
+    "needs the history of the repository": 2,
     "needs node": 1,
     "needs a small file system of its own": 5,
     "reads /proc": 4,

@@ -53,6 +53,7 @@ BESIDE_CHANCE = {
     "with copies": {"MinHash + uniform": Interval(-0.2, -0.3, -0.1), "FisherSFT": Interval(-0.1, -0.3, 0.1)},
     "clean": {"MinHash + uniform": Interval(0.0, 0.0, 0.0), "FisherSFT": Interval(0.1, 0.05, 0.15)},
 }
+WAY = np.array([[2.0, 2.6, 2.4], [4.0, 2.1, 1.8]])  # losses on A and on B
 FIGURES = {
     "comparison": lambda: fl.plotting.comparison(
         BESIDE_CHANCE, {"clean": {"FisherSFT": Interval(0.01, -0.01, 0.03)}}, "a title"
@@ -77,6 +78,16 @@ FIGURES = {
         "a title",
     ),
     "moved": lambda: fl.plotting.moved(what_moved(), "a title"),
+    "forgetting_plane": lambda: fl.plotting.forgetting_plane(
+        {f"{shift} shift": {"re-warm, re-decay": WAY, "constant, lowest rate": WAY + 0.1, "infinite": WAY - 0.1,
+                            "A and B from scratch": WAY[:, -1:]} for shift in ("weak", "strong")},
+        ["constant, lowest rate", "re-warm, re-decay", "A and B from scratch"], "A title that states a finding, " * 3
+    ),
+    "replay_shares": lambda: fl.plotting.replay_shares(
+        {shift: pd.DataFrame({"A": [3.0, 2.0], "B": [1.5, 1.7]}, [0.0, 0.5]) for shift in ("weak", "strong")},
+        {"weak": (2.0, 1.8), "strong": (2.1, 1.9)}, "a title"
+    ),
+    "rates": lambda: fl.plotting.rates({"re-warm, re-decay": [0, 3e-3, 2e-3] * 2, "constant": [3e-4] * 6}, "a title", 3),
     "payoff": lambda: fl.plotting.payoff(
         {pool: pd.DataFrame({arm: vars(d) | {"verdict": d.verdict} for arm, d in found.items()}).T
          for pool, found in reversed(BESIDE_CHANCE.items())}, "a title", ["MinHash + uniform", "FisherSFT"]

@@ -583,19 +583,20 @@ def test_the_protocol_is_met_pool_by_pool():
     assert lost["verdict"].tolist() == ["worse", "tie", "tie"] and not any(lost["met"])
 
 
-def test_the_protocol_is_older_than_the_rows():
-    folder = ROOT / "notebooks" / "results" / "05b_confirmation"
+@pytest.mark.parametrize("name", ["05b_confirmation", "09_keep_learning"])
+def test_the_protocol_is_older_than_the_rows(name):
+    folder = ROOT / "notebooks" / "results" / name
 
     def git(*command):
         return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
-    for commit in store.read(folder)[1]["commit"]:
+    for commit in json.loads((folder / "about.json").read_text())["commit"]:
         if git("cat-file", "-e", commit).returncode:
             pytest.skip("needs the history of the repository")
-        there = git("show", f"{commit}:notebooks/results/05b_confirmation/protocol.md")
+        there = git("show", f"{commit}:notebooks/results/{name}/protocol.md")
         assert there.stdout == (folder / "protocol.md").read_text()
-        listed = git("ls-tree", "--name-only", commit, "notebooks/results/05b_confirmation/").stdout.split()
-        assert [name.split("/")[-1] for name in listed] == ["protocol.md"]  # and no results yet
+        listed = git("ls-tree", "--name-only", commit, f"notebooks/results/{name}/").stdout.split()
+        assert [file.split("/")[-1] for file in listed] == ["protocol.md"]  # and no results yet
 
 
 def test_the_confirmation_asks_its_question_first_and_on_new_draws():

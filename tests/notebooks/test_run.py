@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import nbformat
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import torch
@@ -285,6 +286,46 @@ def claims_07_solutions(r):
     assert r["chance"] == pytest.approx(0.898, abs=1e-3)  # Phi(1.2728): tables of the normal distribution
 
 
+def claims_09(r):
+    live, ends = r["live"], pd.DataFrame(r["live"]["ends"]).T  # a row for each arm
+    assert len(set(live["bytes"])) == 1 and live["weights"] == 492_160
+    assert set(ends.index) == {"lowest", "highest", "re-warm, re-decay", "with replay", "before B"}
+    assert (ends["B"].drop("before B") < ends["B"]["before B"]).all()  # all learn, however short
+    assert ends["B"]["highest"] < ends["B"]["lowest"] and ends["B"]["re-warm, re-decay"] < ends["B"]["lowest"]
+    assert ends["A"]["with replay"] < ends["A"]["re-warm, re-decay"] and len(set(r["picks"])) == 4
+    assert all(a >= b - 1e-9 for a, b in pairwise(r["gains"]))  # gains of a greedy choice never grow
+    assert 100 <= r["rows"] <= 160 and set(r["answers"]) == {"Q1", "Q2", "Q3", "Q4", "Q5"}
+    by = {
+        name: pd.DataFrame(rows).set_index(["shift", "part", "arm", "side"]).sort_index()
+        for name, rows in r["contrasts"].items()
+    }
+    assert {name: len(of) for name, of in by.items()} == {"Q1": 18, "Q2": 1, "Q3": 24, "Q5": 2}
+    for of in by.values():
+        assert (of["low"] <= of["mean"]).all() and (of["mean"] <= of["high"]).all() and (of["seeds"] >= 2).all()
+    # What the text says of the committed rows.
+    rewarm, fifth, mean = "re-warm, re-decay", "re-warm, 20% replay", by["Q1"]["mean"]
+    table = pd.read_json(NOTEBOOKS / "results" / "09_keep_learning" / "rows.json")
+    for shift in ("weak", "strong"):
+        assert by["Q1"]["high"][shift, "a", rewarm, "B"] < 0 < by["Q1"]["low"][shift, "a", rewarm, "A"]
+        little = mean[shift, "c", "re-warm, 5% replay"]
+        assert by["Q1"]["high"][shift, "c", "re-warm, 5% replay", "A"] < 0 and -little["A"] > 5 * abs(little["B"])
+        means = table[table["shift"] == shift].groupby("arm")[["old_before", "old", "new"]].mean()
+        assert means["old_before"]["infinite"] > means["old_before"][rewarm]  # never annealed
+        usual = means.drop(index=["constant, lowest rate", "A and B from scratch", "re-warm, 50% replay"])
+        assert np.ptp(usual["new"]) < 0.4 * np.ptp(usual["old"])  # nearly the same place on B, far apart on A
+        steep = means.loc[[rewarm, "re-warm, 5% replay", fifth, "re-warm, 50% replay"]]
+        assert (steep["old"].diff().iloc[1:] < 0).all() and steep["new"].diff().idxmax() == "re-warm, 50% replay"
+    assert by["Q2"]["mean"].iloc[0] > 0
+
+
+def claims_09_solutions(r):
+    assert r["rate"] == pytest.approx(0.2607, abs=1e-4)
+    assert r["steps"] == pytest.approx([1.0, 1.9 / 1.099**0.5]) and r["longest"] > 4
+    for shares in r["chosen"].values():
+        chosen = [shares[weight] for weight in sorted(shares, key=float)]
+        assert chosen == sorted(chosen) and chosen[-1] == 0.5  # the more A counts, the more of it; all that was tried
+
+
 def claims_08(r):
     useless = {shape: row for shape, row in r["far"]["r = K"].items()}
     assert len(useless) == 4 and max(useless.values()) < 0.2 < 0.5 < min(
@@ -310,6 +351,8 @@ def claims_08_solutions(r):
 CLAIMS = {
     "08_data_mixtures.ipynb": claims_08,
     "solutions/08_data_mixtures.ipynb": claims_08_solutions,
+    "09_keep_learning.ipynb": claims_09,
+    "solutions/09_keep_learning.ipynb": claims_09_solutions,
     "07_related_selectors.ipynb": claims_07,
     "solutions/07_related_selectors.ipynb": claims_07_solutions,
     "06_judging_text.ipynb": claims_06,
@@ -480,6 +523,24 @@ def test_margins_that_are_too_small_stop_notebook_03(tmp_path):
     with pytest.raises(
         papermill.PapermillExecutionError, match="AssertionError: no gain in bfloat16 lies outside its margin"
     ):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
+
+
+def test_replay_on_top_of_the_new_bytes_stops_notebook_09(tmp_path):
+    """An arm with more bytes than the others must stop where bytes are compared."""
+    node = nbformat.read(NOTEBOOKS / "09_keep_learning.ipynb", as_version=4)
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    wrong = (
+        "from fisherlib import mixtures\n"
+        "right = mixtures.replayed\n"
+        "mixtures.replayed = lambda new, old, *, share, tokens, **call: [\n"
+        "    *right(new, old, share=0.0, tokens=tokens, **call),\n"
+        "    *right(new, old, share=1.0, tokens=round(share * tokens), **call),\n"
+        "]"
+    )
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="all arms learn from the same number of bytes"):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 

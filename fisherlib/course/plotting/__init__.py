@@ -25,6 +25,7 @@ from fisherlib.course.plotting.greedy import (
 )
 from fisherlib.course.plotting.house import COLOURS, GREY, PAGE, colour, save, style
 from fisherlib.course.plotting.judging import wins
+from fisherlib.course.plotting.keep_learning import forgetting_plane, rates, replay_shares
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.mixtures import agreement, curves, heat
@@ -58,6 +59,7 @@ __all__ = [
     "evaluation_raster",
     "forest",
     "forest_and_others",
+    "forgetting_plane",
     "gain_fields",
     "gaps",
     "heat",
@@ -82,7 +84,9 @@ __all__ = [
     "prior_sweep",
     "properties",
     "race_times",
+    "rates",
     "ratios",
+    "replay_shares",
     "roofline",
     "save",
     "seeds_dance",
