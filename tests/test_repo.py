@@ -133,7 +133,7 @@ WINGS = {
     "features": {"model", "text"},
     "greedy": {"features", "text"},
     "selectors": {"greedy", "features", "model", "text"},
-    "mixtures": {"text", "features", "greedy", "selectors"},
+    "mixtures": {"text", "model", "features", "greedy", "selectors", "evaluation", "training"},
     "evaluation": {"text", "model", "features", "greedy"},
     "training": {"text", "model", "features", "greedy", "evaluation"},
     "report": {"text", "model", "features", "greedy", "selectors", "evaluation", "training"},

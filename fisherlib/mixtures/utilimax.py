@@ -20,7 +20,8 @@ def utilimax(
     `utilities` [K, T], in [0, 1]: what source k is worth for task t, 1 for the best there is. So the first term is the
     distance to a mixture that would be the best for all tasks. The second one spreads the weights, as a portfolio is spread
     because utilities are uncertain. Its weight is unknown to us for the paper; a public version has K, where the mixture is
-    hardly more than UniMax. So it has no default. Equal utilities give UniMax at any risk.
+    hardly more than UniMax. So it has no default. Equal utilities give UniMax at every risk
+    above 0; at 0 all weights that the caps allow are then equally good, and of these it is UniMax that is returned.
     SLSQP (SciPy) with the gradient in closed form: milliseconds. Source: arXiv 2501.11747.
     Raises `ValueError` for utilities outside [0, 1] or not one row for each source, a negative risk, sizes that are not
     positive, and caps that leave part of the budget to nobody.

@@ -1,6 +1,6 @@
 """Near-copies out, then chance, at the mix of kinds of text that you ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,16 +26,17 @@ def recipe(
     examples: int | None,
     tokens: float | int | None,
     seed: int,
-    mix: str | float | int = "keep",
+    mix: str | float | int | Mapping = "keep",
     groups: str | Labels | None = None,
     copies: Callable[..., np.ndarray] | None = None,
 ) -> Selection:
     """Near-duplicates out, then a random choice, with a share of the budget for each kind of text.
 
     `mix`: "keep", the pool's own shares, counted after near-duplicates are out; "fisher", the shares that FisherSFT spends;
-    or a number between 0 (keep) and 1 (FisherSFT's). `groups`: what the kinds are, a label for each row or the name of a
-    column of `rows`; by default the eight k-means clusters of `in_clusters`. `settings["shares"]` says for each kind what it
-    has of the pool and what it was to get: the price of a mix that is not kept.
+    a number between 0 (keep) and 1 (FisherSFT's); or the share of each kind by name, a `Mixture` of `fl.mixtures` for
+    one. `groups`: what the kinds are, a label for each row or the name of a column of `rows` (for shares by name it must be
+    given); by default the eight k-means clusters of `in_clusters`. `settings["shares"]` says for each kind what it has of
+    the pool and what it was to get: the price of a mix that is not kept.
     FisherSFT's shares go to kinds that the rest of the pool does not stand for, and the majority pays: in notebook 05b a
     gain where all kinds count alike, a loss at the pool's own mix. So the default keeps the mix.
     `copies`: what finds near-duplicates, as in `deduplicated`.
@@ -48,9 +49,12 @@ def recipe(
     Raises `ValueError` for rows without text, another mix, groups that do not fit the rows, and another number of rows than
     the features are of.
     """
-    toward = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else mix
+    asked = dict(mix) if isinstance(mix, Mapping) else None  # the share of each kind
+    toward = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else 0.0 if asked is not None else mix
     if isinstance(toward, str) or not 0 <= toward <= 1:
         raise ValueError(f"expected mix to be 'keep', 'fisher' or a number from 0 to 1, got {mix!r}: change mix=")
+    if asked is not None and groups is None:
+        raise ValueError("expected groups beside the shares of a mix, got None: give their labels, or name a column")
     if mix == "fisher" and groups is None:
         parts = {"threshold": _THRESHOLD, "refill": True, "copies": copies, "then": in_clusters, "like": _informative}
         chosen = deduplicated(rows, features, examples=examples, tokens=tokens, seed=seed, **parts)
@@ -67,14 +71,15 @@ def recipe(
     for i, label in zip(kept.tolist(), of_kept, strict=True):
         labels[i] = label
     pool = _shares(share_of(of_kept, budget.price[kept]))
-    wanted = pool
+    wanted = pool if asked is None else {label: asked.get(label, 0.0) for label in pool} | asked
     if toward and budget.amount < budget.price[kept].sum():
         picks = _informative(None, features.subset(kept), seed=seed, **budget.asked).indices
         spent = _shares(share_of([of_kept[i] for i in picks], budget.price[kept][picks]))
         wanted = {label: (1 - toward) * own + toward * spent.get(label, 0.0) for label, own in pool.items()}
     chosen = quotas(rows, features, seed=seed, groups=labels, shares=wanted, examples=examples, tokens=tokens)
     shares = {str(label): {"pool": own, "wanted": wanted[label]} for label, own in pool.items()}
-    settings = {"method": "recipe", "mix": mix, "removed": len(features) - len(kept), "shares": shares}
+    noted = mix if asked is None else {str(label): float(share) for label, share in asked.items()}
+    settings = {"method": "recipe", "mix": noted, "removed": len(features) - len(kept), "shares": shares}
     return replace(chosen, settings=chosen.settings | settings)
 
 

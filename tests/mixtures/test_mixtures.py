@@ -100,7 +100,7 @@ def test_without_risk_a_poison_source_is_dropped_and_with_much_risk_it_is_kept()
     sizes = [300, 300, 900]
     kept = {risk: utilimax(U, sizes, tokens=300, risk=risk).weights[2] for risk in (0, 0.1, 3, 100)}
     assert kept[0] == pytest.approx(0, abs=1e-6) and kept[100] == pytest.approx(1 / 3, abs=0.01)
-    assert sorted(kept.values()) == list(kept.values())
+    assert np.diff(list(kept.values())).min() > -1e-12  # up to rounding, it never falls with the risk
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.integers(0, 10_000))

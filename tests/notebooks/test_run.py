@@ -395,9 +395,33 @@ def claims_11_solutions(r):
     assert r["chance"] == pytest.approx(0.8) and r["number"] == pytest.approx(1.8047) and not r["right"]
 
 
+def claims_08(r):
+    useless = {shape: row for shape, row in r["far"]["r = K"].items()}
+    assert len(useless) == 4 and max(useless.values()) < 0.2 < 0.5 < min(
+        r["far"]["r = 0"].values()
+    )  # the claim of section 4
+    least, most = r["sweep"]
+    assert (
+        least[-1] < 0.01 < 0.5 * r["flat"]["shuffled words"] < most[-1]
+    )  # low risk drops the useless source, high keeps it
+    assert set(r["clock"]) == {"ablation", "MEDU", "in context"} and min(r["clock"].values()) > 0
+    assert all(a >= 0 and b >= 0 for a, b in zip(*r["gaps"].values(), strict=True)) and 0 <= r["nearer"] <= 6
+    assert all(len(losses) == 2 and 0 < min(losses.values()) < 20 for losses in r["live"].values()) and len(r["live"]) == 3
+    assert set(r["cheap"]["rho"]) == {"MEDU", "in context"}
+    if r["seeds"] > 1:
+        assert all(low <= mean <= high for mean, low, high in r["differences"].values())
+        assert r["weights"]["UtiliMax, risk 0"] < r["weights"]["UniMax"]  # without risk the poison loses weight
+
+
+def claims_08_solutions(r):
+    assert r["weights"] == pytest.approx([0.05, 0.15, 0.3, 0.5]) and r["gap"] == 0 and r["epochs"] == 2.5
+
+
 CLAIMS = {
     "12_decide_and_merge.ipynb": claims_12,
     "solutions/12_decide_and_merge.ipynb": claims_12_solutions,
+    "08_data_mixtures.ipynb": claims_08,
+    "solutions/08_data_mixtures.ipynb": claims_08_solutions,
     "09_keep_learning.ipynb": claims_09,
     "solutions/09_keep_learning.ipynb": claims_09_solutions,
     "10_objectives.ipynb": claims_10,
@@ -555,6 +579,25 @@ def test_a_flipped_sign_stops_notebook_01_at_the_right_check(tmp_path, wrong, cl
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(f"AssertionError: {claim}")):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", cwd=tmp_path)
+
+
+def test_a_risk_of_the_wrong_sign_stops_notebook_08(tmp_path):
+    """Weights that gather where they should spread: the grid has better ones, or equal utilities are not UniMax."""
+    node = nbformat.read(NOTEBOOKS / "08_data_mixtures.ipynb", as_version=4)
+    wrong = (
+        "library = fl.mixtures.utilimax\n"
+        "def wrong(U, sizes, *, risk, **ways):\n"
+        "    return library(1 - U, sizes, risk=risk, **ways)\n"
+        "fl.mixtures.utilimax = wrong"
+    )
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    last = next(i for i, cell in enumerate(node.cells) if "the teaching version" in cell.source)
+    kept = [cell for cell in node.cells[: last + 1] if "load_model" not in cell.source and "naive_unimax" not in cell.source]
+    kept.insert(setup + 1, new_code_cell(wrong))
+    node.cells = kept
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="AssertionError: the teaching version"):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 
 def test_margins_that_are_too_small_stop_notebook_03(tmp_path):

@@ -190,3 +190,21 @@ def test_labels_of_one_name_are_refused_and_numbers_are_numbers(as_a_user):
     found = fl.selectors.quotas(None, features, groups=mixed, tokens=torch.tensor(4), seed=np.array(0))
     assert found.settings == wanted.settings and found.indices.tolist() == wanted.indices.tolist()
     assert type(found.settings["seed"]) is int and type(found.settings["budget"]["tokens"]) is int
+
+
+def test_a_mixture_of_sources_is_a_mix_of_the_recipe_and_the_choice_inside_is_its_own():
+    rows, features = pool(copies=30)
+    kinds = np.array(rows["kind"])
+    held = {kind: int(features.lengths.numpy()[kinds == kind].sum()) for kind in KINDS}
+    mixture = fl.mixtures.unimax(held, tokens=60, epochs=1)
+    chosen = fl.recipe(rows, features, tokens=60, mix=mixture, groups="kind", seed=2)
+    for kind, share in spent(chosen, rows).items():
+        assert abs(share - mixture[kind]) < 9 / 60
+    assert chosen.settings["mix"] == pytest.approx(dict(mixture)) and chosen.settings["removed"] == 30
+    assert chosen.settings["shares"]["rare"]["wanted"] == pytest.approx(mixture["rare"])
+    again = fl.recipe(rows, features, tokens=60, mix=dict(mixture), groups=kinds.tolist(), seed=2)
+    assert again.indices.tolist() == chosen.indices.tolist()
+    with pytest.raises(ValueError, match="expected groups beside the shares of a mix"):
+        fl.recipe(rows, features, tokens=60, mix=mixture)
+    with pytest.raises(ValueError, match="expected shares of the groups"):
+        fl.recipe(rows, features, tokens=60, mix={"poetry": 1.0}, groups="kind")

@@ -29,6 +29,7 @@ from fisherlib.course.plotting.judging import wins
 from fisherlib.course.plotting.keep_learning import forgetting_plane, rates, replay_shares
 from fisherlib.course.plotting.known_truth import error_curves, predicted_and_measured, ratios, verdict_map
 from fisherlib.course.plotting.living import living
+from fisherlib.course.plotting.mixtures import agreement, curves, heat
 from fisherlib.course.plotting.movable import movable
 from fisherlib.course.plotting.objectives import curves
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
@@ -44,6 +45,7 @@ __all__ = [
     "COLOURS",
     "GREY",
     "PAGE",
+    "agreement",
     "batch_sizes",
     "bounds",
     "called",
@@ -65,6 +67,7 @@ __all__ = [
     "forgetting_plane",
     "gain_fields",
     "gaps",
+    "heat",
     "hinges",
     "histogram",
     "information_curves",
