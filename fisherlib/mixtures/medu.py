@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ class ModelReader:
         def expected(logits: Float[torch.Tensor, "m V"], _labels) -> Float[torch.Tensor, " m"]:
             return logits[:, tokens].softmax(1) @ worth.to(logits.device)
 
-        options = {"tokens_per_batch": self.tokens_per_batch, "precision": self.precision, "progress": False}
+        options: dict[str, Any] = {"tokens_per_batch": self.tokens_per_batch, "precision": self.precision, "progress": False}
         return np.concatenate(per_token(self.model, encoded, expected, **options)).clip(0, 1)
 
     def _ids(self, text: str) -> list[int]:

@@ -1,8 +1,9 @@
 """A mixture of sources: weights under epoch caps, drawn as rows; and the linear program that certifies one."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -12,7 +13,7 @@ from scipy.optimize import minimize
 from fisherlib._types import Tokenizer
 from fisherlib.text import encode
 
-Sizes = Mapping[Hashable, float | int] | Sequence[float | int] | Float[np.ndarray, " K"]
+Sizes = Mapping[Any, float | int] | Sequence[float | int] | Float[np.ndarray, " K"]
 Weights = Float[np.ndarray, " K"]
 _RESTARTS, _ENOUGH, _INSIDE = 10, 1e-9, 1e-5
 _SLACK = 1e-9  # of the budget: what rounding leaves breaks no cap
@@ -163,12 +164,13 @@ def lowest(value_and_slope: Callable[[Weights], tuple[float, Weights]], caps: We
             break
         best, value, gap = weights, found, frank_wolfe_gap(slope, weights, caps)
     for _ in range(_RESTARTS):
-        if gap <= _ENOUGH or (weights := _newton(lambda w: value_and_slope(w)[1], best, caps)) is None:
+        stepped = None if gap <= _ENOUGH else _newton(lambda w: value_and_slope(w)[1], best, caps)
+        if stepped is None:
             break
-        found, slope = value_and_slope(weights)
-        if (lower := frank_wolfe_gap(slope, weights, caps)) >= gap:
+        found, slope = value_and_slope(stepped)
+        if (lower := frank_wolfe_gap(slope, stepped, caps)) >= gap:
             break
-        best, value, gap = weights, found, lower
+        best, value, gap = stepped, found, lower
     return best, float(value), gap
 
 

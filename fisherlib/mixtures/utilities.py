@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -46,7 +47,7 @@ def ablation_utilities(
     so the scale is our choice. Raises `ValueError` as `fine_tune` and `held_out_nll` do, and for no sources or no tasks.
     """
     check_named(sources, tasks)
-    options = {"precision": precision, "progress": progress}
+    options: dict[str, Any] = {"precision": precision, "progress": progress}
     before = np.array([held_out_nll(model, tokenizer, rows, **options).nll for rows in tasks.values()])
     gains = np.empty((len(sources), len(tasks)))
     for k, (name, rows) in enumerate(sources.items()):
@@ -93,7 +94,7 @@ def in_context_utilities(
         raise ValueError(f"expected at least 1 document of each source, got {documents}")
     asked = {name: encode(rows, tokenizer) for name, rows in tasks.items()}
     rng, longest = np.random.default_rng(seed), context_length(model)
-    options = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
+    options: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "precision": precision, "progress": progress}
     gains = np.empty((len(sources), len(tasks)))
     for t, examples in enumerate(asked.values()):
         gains[:, t] = np.concatenate(per_token(model, examples, nll, **options)).mean()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -50,7 +51,7 @@ def recipe(
     the features are of.
     """
     asked = dict(mix) if isinstance(mix, Mapping) else None  # the share of each kind
-    toward = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else 0.0 if asked is not None else mix
+    toward: Any = {"keep": 0.0, "fisher": 1.0}.get(mix, mix) if isinstance(mix, str) else mix if asked is None else 0.0
     if isinstance(toward, str) or not 0 <= toward <= 1:
         raise ValueError(f"expected mix to be 'keep', 'fisher' or a number from 0 to 1, got {mix!r}: change mix=")
     if asked is not None and groups is None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fisherlib.course.exercises import objectives
-from fisherlib.course.plotting import curves, style
+from fisherlib.course.plotting import curve_panels, style
 
 matplotlib.use("Agg")
 
@@ -71,7 +71,7 @@ def test_lines_are_means_with_a_band_and_each_name_stands_once_in_the_legend():
         },
         "right": {"SPIN": (np.arange(3), [0.0, 0.5, 0.5])},
     }
-    figure = curves(panels, "a title", "round", ["nats", ""], zero=True, whole=True)
+    figure = curve_panels(panels, "a title", "round", ["nats", ""], zero=True, whole=True)
     figure.canvas.draw()
     left, right = figure.axes
     spin = next(line for line in left.lines if line.get_label() == "SPIN")

@@ -632,6 +632,9 @@ def test_replay_on_top_of_the_new_bytes_stops_notebook_09(tmp_path):
     node.cells.insert(setup + 1, new_code_cell(wrong))
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="all arms learn from the same number of bytes"):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
+
+
 def test_a_verifier_that_looks_at_the_answer_alone_stops_notebook_11(tmp_path):
     """Right by luck would be learned: the table of section 1 must notice."""
     node = nbformat.read(NOTEBOOKS / "11_self_made_data.ipynb", as_version=4)

@@ -31,7 +31,7 @@ from fisherlib.course.plotting.known_truth import error_curves, predicted_and_me
 from fisherlib.course.plotting.living import living
 from fisherlib.course.plotting.mixtures import agreement, curves, heat
 from fisherlib.course.plotting.movable import movable
-from fisherlib.course.plotting.objectives import curves
+from fisherlib.course.plotting.objectives import curve_panels
 from fisherlib.course.plotting.picks import living_certificate, living_gains, living_lazy
 from fisherlib.course.plotting.quickstart import comparison, draw_by_draw, information_curves, uncertainty_ellipses
 from fisherlib.course.plotting.related import overlap, payoff
@@ -55,6 +55,7 @@ __all__ = [
     "contrast_forest",
     "copies",
     "coverage",
+    "curve_panels",
     "curves",
     "designs",
     "differences",

@@ -11,7 +11,7 @@ _LINES = ["-", "--", "-.", ":"]
 Lines = Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]]
 
 
-def curves(
+def curve_panels(
     panels: Mapping[str, Lines],
     title: str,
     xlabel: str,

@@ -113,7 +113,7 @@ def choose(how: str, rows: Dataset, model: Model, tokenizer: Tokenizer, tokens: 
     features = extract_features(model, tokenizer, rows, precision="float32", progress=False)
     if how == "FisherSFT":
         return rows.select(select(features, tokens=tokens, rule="gain_per_token", progress=False).indices)
-    method = {"uniform": uniform, "MinHash + uniform": without_copies, "recipe": recipe}[how]
+    method: Any = {"uniform": uniform, "MinHash + uniform": without_copies, "recipe": recipe}[how]
     return rows.select(method(rows, features, tokens=tokens, seed=seed).indices)
 
 
@@ -129,7 +129,12 @@ def examine(model: Model, tokenizer: Tokenizer, rows: Dataset, plan: Plan) -> di
 
 
 def sample(model: Model, tokenizer: Tokenizer, rows: Dataset, plan: Plan, seed: int) -> list[list[str]]:
-    options = {"temperature": plan.temperature, "max_new_tokens": plan.max_new_tokens, "seed": seed, "progress": False}
+    options: dict[str, Any] = {
+        "temperature": plan.temperature,
+        "max_new_tokens": plan.max_new_tokens,
+        "seed": seed,
+        "progress": False,
+    }
     return solutions(model, tokenizer, rows, k=plan.k, **options)
 
 
