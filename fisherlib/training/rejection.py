@@ -5,6 +5,7 @@ import math
 import operator
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -65,7 +66,7 @@ def holds(equation: str) -> bool:
 
 def _value(node: ast.AST) -> float:
     """Raises `ValueError` for anything but a finite number and the four operations on such."""
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         value = float(node.value)
     elif isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
         value = _OPERATIONS[type(node.op)](_value(node.left), _value(node.right))
@@ -187,8 +188,8 @@ def rejection_sample(
     """
     if "answer" not in rows.column_names:
         raise ValueError(f"expected rows with a column 'answer' to verify by, got {rows.column_names}: add it")
-    options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed, "progress": progress}
-    said = solutions(model, tokenizer, rows, k=k, **options)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "progress": progress}
+    said = solutions(model, tokenizer, rows, k=k, temperature=temperature, **options)
     return keep(rows, said, allow_no_equations=allow_no_equations)
 
 
