@@ -170,9 +170,13 @@ def test_answers_are_what_the_definition_says():
     assert "MATE: margin" in answers.in_words(asked)
 
 
-def test_one_seed_has_no_interval_and_is_a_tie():
+def test_one_seed_has_no_interval_and_is_not_judged():
     asked = answers.objective_questions(answers.numbers(made_up(seeds=1)))
-    assert {verdict for table in asked.values() for verdict in table["verdict"]} == {"tie"}
+    assert {verdict for table in asked.values() for verdict in table["verdict"]} == {"one seed"}
+    said = answers.in_words(asked) + answers.summary(dict(asked["displacement"].iterrows()))
+    assert "nan" not in said and "tie" not in said and "not judged" in said
+    one = asked["displacement"].loc["DPO: good"]
+    assert "cannot say" in answers.appears(one, "lower") and "cannot say" in answers.within(one)
     kept = answers.as_record(asked)["displacement"]["DPO: good"]
     assert kept["low"] is None and kept["seeds"] == 1 and "NaN" not in json.dumps(kept)
     with pytest.raises(ValueError, match="at least two seeds"):

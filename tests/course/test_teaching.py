@@ -39,13 +39,15 @@ def test_answers_are_those_of_other_code(rows):
     assert said["Q1", "tau"] == said["Q2", "tau"] == "better" and said["Q4", "nll_people"] == "worse"
 
 
-def test_a_sentence_has_the_numbers_and_says_what_is_missing(rows):
+def test_a_sentence_has_the_numbers_and_says_what_is_missing(rows, tmp_path):
     found = taught.answers(rows)
     one = found[found["metric"] == "tau"].iloc[0]
     text = taught.sentence(found, "Q1")
     assert f"{one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}], surely better" in text and "(5 seeds)" in text
     few = taught.answers(rows[rows["seed"] == 0])
     assert few.empty and "no rows" in taught.sentence(few, "Q1")
+    none = taught.load(tmp_path)
+    assert none.empty and taught.means(none).empty and taught.answers(none).empty
     assert taught.means(rows[rows["arm"] != taught.PEOPLE]).index.tolist() == [
         a for a in teaching.ARMS if a != taught.PEOPLE
     ]

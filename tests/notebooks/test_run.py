@@ -363,7 +363,8 @@ def claims_10(r):
     assert set(asked) >= {"displacement", "strength", "equal tokens", "equal seconds", "what moves", "told apart"}
     for table in asked.values():
         for one in table.values():
-            assert one["verdict"] in ("higher", "lower", "tie") and (one["verdict"] == "tie") == (one["p_holm"] >= 0.05)
+            assert one["verdict"] in (("one seed",) if one["seeds"] == 1 else ("higher", "lower", "tie"))
+            assert (one["verdict"] in ("tie", "one seed")) == (one["p_holm"] >= 0.05)
 
 
 def claims_10_solutions(r):
@@ -417,7 +418,23 @@ def claims_08_solutions(r):
     assert r["weights"] == pytest.approx([0.05, 0.15, 0.3, 0.5]) and r["gap"] == 0 and r["epochs"] == 2.5
 
 
+def claims_10b(r):
+    assert 0 < r["lost"] < 0.01 and r["spread"] >= 0 and set(r["steps"].values()) == {1}
+    assert set(r["live"]) == {"lines", "ranking", "shuffled"}
+    assert all(0 < loss < 20 for loss in r["live"].values())
+    mean, low, high = r["helps"]
+    assert low <= mean <= high
+    assert 0 <= r["rows"] <= 30 and set(r["verdicts"].values()) <= {"better", "worse", "tie"}
+    assert len(r["verdicts"]) == (0 if r["rows"] < 12 else 12)
+
+
+def claims_10b_solutions(r):
+    assert r["spread"] == pytest.approx(0.01 * math.log(8)) and r["tied"] == [0, 0]
+
+
 CLAIMS = {
+    "10b_teacher.ipynb": claims_10b,
+    "solutions/10b_teacher.ipynb": claims_10b_solutions,
     "12_decide_and_merge.ipynb": claims_12,
     "solutions/12_decide_and_merge.ipynb": claims_12_solutions,
     "08_data_mixtures.ipynb": claims_08,
@@ -643,6 +660,21 @@ def test_a_verifier_that_looks_at_the_answer_alone_stops_notebook_11(tmp_path):
     node.cells.insert(setup + 1, new_code_cell(wrong))
     nbformat.write(node, tmp_path / "sabotaged.ipynb")
     with pytest.raises(papermill.PapermillExecutionError, match="AssertionError: two of four are kept"):
+        run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
+
+
+def test_a_ranking_loss_of_the_wrong_sign_stops_notebook_10b(tmp_path):
+    """A loss that wants the better answer below the other must stop where it is compared with the one by hand."""
+    node = nbformat.read(NOTEBOOKS / "10b_teacher.ipynb", as_version=4)
+    wrong = (
+        "from fisherlib.training import objectives\n"
+        "right = objectives.Ranking.__call__\n"
+        "objectives.Ranking.__call__ = lambda self, row, log_p: right(self, row, [-one for one in log_p])"
+    )
+    setup = next(i for i, cell in enumerate(node.cells) if "notebook.setup" in cell.source)
+    node.cells.insert(setup + 1, new_code_cell(wrong))
+    nbformat.write(node, tmp_path / "sabotaged.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="the library's loss is the mean over pairs"):
         run(tmp_path / "sabotaged.ipynb", tmp_path / "out.ipynb", profile="smoke", cwd=tmp_path)
 
 

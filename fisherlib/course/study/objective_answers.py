@@ -28,6 +28,9 @@ PAIRED: dict[str, tuple[Sequence[tuple[str, str]], Sequence[str]]] = {
         ("margin", "loss", "bad learned"),
     ),
 }
+SEEDS = 5  # of both protocols
+ONE = "one seed"  # the verdict on a difference that no interval can have
+VERBS = {"tie": "ties with", ONE: "is not judged yet against"}  # else it differs
 
 
 def read(name: str, folder: str | Path = "") -> tuple[pd.DataFrame, dict]:
@@ -104,7 +107,7 @@ def contrasts(differences: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """One question: of each contrast `mean`, `low`, `high` (Student, 95 %), `p`, `p_holm` over them, `verdict` ("higher",
     "lower", or "tie" unless `p_holm` < 0.05), `margin` (TOST: equivalent within it, at 5 %) and `seeds`.
 
-    One seed has no interval, and is a tie. Raises `ValueError` for none.
+    One seed has no interval, and is not judged: its verdict is "one seed". Raises `ValueError` for none.
     """
     alone = {name: Interval(float(d[0]), math.nan, math.nan, 1.0, 1) for name, d in differences.items() if len(d) == 1}
     tests = {name: alone.get(name) or paired_t(d) for name, d in differences.items()}
@@ -116,7 +119,7 @@ def contrasts(differences: Mapping[str, np.ndarray]) -> pd.DataFrame:
             "high": one.high,
             "p": one.p,
             "p_holm": p,
-            "verdict": "tie" if p >= 0.05 else "higher" if one.mean > 0 else "lower",
+            "verdict": ONE if one.count == 1 else "tie" if p >= 0.05 else "higher" if one.mean > 0 else "lower",
             "margin": equivalence_margin(one),
             "seeds": one.count,
         }
@@ -132,7 +135,10 @@ def against(values: pd.DataFrame, metric: str, reference: str) -> dict[str, tupl
     """
     arms = [arm for arm in values.index.unique("arm") if arm != "before training"]
     found = contrasts({arm: minus(values, arm, reference, metric) for arm in arms if arm != reference})
-    rows = {str(arm): (one["mean"], one["low"], one["high"], one["verdict"] != "tie") for arm, one in found.iterrows()}
+    rows = {
+        str(arm): (one["mean"], one["low"], one["high"], one["verdict"] in ("higher", "lower"))
+        for arm, one in found.iterrows()
+    }
     return {arm: rows.get(arm, (0.0, 0.0, 0.0, None)) for arm in arms}
 
 
@@ -142,10 +148,28 @@ def in_words(questions: Mapping[str, pd.DataFrame]) -> str:
     for question, table in questions.items():
         lines.append(question)
         for name, one in table.iterrows():
-            verdict = "a tie" if one["verdict"] == "tie" else f"surely {one['verdict']}"
-            interval = f"{one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-            lines.append(f"  {name} {interval}: {verdict}, {one['seeds']} seeds")
+            verdict = {"tie": "a tie", ONE: "not judged"}.get(one["verdict"], f"surely {one['verdict']}")
+            seeds = ONE if one["seeds"] == 1 else f"{one['seeds']} seeds"
+            lines.append(f"  {name} {interval(one)}: {verdict}, {seeds}")
     return "\n".join(lines)
+
+
+def interval(one: pd.Series) -> str:
+    """A mean with its interval, if it has one."""
+    ends = "" if one["verdict"] == ONE else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
+    return f"{one['mean']:+.3f}{ends}"
+
+
+def appears(one: pd.Series, sign: str) -> str:
+    """Whether a difference surely has the sign of a paper, "higher" or "lower"."""
+    return "one seed cannot say" if one["verdict"] == ONE else "appears" if one["verdict"] == sign else "did not appear"
+
+
+def within(one: pd.Series) -> str:
+    """How alike two losses are, by both one-sided tests."""
+    if one["verdict"] == ONE:
+        return "one seed cannot say how alike their losses are"
+    return f"the same loss within {one['margin']:.3f} nats a token (TOST)"
 
 
 def self_play_costs(table: pd.DataFrame) -> pd.DataFrame:
@@ -208,9 +232,8 @@ def moves(played: pd.DataFrame) -> dict[str, dict[str, tuple[np.ndarray, np.ndar
 
 def summary(rows: Mapping[str, pd.Series]) -> str:
     """A Markdown table of contrasts."""
-    line = "| {} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | {verdict} |"
-    head = "| difference, nats | mean | 95 % | verdict |\n|---|---|---|---|\n"
-    return head + "\n".join(line.format(name, **of) for name, of in rows.items())
+    head = "| difference, nats | mean, 95 % | verdict |\n|---|---|---|\n"
+    return head + "\n".join(f"| {name} | {interval(of)} | {of['verdict']} |" for name, of in rows.items())
 
 
 def as_record(questions: Mapping[str, pd.DataFrame]) -> dict[str, dict]:

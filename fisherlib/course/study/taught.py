@@ -11,6 +11,7 @@ from fisherlib.evaluation import after_holm, paired_t
 UNTUNED, PEOPLE, LINES, LONGER, RANKING, SHUFFLED = ARMS
 OWNED = ("tau", "teacher_score")  # by the teacher: higher is better
 OTHERS = ("nll_people", "surprise")  # lower is better
+_NUMBERS = (*OWNED, *OTHERS, "length", "second_stage_tokens", "second_stage_seconds")
 QUESTIONS = {  # an arm minus another, and what is asked about
     "Q1": (RANKING, LINES, OWNED),
     "Q2": (RANKING, SHUFFLED, OWNED),
@@ -21,15 +22,15 @@ QUESTIONS = {  # an arm minus another, and what is asked about
 
 
 def load(folder: str | Path) -> pd.DataFrame:
-    """The committed rows, one for each arm and seed. Raises `FileNotFoundError` where none are."""
-    return pd.read_json(Path(folder) / "rows.json")
+    """The committed rows, one for each arm and seed; an empty table where the study was not run yet."""
+    path = Path(folder) / "rows.json"
+    return pd.read_json(path) if path.exists() else pd.DataFrame(columns=["arm", "seed", *_NUMBERS])
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
     """Means over the seeds, a row for each arm in the order of the study, and how many seeds there are."""
-    columns = [*OWNED, *OTHERS, "length", "second_stage_tokens", "second_stage_seconds"]
-    grouped = table.groupby("arm")
-    found = grouped[columns].mean().assign(seeds=grouped["seed"].nunique())
+    grouped = table.astype(dict.fromkeys(_NUMBERS, float)).groupby("arm")
+    found = grouped[list(_NUMBERS)].mean().assign(seeds=grouped["seed"].nunique())
     return found.reindex([arm for arm in ARMS if arm in found.index])
 
 
