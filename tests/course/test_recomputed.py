@@ -216,7 +216,7 @@ def same_cell(cell, result):
 
 
 def check_readme(text):
-    for name in ("found", "pays", "questions", "related", "cost", "limits"):
+    for name in ("found", "replay", "pays", "questions", "related", "cost", "limits"):
         globals()[f"check_{name}"](section(text, name))
 
 
@@ -241,6 +241,39 @@ def check_found(text):
     (rival,), (own,) = (re.findall(CELL.replace("(", "(?:").replace(r"\(?:", r"\("), line) for line in (two, three))
     same_cell(rival, rivals["recipe"])
     same_cell(own, mixed["own mix"])
+
+
+def check_replay(text):
+    rows = json.loads((RESULTS / "09_keep_learning" / "rows.json").read_text())
+    ways = ["by FisherSFT given B", "by FisherSFT", "by MinHash"]
+    expected = {}
+    for shift in ("strong", "weak"):
+        family = {}
+        for share in ("5%", "1%"):
+            for way in ways:
+                for side in ("old", "new"):
+                    pairs = [
+                        {row["seed"]: row[side] for row in rows if (row["shift"], row["arm"]) == (shift, arm)}
+                        for arm in (f"re-warm, {share} replay {way}", f"re-warm, {share} replay")
+                    ]
+                    assert set(pairs[0]) == set(pairs[1]) and len(pairs[0]) == 5
+                    family[share, way, side] = student([pairs[0][seed] - pairs[1][seed] for seed in pairs[0]])
+        adjusted = step_down({name: one["p"] for name, one in family.items()})
+        for side in ("old", "new"):
+            one, sure = family["5%", ways[0], side], adjusted["5%", ways[0], side] < 0.05
+            expected[side, shift] = one | {"verdict": ("better" if one["mean"] < 0 else "worse") if sure else "tie"}
+    head, rest = text.split(".** ")
+    wins = all(expected["old", shift]["verdict"] == "better" for shift in ("strong", "weak"))
+    assert wins and "beats chance" in head and "5 seeds" in rest
+    old, new = rest.split("; on the new one ")
+    for cell, shift in zip(
+        re.findall(CELL.replace("(", "(?:").replace(r"\(?:", r"\("), old), ("strong", "weak"), strict=True
+    ):
+        same_cell(cell, expected["old", shift])
+    shown = re.findall(rf"({NUMBER}) \((better|worse|tie)\)", new)
+    for (value, verdict), shift in zip(shown, ("strong", "weak"), strict=True):
+        same(value, expected["new", shift]["mean"])
+        assert verdict == expected["new", shift]["verdict"]
 
 
 def check_pays(text):
@@ -435,14 +468,14 @@ def check_limits(text):
 README = (HERE / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["found", "pays", "questions", "related", "cost", "limits"])
+@pytest.mark.parametrize("name", ["found", "replay", "pays", "questions", "related", "cost", "limits"])
 def test_readme_says_what_the_rows_say(name):
     globals()[f"check_{name}"](section(README, name))
 
 
 def test_a_changed_digit_is_found():
     """A digit of each of some numbers is changed, and a word: every time it fails."""
-    for name in ("found", "pays", "questions"):
+    for name in ("found", "replay", "pays", "questions"):
         text = section(README, name)
         places = [m.end() - 1 for m in re.finditer(NUMBER, text)]
         for place in places[:: max(len(places) // 6, 1)]:

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy  # its stats come on first use
 
 from fisherlib.assets import ROOT
+from fisherlib.course.study import kept
 from fisherlib.course.study.arms import REFERENCE
 from fisherlib.course.study.claims import CLAIMS, judge_all
 from fisherlib.course.study.methods import title
@@ -68,6 +69,24 @@ def found(table: pd.DataFrame, said: Said) -> str:
         f"- **Rare kinds beside a majority: {'the rare gain, the majority pays' if trade else 'see the table'}.** "
         f"Recipe on {described(table, 'code_mix')}: the rare {brief(mixed.loc[REST])}, the code "
         f"{brief(mixed.loc[MAJORITY])}, and {cell(mixed.loc[OWN])} at the pool's own mix."
+    )
+
+
+def replay() -> str:
+    """What to replay while something new is learned: the primary question of the protocol of notebook 09."""
+    third = kept.contrasts(kept.load(RESULTS / "09_keep_learning"), "Q3").replace({"lower": "better", "higher": "worse"})
+    asked = third[(third["part"] == "5%") & third["arm"].str.endswith(kept.CHOSEN[0])].set_index(["side", "shift"])
+    wins = (asked.loc["A", "verdict"] == "better").all() and (asked.loc["B", "verdict"] != "worse").all()
+    head = "FisherSFT, told what the new text says, beats chance" if wins else "FisherSFT is not sure to beat chance"
+    on = {"strong": "Python", "weak": "documentation"}
+    old, new = (
+        ", ".join(f"{say(asked.loc[side, shift])} ({text})" for shift, text in on.items())
+        for side, say in (("A", cell), ("B", brief))
+    )
+    return (
+        f"- **Which twentieth of the old text to replay while a new one is learned: {head}.** On the old text {old}; on the "
+        f"new one {new}. Nats per byte, a byte model of half a million weights, {asked['seeds'].min()} seeds "
+        "([notebook 09](notebooks/09_keep_learning.ipynb))."
     )
 
 
@@ -227,6 +246,7 @@ def sections(table: pd.DataFrame) -> dict[str, str]:
     said = {pool: verdicts(table, pool, tokens=TOKENS) for pool in _ORDER}
     return {
         "found": found(table, said),
+        "replay": replay(),
         "pays": pays(table, said),
         "questions": questions(table),
         "related": related(said),
