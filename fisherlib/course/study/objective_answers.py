@@ -135,10 +135,8 @@ def against(values: pd.DataFrame, metric: str, reference: str) -> dict[str, tupl
     """
     arms = [arm for arm in values.index.unique("arm") if arm != "before training"]
     found = contrasts({arm: minus(values, arm, reference, metric) for arm in arms if arm != reference})
-    rows = {
-        str(arm): (one["mean"], one["low"], one["high"], one["verdict"] in ("higher", "lower"))
-        for arm, one in found.iterrows()
-    }
+    sure = {"higher": True, "lower": True, "tie": False}  # of one seed nothing is decided
+    rows = {str(arm): (one["mean"], one["low"], one["high"], sure.get(one["verdict"])) for arm, one in found.iterrows()}
     return {arm: rows.get(arm, (0.0, 0.0, 0.0, None)) for arm in arms}
 
 
