@@ -726,7 +726,7 @@ def test_plain_papermill_on_a_user_s_own_jsonl(tmp_path):
         (  # the opponent's half is left out of the margin: no more log 2, nor half of SFT's gradient
             "untouched = objectives.Preference.__call__\n"
             "objectives.Preference.__call__ = lambda self, row, log_p: untouched(self, row, [log_p[0], 0 * log_p[1]])",
-            "beta = 0.1: loss log 2",
+            "the library's loss is this one",
         ),
     ],
     ids=["sign of ExMATE's penalty", "half of SPIN's margin"],
