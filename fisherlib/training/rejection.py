@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.model import continuations
-from fisherlib.text.word_problems import paths as paths
-from fisherlib.text.word_problems import side_of as side_of
-from fisherlib.text.word_problems import word_problems as word_problems
+from fisherlib.text import word_problems as problems
+
+paths, side_of, word_problems = problems.paths, problems.side_of, problems.word_problems
 
 _MOST_CHARACTERS = 64  # of an equation; checked before anything is parsed
 _LARGEST = 1e12

@@ -352,7 +352,7 @@ def claims_10(r):
     settles = {2: True, 0.8: True, 0.5: False, 0.4: False}  # beta above a half
     assert [end < 0.1 for end in live["ends"]] == list(settles.values())
     assert live["pushed"]["mean"] == pytest.approx(0.1 / 30) and live["pushed"]["sum"] < 1e-25
-    usual = live["strength"]["(4), c = 0.05"]
+    usual = {kind: of["(4), c = 0.05"] for kind, of in live["strength"].items()}
     assert 0 < usual["siblings"] < usual["own, greedy"] < 0.05  # a tie at this c is arithmetic
     # What the text says of the committed rows.
     arms, asked = r["arms"], r["questions"]
@@ -490,7 +490,7 @@ def small_model(tmp_path_factory, real):
 @pytest.mark.parametrize("name", [path.relative_to(NOTEBOOKS).as_posix() for path in ALL if path != QUICKSTART])
 def test_runs_and_its_claims_hold(tmp_path, small_model, name):
     """The arms of notebook 06 are tuned from the small model, for time; its judge is the shipped one. 12 tunes it too."""
-    tuned = {"model": small_model} if name in ("06_judging_text.ipynb", "12_decide_and_merge.ipynb") else {}
+    tuned = {"model": small_model} if name == "06_judging_text.ipynb" else {}
     CLAIMS[name](executed(name, tmp_path, **tuned))
 
 
@@ -539,7 +539,9 @@ def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     settings = fl.study.PROFILES["smoke"].settings
     (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
-    assert results(tmp_path / "out.ipynb")["live"] == {"fisher_per_token": expected}
+    assert results(tmp_path / "out.ipynb")["live"] == {
+        "fisher_per_token": pytest.approx(expected, rel=1e-6)
+    }  # other threads
 
 
 def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):
