@@ -60,16 +60,8 @@ def test_conda_installs_the_same_and_pins_only_python():
     *conda, pip = environment["dependencies"]
     assert [re.split("[<>=]", name)[0] for name in conda] == ["python", "pip"] and conda[1] == "pip"
     assert pip == {"pip": ["-c constraints.txt", "-e .[judge,notebooks,test]"]}
-    assert set(PROJECT["optional-dependencies"]) == {
-        "bench",
-        "gpu",
-        "judge",
-        "lora",
-        "neighbours",
-        "notebooks",
-        "rejection",
-        "test",
-    }
+    extras = {"bench", "gpu", "judge", "lora", "neighbours", "notebooks", "rejection", "test"}
+    assert set(PROJECT["optional-dependencies"]) == extras
 
 
 def test_the_citation_is_of_this_version_and_names_the_paper():

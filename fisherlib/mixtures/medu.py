@@ -17,8 +17,7 @@ from fisherlib.model import context_length, continuations, per_token
 from fisherlib.text import Encoded
 
 if TYPE_CHECKING:
-    from fisherlib.evaluation.judging import Endpoint
-    from fisherlib.evaluation.judging.endpoint import Reply
+    from fisherlib.evaluation.judging import Endpoint, Reply
 
 # All wording, the names of the five levels and the length of a description are our choice: the paper's are unknown to us.
 LEVELS = ("1", "2", "3", "4", "5")

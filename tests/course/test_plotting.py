@@ -133,6 +133,8 @@ def test_a_tie_is_hollow_in_each_of_them():
     assert dots_of(axes["moved"][0]) == [(-0.2, True)] and dots_of(axes["moved"][1]) == [(0.1, False)]
     assert [dots_of(axis) for axis in axes["payoff"]] == [[(0.0, False), (0.1, True)], [(-0.2, True), (-0.1, False)]]
     for name, make in FIGURES.items():
+        if name in ("forgetting_plane", "replay_shares", "rates"):
+            continue  # means without a verdict
         assert "hollow: a tie" in " ".join(text.get_text() for text in make().findobj(Text)), name
 
 

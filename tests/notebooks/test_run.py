@@ -292,7 +292,8 @@ def claims_12(r):
     merged, mean, log_z = r["merged"]
     assert merged == pytest.approx(mean + log_z, abs=1e-9) and log_z < 0  # so it is below the mean of its parts
     assert set(r["line"]) == {"0.0", "0.5", "1.0"} and all(0 < nll < 20 for nll in r["line"].values())
-    assert list(r["recall"].values()) == sorted(r["recall"].values()) and 0.4 < r["recall"]["1"] < 0.9 < r["recall"]["10"]
+    recall = [r["recall"][k] for k in sorted(r["recall"], key=int)]
+    assert recall == sorted(recall) and 0.4 < r["recall"]["1"] < 0.9 < r["recall"]["10"]
     assert all(low <= mean <= high for mean, low, high in r["intervals"].values())
     for name, sign in r["signs"].items():  # a sign is what its interval says
         _, low, high = r["intervals"][name]
@@ -539,9 +540,8 @@ def test_one_row_of_the_study_by_its_papermill_command(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     settings = fl.study.PROFILES["smoke"].settings
     (expected,) = fl.study.run_rows([row], settings, tmp_path / "again", progress=False)["nll"]
-    assert results(tmp_path / "out.ipynb")["live"] == {
-        "fisher_per_token": pytest.approx(expected, rel=1e-6)
-    }  # other threads
+    close = pytest.approx(expected, rel=1e-6)  # a process with another number of threads rounds another way
+    assert results(tmp_path / "out.ipynb")["live"] == {"fisher_per_token": close}
 
 
 def test_sabotage_fails_at_the_check_that_guards_it(tmp_path):

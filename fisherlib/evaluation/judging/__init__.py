@@ -5,7 +5,7 @@
 scores of judgements, `numbers` is a judge without a server. Needs the extra `judge`; notebook 06 teaches it.
 """
 
-from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError
+from fisherlib.evaluation.judging.endpoint import Endpoint, JudgeError, Reply
 from fisherlib.evaluation.judging.numbers import CharacterModel
 from fisherlib.evaluation.judging.outcomes import (
     Share,
@@ -28,6 +28,7 @@ __all__ = [
     "Endpoint",
     "JudgeError",
     "Pair",
+    "Reply",
     "Share",
     "all_pairs",
     "bradley_terry",
