@@ -73,7 +73,7 @@ def replay_shares(panels: Mapping[str, pd.DataFrame], scratch: Mapping[str, tupl
     return figure
 
 
-def rates(schedules: Mapping[str, Sequence[float]], title: str, switch: int | None = None):
+def rates(schedules: Mapping[str, Sequence[float | int]], title: str, switch: int | None = None):
     """Learning rates by step, a line for each of at most four schedules; `switch`: where the second text begins.
 
     Returns the figure. Raises `ValueError` for more than four.

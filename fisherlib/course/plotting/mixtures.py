@@ -40,7 +40,9 @@ def heat(tables: Mapping[str, pd.DataFrame], title: str):
     return figure
 
 
-def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str, xlabel: str, ylabel: str, *, log=True):
+def curves(
+    x: Sequence[float | int], lines: Mapping[str, Sequence[float | int]], title: str, xlabel: str, ylabel: str, *, log=True
+):
     """One line for each name, named at its end; those that a reader follows have a colour. Returns the figure."""
     import matplotlib.pyplot as plt
 
