@@ -35,6 +35,7 @@ EXPLAINED = {
     "could not import 'triton": 1,
     "needs the history of the repository": 2,
     "needs node": 1,
+    "needs Chromium": 16,
     "needs a small file system of its own": 5,
     "reads /proc": 4,
 }
