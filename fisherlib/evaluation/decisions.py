@@ -83,8 +83,11 @@ def answer_distribution(
 def _answered(row: dict, answer: str) -> dict:
     """A row with this as its last response."""
     row = {key: value for key, value in row.items() if value is not None}
-    if row.get("messages"):
-        return row | {"messages": [*row["messages"][:-1], {**row["messages"][-1], "content": answer}]}
+    if turns := row.get("messages"):
+        last = max((i for i, turn in enumerate(turns) if turn.get("role") == "assistant"), default=None)
+        if last is None:
+            raise ValueError("expected a conversation with an answer to replace, got none: add an assistant's turn")
+        return row | {"messages": [*turns[:last], {**turns[last], "content": answer}, *turns[last + 1 :]]}
     return row | {"response": answer}
 
 

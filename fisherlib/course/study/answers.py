@@ -85,7 +85,8 @@ def replay() -> str:
     )
     return (
         f"- **Which twentieth of the old text to replay while a new one is learned: {head}.** On the old text {old}; on the "
-        f"new one {new}. Nats per byte, a byte model of half a million weights, {asked['seeds'].min()} seeds "
+        f"new one {new}. Nats per byte, a byte model of half a million weights, {asked['seeds'].min()} seeds, after Holm "
+        "over the contrasts of the protocol's question "
         "([notebook 09](notebooks/09_keep_learning.ipynb))."
     )
 
