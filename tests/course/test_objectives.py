@@ -122,21 +122,6 @@ def test_the_mean_loss_of_a_token_is_of_each_kind(model):
     )
 
 
-def test_a_run_goes_on_where_it_was_and_writes_a_table(tmp_path):
-    ran = []
-
-    def run_one(one):
-        ran.append(one)
-        return [{"arm": one, "seconds": 1.0, "machine": "m", "versions": "v", "commit": "c"}]
-
-    for wanted in (["a"], ["a", "b"]):
-        objectives.run_all(wanted, run_one, str, tmp_path / "rows", tmp_path / "table", {"command": "none"})
-    assert ran == ["a", "b"]
-    about = json.loads((tmp_path / "table" / "about.json").read_text())
-    assert (about["rows"], about["done"], about["wanted"]) == (2, 2, 2)
-    assert [row["arm"] for row in json.loads((tmp_path / "table" / "rows.json").read_text())] == ["a", "b"]
-
-
 def made_up(seeds=4):
     """Rows of known numbers: MATE is better than MLE by about 3 nats in each couple, all else is equal."""
     rng, rows = np.random.default_rng(0), []

@@ -194,17 +194,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(tmp_path, monkeypatch
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
     plan = self_made.Plan(problems=4, tokens=200, steps=2, k=2, test_problems=3, max_new_tokens=6)
-    (tmp_path / "rows").mkdir()
-    done = list(self_made.ARMS)
-    self_made.run_seed(0, plan, model, tokenizer, tmp_path, done[:3])
+    monkeypatch.setattr(self_made, "Plan", lambda: plan)
+    monkeypatch.setattr(self_made, "base_model", lambda: (model, tokenizer))
+    arguments = ["--folder", str(tmp_path), "--seeds", "1"]
+    self_made.main(arguments)
+    first = self_made_claims.load(tmp_path)[0].drop(columns="seconds")
+    (tmp_path / "rows" / "3-0.json").unlink()  # of an arm that learns from what another arm's row has sampled
     stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
-    self_made.run_seed(0, plan, model, tokenizer, tmp_path)
+    self_made.main(arguments)
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert len(after) == 10 and all(after[name] == stamp for name, stamp in stamps.items())
-    self_made.write(tmp_path, tmp_path, plan, [0, 1])
     table, about = self_made_claims.load(tmp_path)
-    assert (about["rows"], about["rows_wanted"]) == (10, 20) and set(table["steps"]) == {2}
-    assert json.loads((tmp_path / "rows" / "0-0.json").read_text())["said_test"]
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), first)
+    assert about["rows"] == about["rows_wanted"] == 10 and set(table["steps"]) == {2}
+    assert json.loads((tmp_path / "rows" / "0-0.json").read_text())[0]["said_test"]
 
 
 # --- the exercises ----------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 `pools` draws what there is to choose from, `methods` is the table of who chooses, `heads` and `fisherlib.fine_tune` train,
 `rows` runs one configuration, `runs` many, `profiles` says which, and `plans` those of notebook 05b; `store` keeps
 the results, `statistics` turns them into differences with intervals, `verdicts` reads those of all notebooks together,
-`claims` and `why` make tables of them; `objectives` and `self_play` are studies of their own, read by
-`objective_answers`. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
+`claims` and `why` make tables of them. The studies of notebooks 08 to 12 are modules of their own, run by `resumed`; what
+their rows say is read by `kept`, `objective_answers`, `taught`, `mixtures`, `self_made_claims` and `decided`, and `systems`
+makes README's table of all of it. `python -m fisherlib.study --help` runs it; notebook 05 teaches it.
 """
 
 from fisherlib.course.study import claims, objective_answers, statistics, store, verdicts, why

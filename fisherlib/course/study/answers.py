@@ -10,7 +10,7 @@ import pandas as pd
 import scipy  # its stats come on first use
 
 from fisherlib.assets import ROOT
-from fisherlib.course.study import kept
+from fisherlib.course.study import kept, systems
 from fisherlib.course.study.arms import REFERENCE
 from fisherlib.course.study.claims import CLAIMS, judge_all
 from fisherlib.course.study.methods import title
@@ -251,6 +251,7 @@ def sections(table: pd.DataFrame) -> dict[str, str]:
         "pays": pays(table, said),
         "questions": questions(table),
         "related": related(said),
+        "systems": systems.table(said),
         "cost": cost(table),
         "limits": limits(table, said),
     }

@@ -5,19 +5,15 @@ Texts are windows of tokens, so that shares are exact. All sizes are our choice;
 `python -m fisherlib.course.study.data_mixtures --help` runs all of it.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
+from fisherlib.course.study import resumed
 from fisherlib.course.study.origin import origin
 from fisherlib.course.study.sources import POISON, TASKS, Plan, Window, draw, shuffled, windows
 from fisherlib.evaluation import HeldOut, held_out_nll
@@ -158,7 +154,7 @@ class Bench:
             "drawn": {name: sum(row in given for row in rows) for name, given in self.draw.sources.items()},
             "gap": mixture.gap,
             "nll": nll,
-            "seconds": seconds,
+            "seconds": seconds if arm == first else 0.0,
             "same_as": first,
             **origin("cpu"),
         }
@@ -185,62 +181,34 @@ def wanted(seeds: int) -> list[tuple[int, bool, str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.data_mixtures", description=__doc__)
-    parser.add_argument("--folder", default="runs/data_mixtures", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the tables (default: that of the rows)")
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
-    plan, folder = Plan(), Path(options.folder)
-    results = Path(options.results or folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load_model("smollm2-135m")
-    todo = wanted(options.seeds)
-    bench: Bench | None = None
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for number, (seed, poison, arm) in enumerate(todo, start=1):
-            path, read = _file(folder, seed, poison, arm), folder / "rows" / f"read-{seed}.json"
-            if path.exists():
-                continue
-            if bench is None or bench.seed != seed:
-                bench = Bench(model, tokenizer, plan, seed)
-                bench.known = json.loads(read.read_text())["known"] if read.exists() else {}
-            row = bench.run(arm, poison)
-            if not read.exists() or len(json.loads(read.read_text())["known"]) < len(bench.known):
-                _write(read, {"seed": seed, "known": bench.known, **origin("cpu")})
-            _write(path, row)
-            print(f"{number}/{len(todo)} {row['pool']} {arm} seed {seed}: {np.mean([*row['nll'].values()]):.3f}", flush=True)
-            tables(folder, results, plan, todo)
-            if (seed, poison, arm) == (seed, False, WITHOUT[-1]):
-                seen = json.loads(read.read_text()) | {"examination": bench.examination()}
-                _write(read, seen)
-    tables(folder, results, plan, todo)
+    options = resumed.parser("data_mixtures", __doc__).parse_args(arguments)
+    plan, (model, tokenizer) = Plan(), load_model("smollm2-135m")
+    benches: dict[int, Bench] = {}
 
+    def run_one(one: tuple[int, bool, str]) -> list[dict]:
+        """One arm. What it had to read of the sources is kept too, and with the last arm of a seed the examination."""
+        seed, poison, arm = one
+        read = options.folder / f"read-{seed}.json"
+        if seed not in benches:
+            benches.clear()
+            benches[seed] = Bench(model, tokenizer, plan, seed)
+            benches[seed].known = json.loads(read.read_text())["known"] if read.exists() else {}
+        row = benches[seed].run(arm, poison)
+        seen = {"seed": seed, "known": benches[seed].known, **origin("cpu")}
+        if (poison, arm) == (False, WITHOUT[-1]):
+            seen["examination"] = benches[seed].examination()
+        resumed.put(read, json.dumps(seen))
+        return [row]
 
-def _file(folder: Path, seed: int, poison: bool, arm: str) -> Path:
-    return folder / "rows" / f"{seed}-{'poison' if poison else 'clean'}-{ARMS.index(arm)}.json"
-
-
-def _write(path: Path, thing: object) -> None:
-    with replacing(path, alone=True) as scratch:
-        scratch.write_text(json.dumps(thing, indent=1) + "\n")
-
-
-def tables(folder: Path, results: Path, plan: Plan, todo: list) -> None:
-    """All rows that are done, what was read of the sources, and where they come from."""
-    rows = [json.loads(path.read_text()) for one in todo if (path := _file(folder, *one)).exists()]
-    results.mkdir(parents=True, exist_ok=True)
-    _write(results / "rows.json", rows)
-    _write(results / "utilities.json", [json.loads(p.read_text()) for p in sorted((folder / "rows").glob("read-*.json"))])
-    table = pd.DataFrame(rows)
-    about = {
-        "command": ".venv/bin/python -m fisherlib.course.study.data_mixtures",
-        "rows": len(rows),
-        "rows_wanted": len(todo),
-        "hours": round(float(table.loc[table["arm"] == table["same_as"], "seconds"].sum()) / 3600, 2),
-        "settings": asdict(plan),
-        **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
-    }
-    _write(results / "about.json", about)
+    resumed.run_all(
+        wanted(options.seeds),
+        run_one,
+        lambda one: f"{one[0]}-{'poison' if one[1] else 'clean'}-{ARMS.index(one[2])}",
+        options,
+        {"command": ".venv/bin/python -m fisherlib.course.study.data_mixtures", "settings": asdict(plan)},
+    )
+    seen = [json.loads(path.read_text()) for path in sorted(options.folder.glob("read-*.json"))]
+    resumed.put((options.results or options.folder) / "utilities.json", json.dumps(seen, indent=1) + "\n")
 
 
 if __name__ == "__main__":

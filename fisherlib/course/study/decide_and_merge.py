@@ -4,18 +4,16 @@ All sizes are our choice; the questions are those of arXiv 2403.04182 (RAIL) and
 `python -m fisherlib.course.study.decide_and_merge --help` runs all of it.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
-from fisherlib.course.study import documents, ratings
+from fisherlib.course.study import documents, ratings, resumed
 from fisherlib.course.study.origin import origin
 from fisherlib.model import load_model
 
@@ -67,35 +65,26 @@ def run(part: str, seed: int, plan: Plan, tools: Callable) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.decide_and_merge", description=__doc__)
-    parser.add_argument("--folder", default="runs/decide_and_merge", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    options = parser.parse_args(arguments)
-    plan, folder = Plan(), Path(options.folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    made: dict = {}
+    options = resumed.parser("decide_and_merge", __doc__, seeds=False).parse_args(arguments)
+    plan, made = Plan(), dict[str, Any]()
 
     def tools(name: str):
         if name not in made:
-            made[name] = load_model() if name == "model" else _made(name, folder, plan, tools)
+            made[name] = load_model() if name == "model" else _made(name, options.folder, plan, tools)
         return made[name]
 
-    rows = wanted(plan)
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for number, (part, seed) in enumerate(rows, start=1):
-            path = _file(folder, part, seed)
-            if path.exists():
-                continue
-            row = run(part, seed, plan, tools)
-            with replacing(path, alone=True) as scratch:
-                scratch.write_text(json.dumps(row))
-            write(folder, Path(options.results or folder), plan)
-            print(f"{number}/{len(rows)} {part} {seed}: {row['seconds']:.0f} s", flush=True)
-    write(folder, Path(options.results or folder), plan)
+    resumed.run_all(
+        wanted(plan),
+        lambda one: [run(one[0], one[1], plan, tools)],
+        _name,
+        options,
+        {"command": ".venv/bin/python -m fisherlib.course.study.decide_and_merge", "settings": asdict(plan)},
+    )
 
 
-def _file(folder: Path, part: str, seed: int) -> Path:
-    return folder / "rows" / f"{part.replace(',', '').replace(' ', '-')}-{seed}.json"
+def _name(one: tuple[str, int]) -> str:
+    part, seed = one
+    return f"{part.replace(',', '').replace(' ', '-')}-{seed}"
 
 
 def _made(name: str, folder: Path, plan: Plan, tools: Callable):
@@ -109,26 +98,8 @@ def _made(name: str, folder: Path, plan: Plan, tools: Callable):
 
 def _searched(folder: Path) -> np.ndarray | None:
     """What the row of the search found out, so that a run which goes on need not ask the model again."""
-    path = _file(folder, "search", 0)
-    return np.array(json.loads(path.read_text())["log_p"]) if path.exists() else None
-
-
-def write(folder: Path, results: Path, plan: Plan) -> None:
-    """The table of all rows that are done, and where they come from."""
-    rows = [json.loads(path.read_text()) for row in wanted(plan) if (path := _file(folder, *row)).exists()]
-    results.mkdir(parents=True, exist_ok=True)
-    with replacing(results / "rows.json", alone=True) as scratch:
-        scratch.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    about = {
-        "command": ".venv/bin/python -m fisherlib.course.study.decide_and_merge",
-        "rows": len(rows),
-        "rows_wanted": len(wanted(plan)),
-        "hours": round(sum(row["seconds"] for row in rows) / 3600, 2),
-        "settings": asdict(plan),
-        **{name: sorted({row[name] for row in rows}) for name in ("machine", "versions", "commit")},
-    }
-    with replacing(results / "about.json", alone=True) as scratch:
-        scratch.write_text(json.dumps(about, indent=1) + "\n")
+    path = resumed.row_file(folder, _name(("search", 0)))
+    return np.array(json.loads(path.read_text())[0]["log_p"]) if path.exists() else None
 
 
 if __name__ == "__main__":

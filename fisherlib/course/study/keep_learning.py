@@ -4,24 +4,19 @@ One arm is a schedule of the learning rate and a share of A that is replayed. Al
 those of arXiv 2403.08763. `python -m fisherlib.course.study.keep_learning --help` runs all of it.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from datasets import Dataset
 
 from fisherlib import assets
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
 from fisherlib._types import Model
+from fisherlib.course.study import resumed
 from fisherlib.course.study.copies import first_of_group
 from fisherlib.course.study.origin import origin
 from fisherlib.evaluation import held_out_nll
@@ -225,53 +220,29 @@ def sides(shift: str) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.keep_learning", description=__doc__)
-    parser.add_argument("--folder", default="runs/keep_learning", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
-    plan, folder = Plan(), Path(options.folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    wanted = [(shift, arm, seed) for seed in range(options.seeds) for shift in SHIFTS for arm in ARMS]
-    starts: dict[tuple[int, str], Model] = {}
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for number, (shift, arm, seed) in enumerate(wanted, start=1):
-            path = _file(folder, shift, arm, seed)
-            if path.exists():
-                continue
-            at = (seed, ARMS[arm].start)
-            if at not in starts and at[1] != "scratch":
-                starts = {known: model for known, model in starts.items() if known[0] == seed}
-                starts[at] = pretrained(plan, *at)
-            row = run(shift, arm, seed, plan, starts.get(at))
-            with replacing(path, alone=True) as scratch:
-                scratch.write_text(json.dumps(row))
-            print(f"{number}/{len(wanted)} {shift} {arm} seed {seed}: A {row['old']:.3f}, B {row['new']:.3f}", flush=True)
-    write(folder, Path(options.results or folder), plan, wanted)
+    options = resumed.parser("keep_learning", __doc__).parse_args(arguments)
+    plan, starts = Plan(), dict[tuple[int, str], Model]()
 
+    def run_one(one: tuple[str, str, int]) -> list[dict]:
+        shift, arm, seed = one
+        at = (seed, ARMS[arm].start)
+        if at not in starts and at[1] != "scratch":
+            for other in [known for known in starts if known[0] != seed]:
+                del starts[other]
+            starts[at] = pretrained(plan, *at)
+        return [run(shift, arm, seed, plan, starts.get(at))]
 
-def _file(folder: Path, shift: str, arm: str, seed: int) -> Path:
-    return folder / "rows" / f"{shift}-{list(ARMS).index(arm)}-{seed}.json"
-
-
-def write(folder: Path, results: Path, plan: Plan, wanted: list) -> None:
-    """The table of all rows that are done, and where they come from."""
-    done = [path for row in wanted if (path := _file(folder, *row)).exists()]
-    table = pd.DataFrame([json.loads(path.read_text()) for path in done])
-    results.mkdir(parents=True, exist_ok=True)
-    with replacing(results / "rows.json", alone=True) as scratch:  # the parquet files beside are tables of the other study
-        table.to_json(scratch, orient="records", indent=1, double_precision=6)
-    about = {
-        "command": ".venv/bin/python -m fisherlib.course.study.keep_learning",
-        "rows": len(table),
-        "rows_wanted": len(wanted),
-        "hours": round(float(table["seconds"].sum()) / 3600, 2),
-        "settings": asdict(plan),
-        "arms": {name: asdict(arm) for name, arm in ARMS.items()},
-        **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
-    }
-    with replacing(results / "about.json", alone=True) as scratch:
-        scratch.write_text(json.dumps(about, indent=1) + "\n")
+    resumed.run_all(
+        [(shift, arm, seed) for seed in range(options.seeds) for shift in SHIFTS for arm in ARMS],
+        run_one,
+        lambda one: f"{one[0]}-{list(ARMS).index(one[1])}-{one[2]}",
+        options,
+        {
+            "command": ".venv/bin/python -m fisherlib.course.study.keep_learning",
+            "settings": asdict(plan),
+            "arms": {name: asdict(arm) for name, arm in ARMS.items()},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -4,19 +4,14 @@ Its own pre-training had a schedule that is not ours, and so had its text: only 
 So *re-warm* is a figure of speech here. `python -m fisherlib.course.study.keep_learning_real --help` runs all of it.
 """
 
-import argparse
-import json
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset
 
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
+from fisherlib.course.study import resumed
 from fisherlib.course.study.keep_learning import ARMS, Arm
 from fisherlib.course.study.origin import origin
 from fisherlib.evaluation import held_out_nll
@@ -96,52 +91,34 @@ def run(model: Model, tokenizer: Tokenizer, name: str, seed: int, plan: Plan) ->
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.keep_learning_real", description=__doc__)
-    parser.add_argument("--folder", default="runs/keep_learning_real", help="rows are kept here; a run goes on")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    parser.add_argument("--first", type=int, default=0, help="first seed")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = resumed.parser("keep_learning_real", __doc__)
     parser.add_argument("--tokens", type=int, default=Plan.tokens, help="less, to see that it runs")
     options = parser.parse_args(arguments)
-    plan, folder = Plan(tokens=options.tokens), Path(options.folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    plan = Plan(tokens=options.tokens)
     model, tokenizer = load_model(MODEL)
-    wanted = [(name, seed) for seed in range(options.first, options.first + options.seeds) for name in NAMES]
-    files = {at: folder / "rows" / f"{NAMES.index(at[0])}-{at[1]}.json" for at in wanted}
     starts: dict[int, Model] = {}
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for (name, seed), path in files.items():
-            if path.exists():
-                continue
-            if seed not in starts:
-                call = {"share": 0.0, "tokens": plan.tokens, "tokenizer": tokenizer, "seed": seed}
-                old = texts(plan, seed)["old"][0]
-                starts = {seed: learn(model, tokenizer, replayed(old, old, **call), plan, Arm(), seed).model}
-            row = run(starts[seed], tokenizer, name, seed, plan)
-            with replacing(path, alone=True) as scratch:
-                scratch.write_text(json.dumps(row))
-            print(f"{name}, seed {seed}: A {row['old']:.3f}, B {row['new']:.3f}, {row['seconds']:.0f} s", flush=True)
-    write([path for path in files.values() if path.exists()], Path(options.results or folder), plan, len(wanted))
 
+    def run_one(one: tuple[str, int]) -> list[dict]:
+        name, seed = one
+        if seed not in starts:
+            starts.clear()
+            call = {"share": 0.0, "tokens": plan.tokens, "tokenizer": tokenizer, "seed": seed}
+            old = texts(plan, seed)["old"][0]
+            starts[seed] = learn(model, tokenizer, replayed(old, old, **call), plan, Arm(), seed).model
+        return [run(starts[seed], tokenizer, name, seed, plan)]
 
-def write(done: list[Path], results: Path, plan: Plan, wanted: int) -> None:
-    """The table of all rows that are done, and where they come from."""
-    table = pd.DataFrame([json.loads(path.read_text()) for path in done])
-    results.mkdir(parents=True, exist_ok=True)
-    with replacing(results / "rows.json", alone=True) as scratch:
-        table.to_json(scratch, orient="records", indent=1, double_precision=6)
-    about = {
-        "command": ".venv/bin/python -m fisherlib.course.study.keep_learning_real",
-        "rows": len(table),
-        "rows_wanted": wanted,
-        "hours": round(float(table["seconds"].sum()) / 3600, 2),
-        "model": MODEL,
-        "settings": asdict(plan),
-        "arms": {name: asdict(ARMS[name]) for name in NAMES},
-        **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
-    }
-    with replacing(results / "about.json", alone=True) as scratch:
-        scratch.write_text(json.dumps(about, indent=1) + "\n")
+    resumed.run_all(
+        [(name, seed) for seed in range(options.seeds) for name in NAMES],
+        run_one,
+        lambda one: f"{NAMES.index(one[0])}-{one[1]}",
+        options,
+        {
+            "command": ".venv/bin/python -m fisherlib.course.study.keep_learning_real",
+            "model": MODEL,
+            "settings": asdict(plan),
+            "arms": {name: asdict(ARMS[name]) for name in NAMES},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,10 @@ A bad answer is a speech of the same play that answers another line. All sizes a
 arXiv 2408.16751. `python -m fisherlib.course.study.objectives --help` runs all of it.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +15,8 @@ import pandas as pd
 from datasets import Dataset, concatenate_datasets
 from jaxtyping import Float
 
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
+from fisherlib.course.study import resumed
 from fisherlib.course.study.origin import origin
 from fisherlib.model import load_model
 from fisherlib.text import encode, load_pool
@@ -177,11 +173,7 @@ def likelihood_of(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.objectives", description=__doc__)
-    parser.add_argument("--folder", default="runs/objectives", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
+    options = resumed.parser("objectives", __doc__).parse_args(arguments)
     plan, model = Plan(), load_model(MODEL)
     starts: dict[int, Start] = {}
 
@@ -192,48 +184,13 @@ def main(arguments: list[str] | None = None) -> None:
             starts[seed] = Start(plan, seed, *model)
         return [run(arm, seed, plan, starts[seed])]
 
-    run_all(
+    resumed.run_all(
         [(arm, seed) for seed in range(options.seeds) for arm in ARMS],
         run_one,
         lambda one: f"{list(ARMS).index(one[0])}-{one[1]}",
-        Path(options.folder),
-        Path(options.results or options.folder),
+        options,
         {"command": ".venv/bin/python -m fisherlib.course.study.objectives", "settings": asdict(plan)},
     )
-
-
-def run_all(
-    wanted: Sequence[Any],
-    run_one: Callable[[Any], list[dict]],
-    name: Callable[[Any], str],
-    folder: Path,
-    results: Path,
-    about: dict,
-) -> None:
-    """Run what is missing, each into a file of its own as it ends, and write the table of all that is done after each."""
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    paths = [folder / "rows" / f"{name(one)}.json" for one in wanted]
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for number, (one, path) in enumerate(zip(wanted, paths, strict=True), start=1):
-            if not path.exists():
-                found = run_one(one)
-                with replacing(path, alone=True) as scratch:
-                    scratch.write_text(json.dumps(found))
-                print(f"{number}/{len(wanted)} {one}: {sum(row['seconds'] for row in found):.1f} s", flush=True)
-                write([path for path in paths if path.exists()], results, about | {"wanted": len(wanted)})
-    write([path for path in paths if path.exists()], results, about | {"wanted": len(wanted)})
-
-
-def write(done: Sequence[Path], results: Path, about: dict) -> None:
-    """The table of the rows that are done, a line each, and where they come from."""
-    rows = [row for path in done for row in json.loads(path.read_text())]
-    results.mkdir(parents=True, exist_ok=True)
-    about = about | {"done": len(done), "rows": len(rows), "hours": round(sum(row["seconds"] for row in rows) / 3600, 2)}
-    about |= {name: sorted({row[name] for row in rows}) for name in ("machine", "versions", "commit")}
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    for file, text in (("rows.json", f"[\n{lines}\n]\n"), ("about.json", json.dumps(about, indent=1) + "\n")):
-        with replacing(results / file, alone=True) as scratch:
-            scratch.write_text(text)
 
 
 if __name__ == "__main__":

@@ -5,22 +5,18 @@ steps. All sizes are our choice; the questions are those of arXiv 2308.01825, an
 pay? `python -m fisherlib.course.study.self_made --help` runs all of it.
 """
 
-import argparse
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset
 
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
+from fisherlib.course.study import resumed
 from fisherlib.course.study.origin import origin
 from fisherlib.evaluation import held_out_nll
 from fisherlib.features import extract_features
@@ -138,77 +134,49 @@ def sample(model: Model, tokenizer: Tokenizer, rows: Dataset, plan: Plan, seed: 
     return solutions(model, tokenizer, rows, k=plan.k, **options)
 
 
-def run_seed(seed: int, plan: Plan, model: Model, tokenizer: Tokenizer, folder: Path, arms: Iterable[str] = ARMS) -> None:
-    """All arms of a seed that have no row yet. What was sampled is kept in the sampler's row, so that a run can go on."""
+def run(name: str, seed: int, plan: Plan, model: Model, tokenizer: Tokenizer, folder: Path) -> dict:
+    """One row. What was sampled is kept in the sampler's row, which comes before those that learn from it."""
+    began, arm = time.perf_counter(), ARMS[name]
     test = word_problems(plan.test_problems, seed=seed, side="test")
-    for name in arms:
-        path = file_of(folder, name, seed)
-        if path.exists():
-            continue
-        began, arm = time.perf_counter(), ARMS[name]
-        problems = word_problems(round(arm.share * plan.problems), seed=seed)
-        rows, about = problems, {}
-        if arm.k:
-            sampler = SAMPLERS[arm.share == 1]
-            said = json.loads(file_of(folder, sampler, seed).read_text())["said"]
-            rows = keep(problems, [one[: arm.k] for one in said])
-            about = {"kept": sum(rows["own"])}
-        if arm.choose:
-            budget = sum(sum(example.is_response) for example in encode(problems, tokenizer))
-            rows = choose(arm.choose, rows, model, tokenizer, budget, seed)
-        tuned = train(model, tokenizer, rows, plan, seed)
-        row = {"arm": name, "seed": seed, **about, "solutions": len(rows), **examine(tuned.model, tokenizer, test, plan)}
-        row |= {"tokens": tuned.response_tokens, "all_tokens": tuned.all_tokens, "steps": len(tuned.losses)}
-        row |= {"distinct": len(set(rows["response"])), "own": sum(rows["own"]) if arm.k else 0}
-        if name in SAMPLERS:
-            row["said"] = sample(tuned.model, tokenizer, problems, plan, seed)
-        if name == "SFT":
-            row["said_test"] = sample(tuned.model, tokenizer, test, plan, seed)
-        row |= {"seconds": time.perf_counter() - began, **origin("cpu")}
-        with replacing(path, alone=True) as scratch:
-            scratch.write_text(json.dumps(row))
-        print(f"seed {seed}, {name}: {np.mean(row['right']):.2f} right, {row['seconds']:.0f} s", flush=True)
+    problems = word_problems(round(arm.share * plan.problems), seed=seed)
+    rows, about = problems, {}
+    if arm.k:
+        sampler = resumed.row_file(folder, _name((SAMPLERS[arm.share == 1], seed)))
+        (of,) = json.loads(sampler.read_text())
+        rows = keep(problems, [one[: arm.k] for one in of["said"]])
+        about = {"kept": sum(rows["own"])}
+    if arm.choose:
+        budget = sum(sum(example.is_response) for example in encode(problems, tokenizer))
+        rows = choose(arm.choose, rows, model, tokenizer, budget, seed)
+    tuned = train(model, tokenizer, rows, plan, seed)
+    row = {"arm": name, "seed": seed, **about, "solutions": len(rows), **examine(tuned.model, tokenizer, test, plan)}
+    row |= {"tokens": tuned.response_tokens, "all_tokens": tuned.all_tokens, "steps": len(tuned.losses)}
+    row |= {"distinct": len(set(rows["response"])), "own": sum(rows["own"]) if arm.k else 0}
+    if name in SAMPLERS:
+        row["said"] = sample(tuned.model, tokenizer, problems, plan, seed)
+    if name == "SFT":
+        row["said_test"] = sample(tuned.model, tokenizer, test, plan, seed)
+    return row | {"seconds": time.perf_counter() - began, **origin("cpu")}
 
 
-def file_of(folder: Path, arm: str, seed: int) -> Path:
-    return folder / "rows" / f"{list(ARMS).index(arm)}-{seed}.json"
+def _name(one: tuple[str, int]) -> str:
+    return f"{list(ARMS).index(one[0])}-{one[1]}"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.self_made", description=__doc__)
-    parser.add_argument("--folder", default="runs/self_made", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    options = parser.parse_args(arguments)
-    plan, folder = Plan(), Path(options.folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    model, tokenizer = base_model()
-    seeds = range(options.first, options.first + options.seeds)
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for seed in seeds:
-            run_seed(seed, plan, model, tokenizer, folder)
-            write(folder, Path(options.results or folder), plan, seeds)
-
-
-def write(folder: Path, results: Path, plan: Plan, seeds: Iterable[int]) -> None:
-    """The table of all rows that are done, and where they come from."""
-    wanted = [(arm, seed) for seed in seeds for arm in ARMS]
-    table = pd.DataFrame([json.loads(path.read_text()) for row in wanted if (path := file_of(folder, *row)).exists()])
-    results.mkdir(parents=True, exist_ok=True)
-    with replacing(results / "rows.json", alone=True) as scratch:
-        table.to_json(scratch, orient="records", indent=1, double_precision=6)
-    about = {
-        "command": ".venv/bin/python -m fisherlib.course.study.self_made",
-        "rows": len(table),
-        "rows_wanted": len(wanted),
-        "hours": round(float(table["seconds"].sum()) / 3600, 2),
-        "settings": asdict(plan),
-        "arms": {name: asdict(arm) for name, arm in ARMS.items()},
-        **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
-    }
-    with replacing(results / "about.json", alone=True) as scratch:
-        scratch.write_text(json.dumps(about, indent=1) + "\n")
+    options = resumed.parser("self_made", __doc__).parse_args(arguments)
+    plan, model = Plan(), base_model()
+    resumed.run_all(
+        [(arm, seed) for seed in range(options.seeds) for arm in ARMS],
+        lambda one: [run(one[0], one[1], plan, *model, options.folder)],
+        _name,
+        options,
+        {
+            "command": ".venv/bin/python -m fisherlib.course.study.self_made",
+            "settings": asdict(plan),
+            "arms": {name: asdict(arm) for name, arm in ARMS.items()},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@ All sizes are our choice; the questions are those of arXiv 2401.01335. `python -
 runs all of it.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fisherlib._types import Model, Tokenizer
-from fisherlib.course.study import objectives
+from fisherlib.course.study import objectives, resumed
 from fisherlib.course.study.origin import origin
 from fisherlib.model import continuation_ids, load_model
 from fisherlib.text import encode
@@ -161,11 +159,7 @@ def _row(arm: str, start: Start, tuned: Sequence[FineTuned], seconds: float) -> 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.self_play", description=__doc__)
-    parser.add_argument("--folder", default="runs/self_play", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
+    options = resumed.parser("self_play", __doc__).parse_args(arguments)
     plan, model = Plan(), load_model(objectives.MODEL)
 
     def run_one(seed: int) -> list[dict]:
@@ -173,14 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
         found = run_seed(plan, seed, Start(plan, seed, *model))
         return [row | {"seconds": (time.perf_counter() - began) / len(found)} for row in found]
 
-    objectives.run_all(
-        list(range(options.seeds)),
-        run_one,
-        str,
-        Path(options.folder),
-        Path(options.results or options.folder),
-        {"command": ".venv/bin/python -m fisherlib.course.study.self_play", "settings": asdict(plan)},
-    )
+    about = {"command": ".venv/bin/python -m fisherlib.course.study.self_play", "settings": asdict(plan)}
+    resumed.run_all(list(range(options.seeds)), run_one, str, options, about, each=len(ARMS))
 
 
 if __name__ == "__main__":

@@ -5,22 +5,17 @@ student's own answers too. All sizes are our choice; the questions are those of 
 `python -m fisherlib.course.study.teaching --help` runs all of it.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 from datasets import Dataset
 from scipy.stats import kendalltau
 
-from fisherlib._files import replacing
-from fisherlib._signals import interruptible
 from fisherlib._types import Model, Tokenizer
+from fisherlib.course.study import resumed
 from fisherlib.course.study.origin import origin
 from fisherlib.evaluation import held_out_nll
 from fisherlib.evaluation.judging import CharacterModel
@@ -181,54 +176,24 @@ def run(model: Model, tokenizer: Tokenizer, own: Material, arm: str, plan: Plan,
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fisherlib.course.study.teaching", description=__doc__)
-    parser.add_argument("--folder", default="runs/teaching", help="rows are kept here; a run goes on where it was")
-    parser.add_argument("--results", help="folder for the table (default: that of the rows)")
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args(arguments)
-    plan, folder = Plan(), Path(options.folder)
-    (folder / "rows").mkdir(parents=True, exist_ok=True)
-    wanted = [(arm, seed) for seed in range(options.seeds) for arm in ARMS]
-    model = tokenizer = None
-    with interruptible(lambda: f"all rows that ended are kept in {folder}: the same command goes on from there"):
-        for seed in range(options.seeds):
-            if all(_file(folder, arm, seed).exists() for arm in ARMS):
-                continue
-            if model is None or tokenizer is None:
-                model, tokenizer = load_model("smollm2-135m")
-            own = material(model, tokenizer, plan, seed)
-            for arm in ARMS:
-                path = _file(folder, arm, seed)
-                if not path.exists():
-                    row = run(model, tokenizer, own, arm, plan, seed)
-                    with replacing(path, alone=True) as scratch:
-                        scratch.write_text(json.dumps(row))
-                    print(f"seed {seed} {arm}: tau {row['tau']:.3f}, teacher {row['teacher_score']:.3f}", flush=True)
-            write(folder, Path(options.results or folder), plan, wanted)
-    write(folder, Path(options.results or folder), plan, wanted)
+    options = resumed.parser("teaching", __doc__).parse_args(arguments)
+    plan, model = Plan(), load_model("smollm2-135m")
+    seeds: dict[int, Material] = {}
 
+    def run_one(one: tuple[str, int]) -> list[dict]:
+        arm, seed = one
+        if seed not in seeds:
+            seeds.clear()
+            seeds[seed] = material(*model, plan, seed)
+        return [run(*model, seeds[seed], arm, plan, seed)]
 
-def _file(folder: Path, arm: str, seed: int) -> Path:
-    return folder / "rows" / f"{ARMS.index(arm)}-{seed}.json"
-
-
-def write(folder: Path, results: Path, plan: Plan, wanted: list) -> None:
-    """The table of all rows that are done, and where they come from."""
-    done = [path for row in wanted if (path := _file(folder, *row)).exists()]
-    table = pd.DataFrame([json.loads(path.read_text()) for path in done])
-    results.mkdir(parents=True, exist_ok=True)
-    with replacing(results / "rows.json", alone=True) as scratch:
-        table.to_json(scratch, orient="records", indent=1, double_precision=6)
-    about = {
-        "command": ".venv/bin/python -m fisherlib.course.study.teaching",
-        "rows": len(table),
-        "rows_wanted": len(wanted),
-        "hours": round(float(table["seconds"].sum()) / 3600, 2),
-        "settings": asdict(plan),
-        **{name: sorted(table[name].unique()) for name in ("machine", "versions", "commit")},
-    }
-    with replacing(results / "about.json", alone=True) as scratch:
-        scratch.write_text(json.dumps(about, indent=1) + "\n")
+    resumed.run_all(
+        [(arm, seed) for seed in range(options.seeds) for arm in ARMS],
+        run_one,
+        lambda one: f"{ARMS.index(one[0])}-{one[1]}",
+        options,
+        {"command": ".venv/bin/python -m fisherlib.course.study.teaching", "settings": asdict(plan)},
+    )
 
 
 if __name__ == "__main__":
