@@ -1,5 +1,6 @@
 """Between 1 and 2, running a language model: load it, run it over rows, read its head, let it write."""
 
+from fisherlib.model.answers import answer_distribution
 from fisherlib.model.forward import (
     all_finite,
     at_responses,
@@ -23,6 +24,7 @@ from fisherlib.model.prefix import after_beginning
 __all__ = [
     "after_beginning",
     "all_finite",
+    "answer_distribution",
     "at_responses",
     "batches",
     "check_run",

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from fisherlib._door import checked
 from fisherlib._types import Model, Tokenizer
 from fisherlib.features import TokenFeatures
-from fisherlib.model import context_length, is_first_choice, per_token
+from fisherlib.model import answer_distribution, context_length, is_first_choice, per_token
 from fisherlib.selectors._contract import Ranking, selector
 from fisherlib.selectors._scored import mean, scores_for
 from fisherlib.selectors._text import exchanges, rows_of
@@ -33,6 +33,18 @@ Student's answer:
 First say in one sentence in what the student's answer differs from the reference. Then check yourself. \
 The last line of your reply is the grade and nothing else, from 0 (all wrong) to 10 (all right), like this:
 Grade: 5"""
+GRADING_AT_ONCE = """Grade a student's answer by the reference answer, from 0 (all wrong) to 10 (all right).
+
+Question:
+{question}
+
+Reference answer:
+{reference}
+
+Student's answer:
+{answer}
+
+Reply with the grade and nothing else."""
 _GRADE = re.compile(r"(?:Grade:\s*)?(10|\d)(?:\s*/\s*10)?\.?")
 _NAMED = re.compile(r"Grade:\s*(\d+)")
 
@@ -113,7 +125,7 @@ def slearn_scores(
 
 @dataclass(frozen=True)
 class Graded:
-    """`scores` [N] in [0, 1], NaN where the reply holds no grade; what the model answered; what the grader said of it."""
+    """`scores` [N] in [0, 1], NaN where the reply holds no grade; what the model answered; what the grader wrote (read by expectation: nothing)."""
 
     scores: Float[np.ndarray, " N"]
     answers: list[str]
@@ -137,7 +149,8 @@ def slearn_grades(
     *,
     answers: list[str] | None = None,
     grader: Callable[[str, str, str], str] | None = None,
-    grading: str = GRADING,
+    grading: str | None = None,
+    read: str = "reply",
     answer_tokens: int = 40,
     reply_tokens: int = 80,
     tokens_per_batch: int = 4096,
@@ -145,17 +158,25 @@ def slearn_grades(
 ) -> Graded:
     """Have the model answer each prompt (greedily), and then grade its own answer by the reference response.
 
-    `grading` holds `{question}`, `{reference}` and `{answer}` and asks for a grade from 0 to 10 as the last line of the
-    reply; `read_grade` says what counts as one. A reply without one is counted, never guessed: its score is NaN. `answers`
+    `grading` holds `{question}`, `{reference}` and `{answer}` and asks for a grade from 0 to 10. `read`: "reply", the model
+    writes a reply (by default: a sentence, then the grade as the last line) and `read_grade` says what counts as a grade. A
+    reply without one is counted, never guessed: its score is NaN. Or "expectation": nothing is written; the grades 0 to 10
+    are weighted by the chances that the model gives them as its reply, as squared error wants (arXiv 2403.04182), so every
+    answer has a score and ties are rare. `answers`
     [N] that are there already are not generated again. `grader(question, reference, answer)` replies in the model's place:
     a person, another model, or a rule whose grades can be trusted. A small model often gives none, and what it gives says
     little: read some replies.
     The question is the prompt (of `messages`, all that precedes the answer), and all wording is our choice.
-    Cost: up to `answer_tokens`, then `reply_tokens`, forward passes over each batch. Deterministic.
-    Source: Liu et al., arXiv 2505.17470. Raises `ValueError` for rows without a prompt, or a grading without its fields.
+    Cost: up to `answer_tokens`, then `reply_tokens`, forward passes over each batch; by expectation two in place of the
+    latter. Deterministic.
+    Source: Liu et al., arXiv 2505.17470. Raises `ValueError` for rows without a prompt, a grading without its
+    fields, another `read`, or a `grader` whose chances nobody knows (`read="expectation"`).
     """
     from fisherlib.model import continuations
 
+    if read not in ("reply", "expectation") or (read == "expectation" and grader is not None):
+        raise ValueError(f"expected read 'reply', or 'expectation' without a grader, got {read!r}: change one of them")
+    grading = grading or (GRADING if read == "reply" else GRADING_AT_ONCE)
     if missing := [name for name in ("{question}", "{reference}", "{answer}") if name not in grading]:
         raise ValueError(f"expected {missing[0]} in the grading: it marks a place of text")
     asked = exchanges(rows)
@@ -173,6 +194,10 @@ def slearn_grades(
     else:
         # The response is a stand-in, which says where the grader's turn begins.
         graded = Dataset.from_list([{"prompt": _filled(grading, *triple) + "\n", "response": "0"} for triple in triples])
+        if read == "expectation":
+            p = answer_distribution(*writer, graded, [str(grade) for grade in range(11)], progress=progress)
+            scores = p @ np.arange(11) / 10 / p.sum(1)
+            return Graded(scores, list(answers), [""] * len(triples))
         replies = continuations(*writer, graded, max_new_tokens=reply_tokens, **settings)
     return Graded(np.array([read_grade(reply) for reply in replies]), list(answers), replies)
 

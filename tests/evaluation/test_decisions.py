@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import fisherlib as fl
-from fisherlib.evaluation import decisions
 from fisherlib.evaluation.decisions import METRICS, answer_distribution, decide, draws, number_distribution, recalibrate
+from fisherlib.model import answers as answers_module
 from fisherlib.model import load_tokenizer, prefix
 
 P = np.array([0.1, 0.1, 0.1, 0.3, 0.4])
@@ -234,6 +234,10 @@ def test_what_cannot_be_asked_is_refused(words, tokenizer):
 
 def test_the_last_answer_is_replaced_and_not_what_a_user_said_after_it():
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "thanks"}]
-    assert decisions._answered({"messages": turns}, "b")["messages"] == [turns[0], {**turns[1], "content": "b"}, turns[2]]
+    assert answers_module._answered({"messages": turns}, "b")["messages"] == [
+        turns[0],
+        {**turns[1], "content": "b"},
+        turns[2],
+    ]
     with pytest.raises(ValueError, match="an answer to replace, got none"):
-        decisions._answered({"messages": turns[:1]}, "b")
+        answers_module._answered({"messages": turns[:1]}, "b")

@@ -113,7 +113,9 @@ def test_the_gap_is_the_linear_program_of_scipy(gradient, seed):
     weights = rng.dirichlet(np.ones(K))
     best = linprog(gradient, A_eq=np.ones((1, K)), b_eq=[1], bounds=[(0, cap) for cap in caps])
     expected = max(float(np.dot(gradient, weights) - best.fun), 0)
-    assert frank_wolfe_gap(np.array(gradient), weights, caps) == pytest.approx(expected, abs=1e-9)
+    assert frank_wolfe_gap(np.array(gradient), weights, caps) == pytest.approx(
+        expected, abs=2e-6
+    )  # HiGHS decides slopes within 1e-7 as ties
 
 
 def some_sources(seed=0, d=6, names="abc"):

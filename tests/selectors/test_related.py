@@ -315,6 +315,23 @@ def test_the_model_answers_and_grades_itself():
     assert "2 of 2 answers graded, mean 0.70" in repr(graded)
 
 
+def test_a_grade_by_expectation_is_the_mean_over_what_the_model_would_write(tiny):
+    rows, tokenizer, answers = exchanges(*PAIRS), letters(), ["7", "x", "Why?", "ha ha ha"]
+    graded = slearn_grades(
+        rows, tiny, tokenizer, answers=answers, grading="{question}{reference}{answer}", read="expectation"
+    )
+    for (question, reference), answer, score in zip(PAIRS, answers, graded.scores, strict=True):
+        asked = tokenizer(f"{question}{reference}{answer}\n")["input_ids"]
+        grades = [[*tokenizer(str(grade))["input_ids"], 96] for grade in range(11)]  # 1 and 10 differ at their second token
+        p = np.exp([-losses(tiny, asked, grade).sum() for grade in grades])
+        assert score == pytest.approx(p @ np.arange(11) / 10 / p.sum(), abs=1e-6)
+    assert graded.ungraded == 0 and len(set(graded.scores)) == 4 and graded.replies == [""] * 4
+    roomy = copy.deepcopy(tiny)
+    roomy.config.max_position_embeddings = 512
+    own = slearn_grades(rows, roomy, tokenizer, answers=answers, read="expectation")  # asks for the grade at once
+    assert not np.allclose(own.scores, graded.scores) and ((own.scores > 0) & (own.scores < 1)).all()
+
+
 def test_a_grader_sees_all_three_texts_and_is_not_guessed_for():
     rows = exchanges(("a {answer}?", "7"), ("b", "4"), ("c", "7"))
     seen = []
@@ -375,6 +392,9 @@ def test_what_slearn_refuses(tiny):
         slearn_grades(rows, tiny, letters(), grading="{question} {reference}")
     with pytest.raises(ValueError, match="an answer to each of 4 prompts, got 1"):
         slearn_grades(rows, tiny, letters(), answers=["x"])
+    for wrong in ({"read": "letter"}, {"read": "expectation", "grader": lambda *_: "7"}):
+        with pytest.raises(ValueError, match="expected read 'reply', or 'expectation' without a grader"):
+            slearn_grades(rows, tiny, letters(), **wrong)
     with pytest.raises(ValueError, match="a score for some example, got NaN for all 2 with tokens"):
         slearn(None, bare(2), examples=1, scores=np.full(2, np.nan))
     with pytest.raises(ValueError, match="scores= of slearn_scores, got neither"):

@@ -98,7 +98,7 @@ def mean_of(read: Sequence[Mapping], how: str, what: str) -> np.ndarray:
     """`utilities` [K, T] or `seconds` by one way, the mean over the seeds that have them; NaN if none has."""
     known = [np.array(one["known"][how][what]) for one in read if how in one["known"]]
     shape = (len(Plan().sources), len(TASKS)) if what == "utilities" else ()
-    return np.mean(known, axis=0) if known else np.full(shape, np.nan)
+    return np.asarray(np.mean(known, axis=0)) if known else np.full(shape, np.nan)
 
 
 def spearman(first: np.ndarray, second: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Interval:
