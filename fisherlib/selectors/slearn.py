@@ -125,7 +125,10 @@ def slearn_scores(
 
 @dataclass(frozen=True)
 class Graded:
-    """`scores` [N] in [0, 1], NaN where the reply holds no grade; what the model answered; what the grader wrote (read by expectation: nothing)."""
+    """`scores` [N] in [0, 1], NaN where the reply holds no grade; what the model answered; what the grader wrote.
+
+    Read by expectation, nothing was written.
+    """
 
     scores: Float[np.ndarray, " N"]
     answers: list[str]
