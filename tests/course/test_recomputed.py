@@ -216,7 +216,7 @@ def same_cell(cell, result):
 
 
 def check_readme(text):
-    for name in ("found", "replay", "pays", "questions", "related", "cost", "limits"):
+    for name in ("found", "replay", "pays", "questions", "related", "systems", "cost", "limits"):
         globals()[f"check_{name}"](section(text, name))
 
 
@@ -463,21 +463,208 @@ def check_limits(text):
     assert f"{trained['fisher_per_token'] / trained['uniform']:.2f} times uniform's tokens" in text
 
 
+# --- README's table of the sixteen systems -----------------------------------------------------------------------------
+
+SELECTORS = {
+    "FisherSFT": "fisher_per_token",
+    "IFD": "ifd",
+    "SLearnLLM": "slearn",
+    "AdaICL": "adaicl",
+    "LLMaAA": "llmaaa_k_means",
+    "SPaRFT": "sparft",
+    "ISA": "isa",
+}
+INTERVAL = rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\] \((better|worse|tie)\)"
+
+
+def rows_of_study(name):
+    path = RESULTS / name / "rows.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def families(differences):
+    """{name: differences by seed} of one family of Holm's as {name: Student's result with `p_holm`}."""
+    found = {name: student(d) for name, d in differences.items()}
+    adjusted = step_down({name: one["p"] for name, one in found.items()})
+    return {name: one | {"p_holm": adjusted[name]} for name, one in found.items()}
+
+
+def by_seed(rows, value, **which):
+    return {row["seed"]: value(row) for row in rows if all(row[name] == wanted for name, wanted in which.items())}
+
+
+def differ(rows, value, one, two, **which):
+    """An arm minus another in the seeds that have both, in their order."""
+    a, b = (by_seed(rows, value, arm=arm, **which) for arm in (one, two))
+    return [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
+
+
+def found_in(cell, expected, good=-1):
+    """Each interval of a cell is one of the expected, in order; `good`: the sign that is better."""
+    shown = re.findall(INTERVAL, cell)
+    assert len(shown) == len(expected), cell
+    for (mean, low, high, verdict), one in zip(shown, expected, strict=True):
+        for got, name in ((mean, "mean"), (low, "low"), (high, "high")):
+            same(got, one[name])
+        sure = "better" if np.sign(one["mean"]) == good else "worse"
+        assert verdict == ("tie" if one["p_holm"] >= 0.05 else sure), (cell, one)
+
+
+def of_mixtures():
+    """Every arm minus UniMax with the poison, over the seeds that have all arms at the whole budget."""
+    rows = [row for row in rows_of_study("08_data_mixtures") if row["pool"] == "poison" and "half" not in row["arm"]]
+    arms = {row["arm"] for row in rows}
+    whole = [seed for seed in range(5) if {row["arm"] for row in rows if row["seed"] == seed} == arms]
+    rows = [row for row in rows if row["seed"] in whole]
+    others = sorted(arms - {"UniMax"})
+    return families({arm: differ(rows, lambda row: np.mean([*row["nll"].values()]), arm, "UniMax") for arm in others})
+
+
+def of_replay():
+    rows, high, low = rows_of_study("09_keep_learning"), "constant, highest rate", "constant, lowest rate"
+    warm, five, half = "re-warm, re-decay", "re-warm, 5% replay", "re-warm, 50% replay"
+    pairs = [(warm, low, "new"), (warm, low, "old"), (warm, high, "new"), (five, warm, "old"), (five, warm, "new")]
+    pairs += [("re-decay without warm-up", warm, side) for side in ("old", "new")]
+    pairs += [(half, "A and B from scratch", side) for side in ("old", "new")]
+    found = families({pair: differ(rows, lambda row, s=pair[2]: row[s], *pair[:2], shift="strong") for pair in pairs})
+    return [found[five, warm, side] for side in ("old", "new")]
+
+
+def of_exmate():
+    rows = rows_of_study("10_objectives")
+
+    def margin(row):
+        gap = np.subtract(row["good_test_after"], row["bad_test_after"])
+        return (gap[::2] + gap[1::2]).mean()
+
+    numbers = {"loss": lambda row: -sum(row["good_test_after"]) / sum(row["tokens_test"]), "margin": margin}
+    arms = ("ExMATE", "MATE", "unlikelihood")
+    return families({(arm, name): differ(rows, of, arm, "MLE") for arm in arms for name, of in numbers.items()})
+
+
+def of_spin():
+    rows = rows_of_study("10_self_play")
+
+    def loss(row):
+        return -sum(row[f"data_round_{len(row['steps'])}"]) / sum(row["tokens_test"])
+
+    return [families({what: differ(rows, loss, "SPIN", f"SFT, equal {what}")})[what] for what in ("tokens", "seconds")]
+
+
+def of_teacher():
+    rows = rows_of_study("10b_teacher")
+    lines, placebo = "teacher's lines", "teacher's lines and shuffled ranks"
+    ranking = f"{lines} and ranking"
+    second = families({of: differ(rows, lambda row, o=of: row[o], ranking, placebo) for of in ("tau", "teacher_score")})
+    fourth = families({of: differ(rows, lambda row, o=of: row[o], ranking, lines) for of in ("nll_people", "surprise")})
+    return second["tau"], fourth["nll_people"]
+
+
+def over_items(d, seed=0):
+    """The mean with the percentile interval of a bootstrap of our own; what another bootstrap says is near it."""
+    d = np.asarray(d, dtype=float)
+    means = d[np.random.default_rng(seed).integers(0, len(d), (4000, len(d)))].mean(1)
+    return d.mean(), *np.quantile(means, [0.025, 0.975])
+
+
+def near_in(cell, expected):
+    shown = re.findall(INTERVAL, cell)
+    assert len(shown) == len(expected), cell
+    for (*numbers, verdict), d in zip(shown, expected, strict=True):
+        mean, low, high = map(float, numbers)
+        own = over_items(d)
+        assert mean == pytest.approx(own[0], abs=6e-4) and verdict == (
+            "tie" if low <= 0 <= high else "better" if high < 0 else "worse"
+        )
+        assert [low, high] == pytest.approx(own[1:], abs=0.08 * (own[2] - own[1]) + 1e-3)
+
+
+def of_ratings():
+    """Squared errors by sentence, mean over the draws: mean minus mode, and the mean by a line minus the constant."""
+    scale, one, two = np.arange(1, 10), [], []
+    for row in rows_of_study("12_decide_and_merge"):
+        if row["part"] == "ratings":
+            p, y, n = np.array(row["p"]), np.array(row["truth"]), row["labelled"]
+            mean, mode = p @ scale / p.sum(1), scale[p.argmax(1)]
+            slope, start = np.polyfit(mean[:n], y[:n], 1)
+            error = {name: (said - y) ** 2 for name, said in (("mean", mean), ("mode", mode), ("none", y[:n].mean()))}
+            line = (start + slope * mean - y) ** 2
+            one.append((error["mean"] - error["mode"])[n:])
+            two.append((line - error["none"])[n:])
+    return np.mean(one, axis=0), np.mean(two, axis=0)
+
+
+def of_documents():
+    """Log-loss by question of the merged model, minus the mean of its parts', and minus that of one model of all data."""
+    parts, whole = [], []
+    rows = [row for row in rows_of_study("12_decide_and_merge") if row["part"] in MERGING]
+    for fold in sorted({row["seed"] for row in rows}):
+        of = [row for row in rows if row["seed"] == fold]
+        if len(of) < len(MERGING):
+            continue
+        p = {name: np.array(chances) for row in of for name, chances in row["p"].items()}
+        at = np.array(of[0]["right"])
+        loss = {name: -np.log(np.maximum(one[np.arange(len(at)), at], 1e-6)) for name, one in p.items()}
+        single = np.mean([one for name, one in loss.items() if name.startswith("part ")], axis=0)
+        parts.append(loss["merged | re-ranker"] - single)
+        whole.append(loss["merged | re-ranker"] - loss["all data, as many steps | re-ranker"])
+    return np.concatenate(parts), np.concatenate(whole)
+
+
+MERGING = ("merged", "merged, FisherSFT parts", "all data, as many steps", "no tuning")
+
+
+def check_systems(text):
+    _, lines = table_of(text)
+    cells = {line[0].partition(",")[0]: line for line in lines}
+    assert len(cells) == 16 and all(re.search(r"\[\d{4}\.\d{5}\]", line[0]) for line in lines)
+    for name, arm in SELECTORS.items():
+        shown = re.findall(rf"({NUMBER}) \((better|worse|tie)\)", cells[name][3])
+        for (value, verdict), pool in zip(shown, ("redundant", "clean"), strict=True):
+            same(value, said(pool)[arm]["mean"])
+            assert verdict == said(pool)[arm]["verdict"]
+    mixed = of_mixtures()
+    found_in(cells["UtiliMax"][3], [mixed["UtiliMax, risk 0.1"]])
+    found_in(cells["MEDU"][3], [mixed["MEDU, then UtiliMax"]])
+    rho = float(re.search(r"ρ ([+-][\d.]+)", cells["MEDU"][3])[1])
+    read = json.loads((RESULTS / "08_data_mixtures" / "utilities.json").read_text())
+    ranks = [np.mean([one["known"][how]["utilities"] for one in read], axis=0).ravel() for how in ("MEDU", "ablation")]
+    assert rho == pytest.approx(stats.spearmanr(*ranks).statistic, abs=0.006)
+    found_in(cells["Continual pre-training"][3], of_replay())
+    found_in(cells["ExMATE"][3], [of_exmate()["ExMATE", "loss"]])
+    found_in(cells["SPIN"][3], of_spin())
+    tau, loss = of_teacher()
+    one, two = cells["An LLM as reference"][3].split("; ")
+    found_in(one, [tau], good=1)
+    found_in(two, [loss])
+    table = rows_of_study("11_self_made_data")
+    items = {arm: by_seed(table, lambda row: np.array(row["right"], dtype=float), arm=arm) for arm in ("RFT", "SFT")}
+    d = [items["RFT"][seed] - items["SFT"][seed] for seed in sorted(items["SFT"])]
+    own = student([one.mean() for one in d], np.sqrt(np.mean([one.var(ddof=1) / len(one) for one in d])))
+    ((mean, low, high, verdict),) = re.findall(INTERVAL, cells["Rejection sampling (RFT)"][3])
+    for got, of in ((mean, "mean"), (low, "low"), (high, "high")):
+        same(got, own[of])
+    assert (verdict == "tie") >= (own["p"] >= 0.05) and (verdict == "tie") <= (5 * own["p"] >= 0.05)  # a family of five
+    near_in(cells["RAIL"][3], of_ratings())
+    near_in(cells["Rethinking Data"][3], of_documents())
+
+
 # --- the tests -------------------------------------------------------------------------------------------------------
 
 README = (HERE / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["found", "replay", "pays", "questions", "related", "cost", "limits"])
+@pytest.mark.parametrize("name", ["found", "replay", "pays", "questions", "related", "systems", "cost", "limits"])
 def test_readme_says_what_the_rows_say(name):
     globals()[f"check_{name}"](section(README, name))
 
 
 def test_a_changed_digit_is_found():
     """A digit of each of some numbers is changed, and a word: every time it fails."""
-    for name in ("found", "replay", "pays", "questions"):
+    for name in ("found", "replay", "pays", "questions", "systems"):
         text = section(README, name)
-        places = [m.end() - 1 for m in re.finditer(NUMBER, text)]
+        drawn = text.find("| RAIL")  # from there on intervals are bootstraps, and near is enough
+        places = [m.end() - 1 for m in re.finditer(NUMBER, text[:drawn])]
         for place in places[:: max(len(places) // 6, 1)]:
             wrong = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
             with pytest.raises(AssertionError):
