@@ -76,7 +76,11 @@ def _medu(said: Said) -> str:
 
 def _exmate(said: Said) -> str:
     asked = objective_answers.objective_questions(objective_answers.numbers(objective_answers.read("10_objectives")[0]))
-    return f"loss minus plain fine-tuning's: {_judged(asked['a better surrogate for MLE?'].loc['ExMATE: loss'])}"
+    weak, strong = asked["a better surrogate for MLE?"].loc["ExMATE: loss"], asked["strength"].loc["ExMATE, c = 100: loss"]
+    return (
+        f"loss minus plain fine-tuning's: {_judged(strong)} at c = 100; at c = 0.05 within {weak['margin']:.4f} of it "
+        "(the penalty is next to nothing)"
+    )
 
 
 def _spin(said: Said) -> str:
