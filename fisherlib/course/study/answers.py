@@ -79,6 +79,7 @@ def replay() -> str:
     wins = (asked.loc["A", "verdict"] == "better").all() and (asked.loc["B", "verdict"] != "worse").all()
     head = "FisherSFT, told what the new text says, beats chance" if wins else "FisherSFT is not sure to beat chance"
     on = {"strong": "Python", "weak": "documentation"}
+    candidates = json.loads((RESULTS / "09_keep_learning" / "about.json").read_text())["settings"]["candidates"]
     old, new = (
         ", ".join(f"{say(asked.loc[side, shift])} ({text})" for shift, text in on.items())
         for side, say in (("A", cell), ("B", brief))
@@ -86,7 +87,8 @@ def replay() -> str:
     return (
         f"- **Which twentieth of the old text to replay while a new one is learned: {head}.** On the old text {old}; on the "
         f"new one {new}. Nats per byte, a byte model of half a million weights, {asked['seeds'].min()} seeds, after Holm "
-        "over the contrasts of the protocol's question "
+        f"over the contrasts of the protocol's question. It chose among {candidates:,} windows of the old text, chance among "
+        "all of them "
         "([notebook 09](notebooks/09_keep_learning.ipynb))."
     )
 
