@@ -87,7 +87,7 @@ def replay() -> str:
     return (
         f"- **Which twentieth of the old text to replay while a new one is learned: {head}.** On the old text {old}; on the "
         f"new one {new}. Nats per byte, a byte model of half a million weights, {asked['seeds'].min()} seeds, after Holm "
-        f"over the contrasts of the protocol's question. It chose among {candidates:,} windows of the old text, chance among "
+        f"over the contrasts of the protocol's question. It chose among {candidates:,} old windows, chance among "
         "all of them "
         "([notebook 09](notebooks/09_keep_learning.ipynb))."
     )
