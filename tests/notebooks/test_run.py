@@ -421,7 +421,7 @@ def claims_08_solutions(r):
 
 def claims_10b(r):
     assert 0 < r["lost"] < 0.01 and r["spread"] >= 0 and set(r["steps"].values()) == {1}
-    assert set(r["live"]) == {"lines", "ranking", "shuffled"}
+    assert set(r["live"]) == {"first stage", "lines", "ranking", "shuffled"}
     assert all(0 < loss < 20 for loss in r["live"].values())
     mean, low, high = r["helps"]
     assert low <= mean <= high
