@@ -13,7 +13,7 @@ from fisherlib.course.study import decided, kept, mixtures, objective_answers, s
 from fisherlib.course.study.verdicts import RESULTS
 from fisherlib.evaluation.statistics import Interval
 
-NO_ROWS = "no rows yet"
+NO_ROWS, ONE_SEED = "no rows yet", "one seed: not judged"
 Said = Mapping[str, pd.DataFrame]  # the verdicts on each pool
 
 
@@ -47,7 +47,7 @@ _GOOD_SHARE = {"lower": "worse", "higher": "better", "below": "worse", "above": 
 def _judged(row: pd.Series, words: Mapping[str, str] = _GOOD) -> str:
     """A contrast with its interval and verdict, as good or bad."""
     if row["verdict"] in ("one seed", "no seed", "not run"):
-        return NO_ROWS if row["verdict"] != "one seed" else "one seed: not judged"
+        return ONE_SEED if row["verdict"] == "one seed" else NO_ROWS
     return f"{_interval(row)} ({words.get(row['verdict'], row['verdict'])})"
 
 
@@ -91,9 +91,10 @@ def _spin(said: Said) -> str:
 
 
 def _teacher(said: Said) -> str:
-    found = taught.answers(taught.load(RESULTS / "10b_teacher"))
+    table = taught.load(RESULTS / "10b_teacher")
+    found = taught.answers(table)
     if found.empty:
-        return NO_ROWS
+        return NO_ROWS if table.empty else ONE_SEED
     rows = found.set_index(["question", "metric"])
     return (
         f"agreement with the teacher minus that of shuffled ranks: {_judged(rows.loc['Q2', 'tau'])}; loss on people's lines "
