@@ -87,7 +87,10 @@ def _spin(said: Said) -> str:
     rounds = objective_answers.rounds(objective_answers.read("10_self_play")[0])
     asked = objective_answers.self_play_questions(rounds)
     equal = {what: _judged(asked[f"equal {what}"].loc["loss"]) for what in ("tokens", "seconds")}
-    return f"loss minus going on with SFT: {equal['tokens']} at equal tokens, {equal['seconds']} at equal seconds (SFT repeats its rows then)"
+    return (
+        f"loss minus going on with SFT: {equal['tokens']} at equal tokens, {equal['seconds']} at equal seconds (SFT repeats "
+        "its rows then)"
+    )
 
 
 def _teacher(said: Said) -> str:
