@@ -123,7 +123,7 @@ def test_accuracies_and_their_differences_are_found_again():
     if not complete:
         return
     lines = [
-        {"fold": row["seed"], "arm": arm, "q": q, "hit": float(np.argmax(p) == right), "loss": -np.log(p[right])}
+        {"fold": row["seed"], "arm": arm, "q": q, "hit": float(np.argmax(p) == right), "loss": -np.log(max(p[right], 1e-6))}
         for row in ROWS
         if row["part"] in documents.STAGES and row["seed"] in complete
         for arm, chances in row["p"].items()
