@@ -162,7 +162,7 @@ class TokenFeatures:
         if x.shape != (len(self.values),):
             raise ValueError(f"expected a number for each of {len(self.values):,} tokens, got shape {x.shape}: check them")
         owner = np.repeat(np.arange(len(self)), self.lengths.numpy())
-        return np.bincount(owner, x, len(self))
+        return np.bincount(owner, x, len(self)).astype(np.float64)  # of no token at all it counts in integers
 
     @checked
     def mean(self, x: Float[Tensor, " M"] | Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:

@@ -36,6 +36,12 @@ def test_sums_and_means_are_those_of_each_example_one_token_after_the_other(seed
     assert np.array_equal(features.sum(x), torch.zeros(9, dtype=torch.float64).index_add_(0, owner, x.double()).numpy())
 
 
+def test_sums_of_no_token_at_all_are_floats():
+    features = fl.TokenFeatures.from_list([torch.ones(0, 2)] * 3)
+    for found in (features.sum(torch.zeros(0)), features.mean(torch.zeros(0))):
+        assert found.dtype == np.float64 and found.tolist() == [0, 0, 0]
+
+
 def test_another_number_of_them_is_refused():
     features = fl.TokenFeatures.from_list([torch.ones(2, 3), torch.ones(0, 3)])
     with pytest.raises(ValueError, match="expected a number for each of 2 tokens, got shape \\(3,\\)"):
