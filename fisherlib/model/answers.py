@@ -32,7 +32,7 @@ def answer_distribution(
     answers differ. If one token tells them apart in every row, as with letters and digits, that is one forward pass over the
     rows, and what follows it is left out. Else (1 and 10) each is scored to the end of its response. What rows or
     answers have in common at their beginning is computed once. The chances of a row sum to what the model leaves for these
-    answers: less than one. Source: the paper's second estimator; scoring from the first difference on is our choice.
+    answers: less than one. Source: the second estimator of arXiv 2403.04182; scoring from the first difference on is ours.
     Cost: one pass over the rows, and one over all answers where one token is not enough.
     Raises `ValueError` for less than two answers, for equal ones, for rows with other numbers of them, and for rows as
     `fl.encode` does.

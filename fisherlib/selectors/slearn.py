@@ -165,10 +165,9 @@ def slearn_grades(
     writes a reply (by default: a sentence, then the grade as the last line) and `read_grade` says what counts as a grade. A
     reply without one is counted, never guessed: its score is NaN. Or "expectation": nothing is written; the grades 0 to 10
     are weighted by the chances that the model gives them as its reply, as squared error wants (arXiv 2403.04182), so every
-    answer has a score and ties are rare. `answers`
-    [N] that are there already are not generated again. `grader(question, reference, answer)` replies in the model's place:
-    a person, another model, or a rule whose grades can be trusted. A small model often gives none, and what it gives says
-    little: read some replies.
+    answer has a score and ties are rare. `answers` [N] that are there already are not generated again.
+    `grader(question, reference, answer)` replies in the model's place: a person, another model, or a rule whose grades can
+    be trusted. A small model often gives none, and what it gives says little: read some replies.
     The question is the prompt (of `messages`, all that precedes the answer), and all wording is our choice.
     Cost: up to `answer_tokens`, then `reply_tokens`, forward passes over each batch; by expectation two in place of the
     latter. Deterministic.
@@ -198,7 +197,8 @@ def slearn_grades(
         # The response is a stand-in, which says where the grader's turn begins.
         graded = Dataset.from_list([{"prompt": _filled(grading, *triple) + "\n", "response": "0"} for triple in triples])
         if read == "expectation":
-            p = answer_distribution(*writer, graded, [str(grade) for grade in range(11)], progress=progress)
+            batches: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "progress": progress}
+            p = answer_distribution(*writer, graded, [str(grade) for grade in range(11)], **batches)
             scores = p @ np.arange(11) / 10 / p.sum(1)
             return Graded(scores, list(answers), [""] * len(triples))
         replies = continuations(*writer, graded, max_new_tokens=reply_tokens, **settings)

@@ -642,7 +642,8 @@ def check_systems(text):
     seeds = {row["seed"] for row in rows_of_study("10b_teacher")}
     if len(seeds) > 1:
         tau, loss = of_teacher()
-        one, two = cells["An LLM as reference"][3].split("; ")
+        one, two, counted = cells["An LLM as reference"][3].split("; ")
+        assert counted == f"{len(seeds)} seeds"
         found_in(one, [tau], good=1)
         found_in(two, [loss])
     else:  # an interval needs two

@@ -101,7 +101,7 @@ def _teacher(said: Said) -> str:
     rows = found.set_index(["question", "metric"])
     return (
         f"agreement with the teacher minus that of shuffled ranks: {_judged(rows.loc['Q2', 'tau'])}; loss on people's lines "
-        f"minus training without ranks: {_judged(rows.loc['Q4', 'nll_people'])}"
+        f"minus training without ranks: {_judged(rows.loc['Q4', 'nll_people'])}; {found['seeds'].min()} seeds"
     )
 
 
